@@ -1,0 +1,269 @@
+"""The built-in solvers, published as any third party's would be: one als_solver in a capsule.
+
+Cholesky factorises one row's system; conjugate gradient multiplies by it. Which of the two a row gets is a matter of
+its length alone, so the three solvers (exact, CG, auto) are one function with different lengths between which CG is used.
+
+With E = diag and B = D^1/2 Y E^-1/2 (n x k), every system is the identity plus a product:
+    primal    (I + B'B) w = E^-1/2 Y't,    x = E^-1/2 w
+    dual      (I + B B') s = D^-1/2 t,     x = E^-1 Y' D^1/2 s        (n <= k and all of D positive)
+"""
+
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
+from cython cimport floating
+from libc.math cimport fabs, sqrt
+from libc.stdint cimport int32_t, int64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from alscore._kernels cimport (cholesky, dot, gather_columns, gather_rows, identity, lanes, rank_update, rows_dot,
+                               rows_dot_wide, rows_sum, solve)
+from alscore.solver cimport (ALSCORE_NOT_POSITIVE_DEFINITE, ALSCORE_OK, ALSCORE_SOLVER_CAPSULE,
+                             ALSCORE_SOLVER_VERSION, ALSCORE_WARM_START, als_row_f32, als_row_f64, als_solver)
+
+cdef enum:
+    CHUNK = 128       # entries handled at a time where a row may be longer than the scratch memory
+    PADDING = 16      # the widest panel
+
+# In float32, the largest squared pivot above which one step of refinement is taken: the error of the plain solve grows
+# with it, and stays below 1e-6 up to here.
+cdef double REFINE_ABOVE = 20.0
+
+
+cdef struct Params:
+    int64_t steps
+    double tol
+    int64_t exact_up_to   # rows of at most this length are solved exactly,
+    int64_t exact_from    # and so are those of at least this
+
+
+cdef struct Published:
+    als_solver solver
+    Params params
+
+
+cdef inline int64_t padded(int64_t k) noexcept nogil:
+    return (k + PADDING - 1) // PADDING * PADDING
+
+
+cdef size_t workspace(const void *params, int64_t k, int64_t n_max, size_t real_size) noexcept nogil:
+    """C, P, and vectors e, b, d, g, u of `exact`, which are more than the vectors of `conjugate_gradient`."""
+    cdef size_t K = padded(k)
+    return (K * K + max(K, CHUNK) * K + 4 * K + max(K, CHUNK)) * real_size
+
+
+cdef void residual(bint wide, int64_t n, int64_t k, const int32_t *cols, const floating *Y, const floating *weight,
+                   const floating *target, const floating *diag, const floating *x, floating *g) noexcept nogil:
+    """g = Y'(t - D Y x) - E x, with the products Y x summed in float64 where wide."""
+    cdef floating s[CHUNK]
+    cdef double s_wide[CHUNK]
+    cdef int64_t i, j, block, start, count
+    for j in range(k):
+        g[j] = -diag[j] * x[j]
+    for block in range((n + CHUNK - 1) // CHUNK):
+        start = block * CHUNK
+        count = min(n - start, CHUNK)
+        if wide:
+            rows_dot_wide(count, k, cols + start, Y, x, s_wide)
+            for i in range(count):
+                s[i] = <floating> (target[start + i] - weight[start + i] * s_wide[i])
+        else:
+            rows_dot(count, k, cols + start, Y, x, s)
+            for i in range(count):
+                s[i] = target[start + i] - weight[start + i] * s[i]
+        rows_sum(count, k, cols + start, Y, s, g)
+
+
+cdef void multiply(int64_t n, int64_t k, const int32_t *cols, const floating *Y, const floating *weight,
+                   const floating *diag, const floating *p, floating *out) noexcept nogil:
+    """out = (E + Y'DY) p"""
+    cdef floating s[CHUNK]
+    cdef int64_t i, j, block, start, count
+    for j in range(k):
+        out[j] = diag[j] * p[j]
+    for block in range((n + CHUNK - 1) // CHUNK):
+        start = block * CHUNK
+        count = min(n - start, CHUNK)
+        rows_dot(count, k, cols + start, Y, p, s)
+        for i in range(count):
+            s[i] *= weight[start + i]
+        rows_sum(count, k, cols + start, Y, s, out)
+
+
+cdef void update(bint negative, int64_t n, int64_t k, const int32_t *cols, const floating *Y, const floating *weight,
+                 const floating *e, floating *P, floating *d, floating *C) noexcept nogil:
+    """C += B'B over those of the n <= CHUNK entries with positive weight, or C -= B'B over those with negative."""
+    cdef int32_t kept[CHUNK]
+    cdef int64_t i, count = 0
+    for i in range(n):
+        if (weight[i] < 0) if negative else (weight[i] > 0):
+            kept[count] = cols[i]
+            d[count] = <floating> sqrt(fabs(weight[i]))
+            count += 1
+    if count > 0:
+        gather_rows(count, k, kept, Y, d, e, P)
+        rank_update(negative, k, count, P, C)
+
+
+cdef double largest_pivot(int64_t q, const floating *U) noexcept nogil:
+    cdef int64_t i, width = lanes(U), panel = (q + width - 1) // width * width * width
+    cdef floating smallest = U[0]   # the factor's diagonal holds reciprocals
+    for i in range(1, q):
+        smallest = min(smallest, U[i // width * panel + i * width + i % width])
+    return 1.0 / (<double> smallest * smallest)
+
+
+cdef int exact(int64_t n, int64_t k, const int32_t *cols, const floating *Y, const floating *weight,
+               const floating *target, const floating *diag, floating *x, floating *work) noexcept nogil:
+    cdef int64_t K = padded(k), i, j, block, start, q
+    cdef floating *C = work
+    cdef floating *P = C + K * K
+    cdef floating *e = P + max(K, CHUNK) * K
+    cdef floating *b = e + K
+    cdef floating *g = b + K
+    cdef floating *u = g + K
+    cdef floating *d = u + K
+    cdef bint dual = n <= k
+
+    for j in range(k):
+        e[j] = 1 / <floating> sqrt(diag[j])
+    for j in range(k, K):
+        e[j] = 0
+    for i in range(n if dual else 0):
+        dual = dual and weight[i] > 0
+    q = n if dual else k
+
+    memset(b, 0, K * sizeof(floating))
+    identity(q, C)
+    if dual:
+        for i in range(n):
+            d[i] = <floating> sqrt(weight[i])
+            b[i] = target[i] / d[i]
+        gather_columns(n, k, cols, Y, d, e, P)
+        rank_update(False, q, k, P, C)
+    else:
+        for block in range((n + CHUNK - 1) // CHUNK):
+            start = block * CHUNK
+            update(False, min(n - start, CHUNK), k, cols + start, Y, weight + start, e, P, d, C)
+            update(True, min(n - start, CHUNK), k, cols + start, Y, weight + start, e, P, d, C)
+        rows_sum(n, k, cols, Y, target, b)
+        for j in range(k):
+            b[j] *= e[j]
+    if cholesky(q, C) != 0:
+        return ALSCORE_NOT_POSITIVE_DEFINITE
+
+    solve(q, C, b)
+    if dual:
+        for i in range(n):
+            b[i] *= d[i]
+        memset(x, 0, k * sizeof(floating))
+        rows_sum(n, k, cols, Y, b, x)
+        for j in range(k):
+            x[j] *= e[j] * e[j]
+    else:
+        for j in range(k):
+            x[j] = b[j] * e[j]
+
+    if floating is float and largest_pivot(q, C) > REFINE_ABOVE:
+        residual(True, n, k, cols, Y, weight, target, diag, x, g)
+        if dual:   # (E + Y'DY)^-1 g = E^-1 (g - Y' D^1/2 (I + BB')^-1 D^1/2 Y E^-1 g)
+            for j in range(k):
+                u[j] = g[j] * e[j] * e[j]
+            rows_dot(n, k, cols, Y, u, b)
+            for i in range(n):
+                b[i] *= d[i]
+            solve(q, C, b)
+            for i in range(n):
+                b[i] *= -d[i]
+            rows_sum(n, k, cols, Y, b, g)
+            for j in range(k):
+                x[j] += g[j] * e[j] * e[j]
+        else:
+            for j in range(k):
+                b[j] = g[j] * e[j]
+            solve(q, C, b)
+            for j in range(k):
+                x[j] += b[j] * e[j]
+    return ALSCORE_OK
+
+
+cdef int conjugate_gradient(int64_t steps, double tol, int64_t n, int64_t k, const int32_t *cols, const floating *Y,
+                            const floating *weight, const floating *target, const floating *diag, floating *x,
+                            floating *work) noexcept nogil:
+    """CG on (E + Y'DY) x = Y't from x, preconditioned by E, which makes it CG on I + B'B."""
+    cdef int64_t K = padded(k), j, step
+    cdef floating *r = work
+    cdef floating *z = r + K
+    cdef floating *p = z + K
+    cdef floating *Ap = p + K
+    cdef double rz, rz_next, pAp, length, enough = 0
+
+    if tol > 0:
+        memset(r, 0, k * sizeof(floating))
+        rows_sum(n, k, cols, Y, target, r)
+        for j in range(k):
+            z[j] = r[j] / diag[j]
+        enough = tol * tol * dot(k, r, z)
+    residual(False, n, k, cols, Y, weight, target, diag, x, r)
+    for j in range(k):
+        z[j] = r[j] / diag[j]
+        p[j] = z[j]
+    rz = dot(k, r, z)
+    for step in range(steps):
+        if rz <= enough:
+            break
+        multiply(n, k, cols, Y, weight, diag, p, Ap)
+        pAp = dot(k, p, Ap)
+        if pAp <= 0:
+            # products of a residual this small underflow: the row is solved
+            return ALSCORE_OK if rz < 1e-30 else ALSCORE_NOT_POSITIVE_DEFINITE
+        length = rz / pAp
+        for j in range(k):
+            x[j] += <floating> length * p[j]
+            r[j] -= <floating> length * Ap[j]
+            z[j] = r[j] / diag[j]
+        rz_next = dot(k, r, z)
+        for j in range(k):
+            p[j] = z[j] + <floating> (rz_next / rz) * p[j]
+        rz = rz_next
+    return ALSCORE_OK
+
+
+cdef inline bint is_exact(const Params *params, int64_t n) noexcept nogil:
+    return n <= params.exact_up_to or n >= params.exact_from
+
+
+cdef int solve_f32(const void *state, const als_row_f32 *row, void *work) noexcept nogil:
+    cdef const Params *params = <const Params *> state
+    if is_exact(params, row.n):
+        return exact(row.n, row.k, row.cols, row.factors, row.weight, row.target, row.diag, row.x, <float *> work)
+    return conjugate_gradient(params.steps, params.tol, row.n, row.k, row.cols, row.factors, row.weight, row.target,
+                              row.diag, row.x, <float *> work)
+
+
+cdef int solve_f64(const void *state, const als_row_f64 *row, void *work) noexcept nogil:
+    cdef const Params *params = <const Params *> state
+    if is_exact(params, row.n):
+        return exact(row.n, row.k, row.cols, row.factors, row.weight, row.target, row.diag, row.x, <double *> work)
+    return conjugate_gradient(params.steps, params.tol, row.n, row.k, row.cols, row.factors, row.weight, row.target,
+                              row.diag, row.x, <double *> work)
+
+
+cdef void release(object capsule) noexcept:
+    free(PyCapsule_GetPointer(capsule, ALSCORE_SOLVER_CAPSULE))
+
+
+def publish(int64_t steps, double tol, int64_t exact_up_to, int64_t exact_from):
+    """Capsule of the solver that takes `steps` CG steps on rows longer than `exact_up_to` and shorter than `exact_from`."""
+    cdef Published *published = <Published *> malloc(sizeof(Published))
+    if published == NULL:
+        raise MemoryError
+    published.params = Params(steps, tol, exact_up_to, exact_from)
+    published.solver = als_solver(
+        ALSCORE_SOLVER_VERSION,
+        ALSCORE_WARM_START if exact_from > exact_up_to + 1 else 0,
+        &published.params,
+        workspace,
+        solve_f32,
+        solve_f64,
+    )
+    return PyCapsule_New(published, ALSCORE_SOLVER_CAPSULE, release)

@@ -1,0 +1,44 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+NOT_POSITIVE_DEFINITE: int
+NOT_FINITE: int
+
+Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+Int32s = npt.NDArray[np.int32]
+Int64s = npt.NDArray[np.int64]
+Doubles = npt.NDArray[np.float64]
+
+def solver_flags(capsule: Any) -> tuple[bool, bool]: ...
+def sweep(
+    capsule: Any,
+    indptr: Int64s,
+    indices: Int32s,
+    strength: Floats,
+    order: Int64s,
+    factors: Floats,
+    gram: Floats | None,
+    diag: Doubles,
+    regularization: Doubles,
+    floor: float,
+    confidence: tuple[float, float, float],
+    out: Floats,
+    loss: Doubles | None,
+    num_threads: int,
+) -> tuple[int, int]: ...
+def gram(factors: Floats, num_threads: int) -> Doubles: ...
+def rotate(factors: Floats, rotation: Floats, num_threads: int) -> None: ...
+def observed_losses(
+    indptr: Int64s,
+    indices: Int32s,
+    strength: Floats,
+    row_factors: Floats,
+    column_factors: Floats,
+    confidence: tuple[float, float, float],
+    num_threads: int,
+) -> Doubles: ...
+def transpose(
+    indptr: Int64s, indices: Int32s, data: Floats, n_columns: int
+) -> tuple[Int64s, Int32s, Floats]: ...

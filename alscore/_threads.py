@@ -1,0 +1,82 @@
+"""How many threads a call may use, and the single-threaded BLAS that its parallel loops need."""
+
+import contextlib
+import functools
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+_parallel_used = False  # this process has run an OpenMP loop on more than one thread
+_forked_after_parallel = False
+
+
+def _after_fork() -> None:
+    global _forked_after_parallel
+    _forked_after_parallel = _parallel_used or _forked_after_parallel
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def available_cpus() -> int:
+    """CPUs this process may use: its affinity, and the CPU quota of its control group."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cpus = min(cpus, max(1, int(quota) // int(period)))  # "max" is no integer: no quota
+    return cpus
+
+
+def resolve(num_threads: int) -> int:
+    """The number of threads to run on; 0 asks for `available_cpus()`.
+
+    In a process forked after a parallel loop GNU's OpenMP would wait forever for threads which the fork did not
+    copy, so there the answer is 1, with a RuntimeWarning. Results have the same bits on any number of threads.
+    """
+    global _parallel_used
+    if isinstance(num_threads, bool) or not hasattr(num_threads, "__index__") or num_threads < 0:
+        raise ValueError(f"num_threads must be an integer >= 0 (0: all CPUs of this process), not {num_threads!r}")
+    threads = int(num_threads) or available_cpus()
+    if threads > 1 and _forked_after_parallel:
+        warnings.warn(
+            "this process was forked after alscore had run on several threads, which OpenMP does not survive: "
+            "running on one thread. Start workers with the 'spawn' or 'forkserver' method to use more.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return 1
+    _parallel_used = _parallel_used or threads > 1
+    return threads
+
+
+@functools.cache
+def _blas_controller():  # type: ignore[no-untyped-def]
+    import scipy.linalg.cython_blas  # noqa: F401  # so that scipy's copy of BLAS is loaded, beside numpy's
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+_blas_lock = threading.Lock()
+_blas_users = 0
+_blas_limit = contextlib.ExitStack()
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Limit every BLAS to one thread, as long as any thread of this process is inside; then restore it."""
+    global _blas_users
+    with _blas_lock:
+        if _blas_users == 0:
+            _blas_limit.enter_context(_blas_controller().limit(limits=1, user_api="blas"))
+        _blas_users += 1
+    try:
+        yield
+    finally:
+        with _blas_lock:
+            _blas_users -= 1
+            if _blas_users == 0:
+                _blas_limit.close()

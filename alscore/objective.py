@@ -1,0 +1,144 @@
+"""The objective that training minimises: its parameters, and its value for given factors."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from alscore import _sweep, _threads
+from alscore.interactions import canonical_csr
+
+CONFIDENCES = ("linear", "log", "raw")
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """The parameters of the objective, verified when it is made. `AlternatingLeastSquares` describes them."""
+
+    regularization: float
+    alpha: float = 1.0
+    confidence: str = "linear"
+    epsilon: float = 1.0
+    unobserved_weight: float = 1.0
+    regularization_exponent: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("regularization", "alpha", "epsilon", "unobserved_weight", "regularization_exponent"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, not {value!r}")
+        for name in ("regularization", "unobserved_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)!r}")
+        for name in ("alpha", "epsilon"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)!r}")
+        if self.unobserved_weight == 0 and self.regularization == 0:
+            raise ValueError("with unobserved_weight=0 a row with few entries has no unique solution: "
+                             "give regularization a value above 0")
+        if self.confidence not in CONFIDENCES:
+            raise ValueError(f"confidence must be one of {CONFIDENCES}, not {self.confidence!r}")
+
+    @property
+    def weights(self) -> tuple[float, float, float]:
+        """(base, scale, unobserved): an entry of strength s has confidence base + scale |s|."""
+        return 0.0 if self.confidence == "raw" else 1.0, float(self.alpha), float(self.unobserved_weight)
+
+    def strength(self, values: np.ndarray) -> np.ndarray:
+        """The signed numbers that confidence is linear in: `values` themselves, or their logarithms."""
+        if self.confidence == "log":
+            values = np.copysign(np.log1p(np.abs(values) / values.dtype.type(self.epsilon)), values)
+        # a quarter of the range, so that sums of a few confidences do not overflow either
+        if values.size and not self.alpha * float(max(values.max(), -values.min())) < np.finfo(values.dtype).max / 4:
+            raise ValueError(f"alpha times the largest value does not fit {values.dtype}: scale the values or alpha "
+                             "down, or use dtype=float64")
+        return values
+
+    def row_regularization(self, entries: np.ndarray, n_columns: int) -> np.ndarray:
+        """λ (n_u + α0 n_columns)^ν for rows with the given numbers of entries, or just λ where ν is 0."""
+        if self.regularization_exponent == 0:
+            return np.array([self.regularization], np.float64)
+        size = np.maximum(entries + self.unobserved_weight * n_columns, 1e-300)
+        return self.regularization * size**self.regularization_exponent
+
+    def loss(
+        self,
+        indptr: np.ndarray,
+        indices: np.ndarray,
+        strength: np.ndarray,
+        user_factors: np.ndarray,
+        item_factors: np.ndarray,
+        user_regularization: np.ndarray,
+        item_regularization: np.ndarray,
+        num_threads: int,
+    ) -> float:
+        """The objective, for user rows in CSR form. All entries unobserved are summed through the two Gram matrices."""
+        X, Y = user_factors, item_factors
+        observed = _sweep.observed_losses(indptr, indices, strength, X, Y, self.weights, num_threads).sum()
+        everywhere = (_sweep.gram(X, num_threads) * _sweep.gram(Y, num_threads)).sum()
+        return float(observed + self.unobserved_weight * everywhere
+                     + penalty(X, user_regularization) + penalty(Y, item_regularization))
+
+
+def penalty(factors: np.ndarray, regularization: np.ndarray) -> float:
+    """sum over rows of regularization[u] |x_u|^2"""
+    squares = np.einsum("uf,uf->u", factors, factors, dtype=np.float64)
+    return float((squares * regularization).sum())
+
+
+def calculate_loss(
+    user_items: Any,
+    user_factors: np.ndarray,
+    item_factors: np.ndarray,
+    regularization: float,
+    alpha: float = 1.0,
+    confidence: str = "linear",
+    epsilon: float = 1.0,
+    unobserved_weight: float = 1.0,
+    regularization_exponent: float = 0.0,
+    num_threads: int = 0,
+) -> float:
+    """The objective that `AlternatingLeastSquares` minimises, in float64.
+
+    The sum over all users u and items i, observed or not, of ``c_ui (p_ui - x_u . y_i)**2``, plus
+    ``λ_u |x_u|**2`` and ``λ_i |y_i|**2`` over users and items (Hu, Koren, Volinsky 2008, equation 3; not
+    divided by anything), computed in O(nnz k + (n_users + n_items) k**2).
+
+    Parameters
+    ----------
+    user_items : sparse matrix, shape (n_users, n_items), or Interactions
+    user_factors : array (n_users, k), float32 or float64
+    item_factors : array (n_items, k) of the same dtype
+    regularization, alpha, confidence, epsilon, unobserved_weight, regularization_exponent, num_threads
+        As for `AlternatingLeastSquares`.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        A parameter is not valid, or the shapes or dtypes do not fit each other.
+    """
+    objective = Objective(regularization, alpha, confidence, epsilon, unobserved_weight, regularization_exponent)
+    X, Y = np.ascontiguousarray(user_factors), np.ascontiguousarray(item_factors)
+    if X.dtype != Y.dtype or X.dtype not in (np.float32, np.float64):
+        raise ValueError(f"user_factors are {X.dtype} and item_factors {Y.dtype}: both must be float32, or both float64")
+    matrix = canonical_csr(getattr(user_items, "matrix", user_items), dtype=X.dtype)
+    if X.ndim != 2 or Y.ndim != 2 or X.shape[1] != Y.shape[1] or matrix.shape != (len(X), len(Y)):
+        raise ValueError(f"user_items {matrix.shape}, user_factors {X.shape} and item_factors {Y.shape} do not fit: "
+                         "they must be (users, items), (users, factors) and (items, factors)")
+    listeners = np.bincount(matrix.indices, minlength=len(Y))
+    with _threads.one_blas_thread():
+        return objective.loss(
+            matrix.indptr,
+            matrix.indices,
+            objective.strength(matrix.data),
+            X,
+            Y,
+            objective.row_regularization(np.diff(matrix.indptr), len(Y)),
+            objective.row_regularization(listeners, len(X)),
+            _threads.resolve(num_threads),
+        )

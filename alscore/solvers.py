@@ -1,0 +1,217 @@
+"""Solvers: option objects for the built-in ones, look-up by name, and the half-sweep that a solver is given.
+
+A solver is any of
+- an option object of this module: ``Cholesky()``, ``ConjugateGradient(steps=3)``, ``Auto()``;
+- a name: a built-in one, or one that another package registers in the entry-point group ``alscore.solvers``;
+- an object with a method ``capsule()`` that returns a PyCapsule as described in ``alscore.h``, or such a capsule itself;
+- an object with a method ``sweep(half_sweep, out)``, in Python, and optionally an attribute ``original_basis = True``.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from alscore import _solvers, _sweep
+
+_ALWAYS = 2**62
+
+
+class NotPositiveDefiniteError(ArithmeticError):
+    """A row's least-squares system has no unique minimum."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cholesky:
+    """Exact solution of every row: of its n x n dual system where it has n <= k entries, of the k x k one otherwise."""
+
+    def capsule(self) -> object:
+        return _solvers.publish(0, 0.0, _ALWAYS, _ALWAYS)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConjugateGradient:
+    """A few steps of preconditioned conjugate gradient from the row's last factors.
+
+    Parameters
+    ----------
+    steps : int
+        Steps at most, at least 1.
+    tol : float
+        A row stops earlier once its preconditioned residual is this fraction of its right-hand side.
+    """
+
+    steps: int = 3
+    tol: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise ValueError(f"steps must be an integer >= 1, not {self.steps!r}")
+        if not 0 <= self.tol < 1:
+            raise ValueError(f"tol must be at least 0 and below 1, not {self.tol!r}")
+
+    def capsule(self) -> object:
+        return _solvers.publish(self.steps, self.tol, 0, _ALWAYS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Auto:
+    """Exact where a row is so short, or so long, that this costs no more than `steps` of CG; CG for the others.
+
+    Parameters
+    ----------
+    steps, tol
+        As for ConjugateGradient.
+    """
+
+    steps: int = 3
+    tol: float = 0.0
+
+    __post_init__ = ConjugateGradient.__post_init__
+
+    def capsule(self) -> object:
+        return _solvers.publish(self.steps, self.tol, 24 * self.steps, 1024 * self.steps)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HalfSweep:
+    """One side's least-squares problems, as a value: what a solver needs to update each of its rows.
+
+    Row u has entries ``indices[indptr[u]:indptr[u + 1]]`` of the given strengths, and minimises over x ::
+
+        x' (gram + diag(diag + regularization[u])) x + sum_i weight_i (y_i . x)^2 - 2 sum_i target_i (y_i . x)
+
+    Attributes
+    ----------
+    side : str
+        "user" or "item": what the rows are.
+    indptr, indices, strength
+        The interactions, one row for each row to solve: int64, int32, and the dtype of the factors. Confidence grows
+        with ``abs(strength)``; a negative strength says "dislikes".
+    order : int64 array (n_rows,)
+        The rows, those with the most entries first.
+    factors : array (n_columns, k)
+        The fixed side Y. Rotated so that Y'Y is diagonal, unless the solver asked for the original basis.
+    gram : None or array (k, k)
+        None in the rotated basis; in the original basis Y'Y times the weight of unobserved entries.
+    diag : float64 array (k,)
+        In the rotated basis the diagonal of Y'Y times the weight of unobserved entries; zeros in the original basis.
+    regularization : float64 array (1,) or (n_rows,)
+        One number for all rows, or one for each.
+    floor : float
+        Sums ``diag + regularization[u]`` below this are raised to it: only a problem without regularization
+        and with fewer than k independent columns has them.
+    confidence : (base, scale, unobserved)
+        An entry's confidence is ``base + scale * abs(strength)``; its weight is that less `unobserved`.
+    num_threads : int
+    """
+
+    side: str
+    indptr: np.ndarray
+    indices: np.ndarray
+    strength: np.ndarray
+    order: np.ndarray
+    factors: np.ndarray
+    gram: np.ndarray | None
+    diag: np.ndarray
+    regularization: np.ndarray
+    floor: float
+    confidence: tuple[float, float, float]
+    num_threads: int
+
+    def rows(self) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+        """(row, columns, weight, target, diagonal) of every row that has entries, for solvers in Python."""
+        base, scale, unobserved = self.confidence
+        regularization = np.broadcast_to(self.regularization, len(self.order))
+        for row in self.order[np.diff(self.indptr)[self.order] > 0]:
+            entries = slice(self.indptr[row], self.indptr[row + 1])
+            strength = self.strength[entries].astype(np.float64)
+            confidence = base + scale * np.abs(strength)
+            diag = np.maximum(self.diag + regularization[row], self.floor)
+            yield int(row), self.indices[entries], confidence - unobserved, confidence * (strength > 0), diag
+
+
+class CompiledSolver:
+    """A capsule, called as a solver in Python would be."""
+
+    def __init__(self, capsule: object) -> None:
+        self._capsule = capsule
+        self.original_basis, self.warm_start = _sweep.solver_flags(capsule)
+
+    def sweep(self, half_sweep: HalfSweep, out: np.ndarray, loss: np.ndarray | None = None) -> None:
+        """Solve every row into `out`, and where `loss` (float64, one a row) is given put each row's share there."""
+        h = half_sweep
+        row, code = _sweep.sweep(
+            self._capsule,
+            h.indptr,
+            h.indices,
+            h.strength,
+            h.order,
+            h.factors,
+            h.gram,
+            h.diag,
+            h.regularization,
+            h.floor,
+            h.confidence,
+            out,
+            loss,
+            h.num_threads,
+        )
+        if row < 0:
+            return
+        if code == _sweep.NOT_POSITIVE_DEFINITE:
+            raise NotPositiveDefiniteError(
+                f"{h.side} row {row}: the system is not positive definite; raise regularization, or lower "
+                "unobserved_weight below the confidence of the entries"
+            )
+        if code == _sweep.NOT_FINITE:
+            raise FloatingPointError(
+                f"{h.side} row {row}: the solution is not finite; scale the values or alpha down, or use dtype=float64"
+            )
+        raise RuntimeError(f"{h.side} row {row}: the solver failed with its error code {code}")
+
+
+@functools.cache
+def _registered() -> dict[str, Any]:
+    from importlib.metadata import entry_points
+
+    found: dict[str, Any] = {}
+    for entry in entry_points(group="alscore.solvers"):
+        # the same distribution seen twice (an editable install beside its metadata) is no clash
+        if entry.name in found and found[entry.name].value != entry.value:
+            raise ValueError(
+                f"two packages register the solver {entry.name!r}: {found[entry.name].value} and {entry.value}; "
+                "uninstall one, or pass the object instead of the name"
+            )
+        found[entry.name] = entry
+    return found
+
+
+def resolve(solver: Any) -> Any:
+    """The object with a method ``sweep(half_sweep, out)`` that `solver`, in any form this module's head lists, stands for.
+
+    Raises
+    ------
+    ValueError
+        No solver is registered by this name, or it was compiled for another version of the contract.
+    TypeError
+        `solver` is none of these forms.
+    """
+    if isinstance(solver, str):
+        if solver not in _registered():
+            raise ValueError(f"no solver is named {solver!r}; installed: {', '.join(sorted(_registered()))}")
+        solver = _registered()[solver].load()
+    if isinstance(solver, type):
+        solver = solver()
+    if hasattr(solver, "sweep"):
+        return solver
+    if hasattr(solver, "capsule"):
+        solver = solver.capsule()
+    if type(solver).__name__ == "PyCapsule":
+        return CompiledSolver(solver)
+    raise TypeError(
+        f"solver must be a name, an object of alscore.solvers, a capsule, or an object with a method "
+        f"sweep(half_sweep, out); not {solver!r}"
+    )

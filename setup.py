@@ -1,0 +1,41 @@
+"""What TOML cannot say: the extension modules. Everything else is in pyproject.toml."""
+
+import os
+import sys
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+DEBUG = os.environ.get("ALSCORE_DEBUG") == "1"  # bounds checks in Cython, assertions in C
+# gnu11, not c99: with a strict standard GCC does not contract a*b+c to one FMA
+CFLAGS = ["-std=gnu11", "-fno-math-errno", "-O1" if DEBUG else "-O3", "-g" if DEBUG else "-g0"]
+OPENMP = ["-fopenmp"] if sys.platform != "win32" else ["/openmp"]
+KERNELS = [f"src_c/{name}.c" for name in ("dispatch", "kernels_generic", "kernels_avx2", "kernels_avx512")]
+HEADERS = ["src_c/kernels.h", "src_c/kernels.inc.h", "src_c/kernels.body.h", "alscore/include/alscore.h"]
+
+
+def extension(name, sources=()):
+    return Extension(
+        f"alscore.{name}",
+        [f"alscore/{name}.pyx", *sources],
+        include_dirs=["src_c", "alscore/include"],
+        depends=HEADERS,
+        extra_compile_args=[*CFLAGS, *OPENMP],
+        extra_link_args=OPENMP,
+    )
+
+
+setup(
+    ext_modules=cythonize(
+        [extension("_kernels", KERNELS), extension("_solvers"), extension("_sweep"), extension("_topk")],
+        language_level=3,
+        compiler_directives={
+            "boundscheck": DEBUG,
+            "wraparound": False,
+            "initializedcheck": DEBUG,
+            "cdivision": True,
+            "binding": True,
+            "embedsignature": True,
+        },
+    )
+)

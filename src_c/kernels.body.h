@@ -1,0 +1,366 @@
+/* The kernels themselves, for one instruction set and one REAL. Written with vector types, so that the
+ * compiler chooses the instructions of the target; products and sums contract to FMA where it has them. */
+
+/* One tile of a triangular product: TILE_ROWS x TILE_PANELS accumulators, so that they, one panel row each and a
+ * broadcast fit the registers: 32 of them with 64 bytes, 16 otherwise. TILE_ROWS divides LANES. */
+#define TILE_ROWS (ALS_BYTES == 64 ? 8 : LANES < 4 ? LANES : 4)
+#define TILE_PANELS 3
+
+typedef REAL FN(vec) __attribute__((vector_size(ALS_BYTES)));
+typedef REAL FN(loose) __attribute__((vector_size(ALS_BYTES), aligned(sizeof(REAL)), may_alias));
+typedef INTEGER FN(ivec) __attribute__((vector_size(ALS_BYTES)));
+typedef double FN(wide) __attribute__((vector_size(LANES * 8)));
+#define vec FN(vec)
+#define wide FN(wide)
+
+INLINE vec FN(load)(const REAL *p) { return *(const FN(loose) *)p; }
+INLINE void FN(store)(REAL *p, vec v) { *(FN(loose) *)p = v; }
+INLINE vec FN(load_first)(const REAL *p, ptrdiff_t count)
+{
+    vec v = {0};
+    memcpy(&v, p, (size_t)count * sizeof(REAL));
+    return v;
+}
+INLINE ptrdiff_t FN(panels)(ptrdiff_t q) { return (q + LANES - 1) / LANES; }
+
+/* Stage s of a transposition by halves: swap the off-diagonal s x s blocks of every 2s x 2s block. Both results of one
+ * pair of rows (a, b): lane l of the first is l without bit s from a, or l - s from b; of the second, from l + s and l. */
+#if LANES == 16
+#define LOW_8(a, b) SHUFFLE(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23)
+#define HIGH_8(a, b) SHUFFLE(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31)
+#define LOW_4(a, b) SHUFFLE(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27)
+#define HIGH_4(a, b) SHUFFLE(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31)
+#define LOW_2(a, b) SHUFFLE(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
+#define HIGH_2(a, b) SHUFFLE(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31)
+#define LOW_1(a, b) SHUFFLE(a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30)
+#define HIGH_1(a, b) SHUFFLE(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31)
+#elif LANES == 8
+#define LOW_4(a, b) SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11)
+#define HIGH_4(a, b) SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15)
+#define LOW_2(a, b) SHUFFLE(a, b, 0, 1, 8, 9, 4, 5, 12, 13)
+#define HIGH_2(a, b) SHUFFLE(a, b, 2, 3, 10, 11, 6, 7, 14, 15)
+#define LOW_1(a, b) SHUFFLE(a, b, 0, 8, 2, 10, 4, 12, 6, 14)
+#define HIGH_1(a, b) SHUFFLE(a, b, 1, 9, 3, 11, 5, 13, 7, 15)
+#elif LANES == 4
+#define LOW_2(a, b) SHUFFLE(a, b, 0, 1, 4, 5)
+#define HIGH_2(a, b) SHUFFLE(a, b, 2, 3, 6, 7)
+#define LOW_1(a, b) SHUFFLE(a, b, 0, 4, 2, 6)
+#define HIGH_1(a, b) SHUFFLE(a, b, 1, 5, 3, 7)
+#else
+#define LOW_1(a, b) SHUFFLE(a, b, 0, 2)
+#define HIGH_1(a, b) SHUFFLE(a, b, 1, 3)
+#endif
+#define STAGE(s)                                                                                              \
+    _Pragma("GCC unroll 16") for (int i = 0; i < LANES; i++) if (!(i & s))                                    \
+    {                                                                                                         \
+        vec a = rows[i], b = rows[i + s];                                                                     \
+        rows[i] = LOW_##s(a, b);                                                                              \
+        rows[i + s] = HIGH_##s(a, b);                                                                         \
+    }
+
+INLINE void FN(transpose)(vec rows[LANES])
+{
+#if LANES >= 16
+    STAGE(8)
+#endif
+#if LANES >= 8
+    STAGE(4)
+#endif
+#if LANES >= 4
+    STAGE(2)
+#endif
+    STAGE(1)
+}
+
+INLINE REAL FN(sum)(vec v)
+{
+    REAL lane[LANES];
+    memcpy(lane, &v, sizeof v);
+    for (int s = LANES / 2; s > 0; s /= 2)
+        for (int l = 0; l < s; l++)
+            lane[l] += lane[l + s];
+    return lane[0];
+}
+
+static void FN(gather_rows)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y, ptrdiff_t stride,
+                            const REAL *d, const REAL *e, REAL *P)
+{
+    const ptrdiff_t whole = k / LANES;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const REAL *y = Y + cols[i] * stride;
+        REAL *out = P + i * LANES;
+        for (ptrdiff_t c = 0; c < whole; c++, out += n * LANES)
+            FN(store)(out, FN(load)(y + c * LANES) * FN(load)(e + c * LANES) * d[i]);
+        if (whole * LANES < k)
+            FN(store)(out, FN(load_first)(y + whole * LANES, k % LANES) * FN(load)(e + whole * LANES) * d[i]);
+    }
+}
+
+static void FN(gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y, ptrdiff_t stride,
+                               const REAL *d, const REAL *e, REAL *P)
+{
+    static const REAL nothing[LANES] = {0};
+    for (ptrdiff_t i0 = 0; i0 < n; i0 += LANES) {
+        const REAL *y[LANES];
+        REAL scale[LANES];
+        for (int i = 0; i < LANES; i++) {
+            const int there = i0 + i < n;
+            y[i] = there ? Y + cols[i0 + i] * stride : NULL;
+            scale[i] = there ? d[i0 + i] : 0;
+        }
+        for (ptrdiff_t j0 = 0; j0 < k; j0 += LANES, P += LANES * LANES) {
+            const ptrdiff_t width = k - j0 < LANES ? k - j0 : LANES;
+            const vec column_scale = FN(load)(e + j0);
+            vec rows[LANES];
+            if (width == LANES) {
+#pragma GCC unroll 16
+                for (int i = 0; i < LANES; i++)
+                    rows[i] = FN(load)(y[i] ? y[i] + j0 : nothing) * column_scale * scale[i];
+                FN(transpose)(rows);
+#pragma GCC unroll 16
+                for (int i = 0; i < LANES; i++)
+                    FN(store)(P + i * LANES, rows[i]);
+            } else {
+                for (int i = 0; i < LANES; i++)
+                    rows[i] = (y[i] ? FN(load_first)(y[i] + j0, width) : (vec){0}) * column_scale * scale[i];
+                FN(transpose)(rows);
+                memcpy(P, rows, (size_t)(width * LANES) * sizeof(REAL));
+                P += (width - LANES) * LANES;
+            }
+        }
+    }
+}
+
+static void FN(identity)(ptrdiff_t q, REAL *C)
+{
+    const ptrdiff_t size = FN(panels)(q) * LANES;
+    memset(C, 0, (size_t)(size * size) * sizeof(REAL));
+    for (ptrdiff_t i = 0; i < size; i++)
+        C[(i / LANES) * size * LANES + i * LANES + i % LANES] = 1;
+}
+
+/* acc[r][c] += or -= sum over p < depth of a[p][r] b[c][p]: a points at TILE_ROWS lanes of one panel, b at the first of
+ * `count` panels, `panel` numbers apart. count and subtract are constants wherever this is inlined. */
+INLINE void FN(tile)(int subtract, int count, ptrdiff_t depth, const REAL *a, const REAL *b, ptrdiff_t panel,
+                     vec acc[TILE_ROWS][TILE_PANELS])
+{
+    for (ptrdiff_t p = 0; p < depth; p++, a += LANES, b += LANES) {
+        vec right[TILE_PANELS];
+#pragma GCC unroll 4
+        for (int c = 0; c < count; c++)
+            right[c] = FN(load)(b + c * panel);
+#pragma GCC unroll 8
+        for (int r = 0; r < TILE_ROWS; r++)
+#pragma GCC unroll 4
+            for (int c = 0; c < count; c++)
+                acc[r][c] = subtract ? acc[r][c] - right[c] * a[r] : acc[r][c] + right[c] * a[r];
+    }
+}
+
+INLINE void FN(load_tile)(int count, const REAL *C, ptrdiff_t panel, vec acc[TILE_ROWS][TILE_PANELS])
+{
+#pragma GCC unroll 8
+    for (int r = 0; r < TILE_ROWS; r++)
+#pragma GCC unroll 4
+        for (int c = 0; c < count; c++)
+            acc[r][c] = FN(load)(C + c * panel + r * LANES);
+}
+
+INLINE void FN(store_tile)(int count, REAL *C, ptrdiff_t panel, vec acc[TILE_ROWS][TILE_PANELS])
+{
+#pragma GCC unroll 8
+    for (int r = 0; r < TILE_ROWS; r++)
+#pragma GCC unroll 4
+        for (int c = 0; c < count; c++)
+            FN(store)(C + c * panel + r * LANES, acc[r][c]);
+}
+
+INLINE void FN(update_tile)(int subtract, int count, ptrdiff_t depth, const REAL *a, const REAL *b,
+                            ptrdiff_t panel, REAL *C, ptrdiff_t C_panel)
+{
+    vec acc[TILE_ROWS][TILE_PANELS];
+    FN(load_tile)(count, C, C_panel, acc);
+    FN(tile)(subtract, count, depth, a, b, panel, acc);
+    FN(store_tile)(count, C, C_panel, acc);
+}
+
+/* Calls `tile(count)` with a constant count for each group of panels from `first` to `last`; c is the group's first. */
+#define FOR_PANEL_GROUPS(first, last, tile)                                                                   \
+    for (ptrdiff_t c = (first), left; (left = (last) - c) > 0; c += TILE_PANELS) {                            \
+        if (left >= 3)                                                                                        \
+            tile(3);                                                                                          \
+        else if (left == 2)                                                                                   \
+            tile(2);                                                                                          \
+        else                                                                                                  \
+            tile(1);                                                                                          \
+    }
+
+static void FN(rank_update)(int subtract, ptrdiff_t q, ptrdiff_t depth, const REAL *P, REAL *C)
+{
+    const ptrdiff_t last = FN(panels)(q), panel = depth * LANES, C_panel = last * LANES * LANES;
+    for (ptrdiff_t i = 0; i < q; i += TILE_ROWS) {
+        const ptrdiff_t own = i / LANES;
+        const REAL *a = P + own * panel + i % LANES;
+        REAL *row = C + i * LANES;
+#define ADD(n) FN(update_tile)(0, n, depth, a, P + c * panel, panel, row + c * C_panel, C_panel)
+#define SUBTRACT(n) FN(update_tile)(1, n, depth, a, P + c * panel, panel, row + c * C_panel, C_panel)
+        if (subtract)
+            FOR_PANEL_GROUPS(own, last, SUBTRACT)
+        else
+            FOR_PANEL_GROUPS(own, last, ADD)
+#undef ADD
+#undef SUBTRACT
+    }
+}
+
+/* Rows i ... i + TILE_ROWS - 1 of the factor, in the panels of one group: subtract what the rows above give, then
+ * eliminate among the tile's own rows by the multipliers and reciprocal pivots of its diagonal block. */
+INLINE void FN(eliminate_tile)(int count, ptrdiff_t i, const REAL *a, REAL *group, ptrdiff_t panel,
+                               REAL (*multiplier)[TILE_ROWS], REAL *inverse, int diagonal, ptrdiff_t *bad)
+{
+    vec acc[TILE_ROWS][TILE_PANELS];
+    FN(load_tile)(count, group + i * LANES, panel, acc);
+    FN(tile)(1, count, i, a, group, panel, acc);
+#pragma GCC unroll 8
+    for (int p = 0; p < TILE_ROWS; p++) {
+        if (diagonal) {
+            REAL lane[LANES];
+            memcpy(lane, &acc[p][0], sizeof lane);
+            const REAL *from = lane + i % LANES;
+            if (!(from[p] > 0) && !*bad)
+                *bad = i + p + 1;
+            inverse[p] = 1 / SQRT(from[p]);
+#pragma GCC unroll 8
+            for (int r = p + 1; r < TILE_ROWS; r++)
+                multiplier[p][r] = from[r] * inverse[p];
+        }
+#pragma GCC unroll 4
+        for (int c = 0; c < count; c++)
+            acc[p][c] *= inverse[p];
+#pragma GCC unroll 8
+        for (int r = p + 1; r < TILE_ROWS; r++)
+#pragma GCC unroll 4
+            for (int c = 0; c < count; c++)
+                acc[r][c] -= acc[p][c] * multiplier[p][r];
+    }
+    FN(store_tile)(count, group + i * LANES, panel, acc);
+}
+
+static ptrdiff_t FN(cholesky)(ptrdiff_t q, REAL *C)
+{
+    const ptrdiff_t last = FN(panels)(q), panel = last * LANES * LANES;
+    ptrdiff_t bad = 0;
+    for (ptrdiff_t i = 0; i < q && !bad; i += TILE_ROWS) {
+        const ptrdiff_t own = i / LANES;
+        const REAL *a = C + own * panel + i % LANES;
+        REAL multiplier[TILE_ROWS][TILE_ROWS] = {{0}}, inverse[TILE_ROWS] = {0};
+#define ELIMINATE(n) FN(eliminate_tile)(n, i, a, C + c * panel, panel, multiplier, inverse, c == own, &bad)
+        FOR_PANEL_GROUPS(own, last, ELIMINATE)
+#undef ELIMINATE
+        for (ptrdiff_t r = 0; r < TILE_ROWS; r++) {
+            REAL *row = C + own * panel + (i + r) * LANES;
+            memset(row, 0, (size_t)(i % LANES + r) * sizeof(REAL));
+            row[i % LANES + r] = inverse[r];
+        }
+    }
+    return bad;
+}
+
+static void FN(solve)(ptrdiff_t q, const REAL *U, REAL *b)
+{
+    const ptrdiff_t last = FN(panels)(q), panel = last * LANES * LANES;
+    for (ptrdiff_t i = 0; i < q; i++) {
+        const REAL *row = U + i * LANES;
+        const REAL z = b[i] * row[(i / LANES) * panel + i % LANES];
+        for (ptrdiff_t c = i / LANES; c < last; c++)
+            FN(store)(b + c * LANES, FN(load)(b + c * LANES) - FN(load)(row + c * panel) * z);
+        b[i] = z;
+    }
+    for (ptrdiff_t i = q - 1; i >= 0; i--) {
+        const REAL *row = U + i * LANES, z = b[i];
+        vec acc = {0};
+        b[i] = 0;
+        for (ptrdiff_t c = i / LANES; c < last; c++)
+            acc += FN(load)(row + c * panel) * FN(load)(b + c * LANES);
+        b[i] = (z - FN(sum)(acc)) * row[(i / LANES) * panel + i % LANES];
+    }
+}
+
+static REAL FN(dot)(ptrdiff_t k, const REAL *a, const REAL *b)
+{
+    const ptrdiff_t whole = k - k % LANES;
+    vec acc = {0};
+    REAL tail = 0;
+    for (ptrdiff_t j = 0; j < whole; j += LANES)
+        acc += FN(load)(a + j) * FN(load)(b + j);
+    for (ptrdiff_t j = whole; j < k; j++)
+        tail += a[j] * b[j];
+    return FN(sum)(acc) + tail;
+}
+
+static void FN(rows_dot)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y, ptrdiff_t stride,
+                         const REAL *x, REAL *out)
+{
+    for (ptrdiff_t i = 0; i < n; i++)
+        out[i] = FN(dot)(k, Y + cols[i] * stride, x);
+}
+
+static void FN(rows_dot_wide)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y, ptrdiff_t stride,
+                              const REAL *x, double *out)
+{
+    const ptrdiff_t whole = k - k % LANES;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const REAL *y = Y + cols[i] * stride;
+        wide acc = {0};
+        double total = 0;
+        for (ptrdiff_t j = 0; j < whole; j += LANES)
+            acc += __builtin_convertvector(FN(load)(y + j), wide) * __builtin_convertvector(FN(load)(x + j), wide);
+        for (ptrdiff_t j = whole; j < k; j++)
+            total += (double)y[j] * x[j];
+        for (int l = 0; l < LANES; l++)
+            total += acc[l];
+        out[i] = total;
+    }
+}
+
+static void FN(rows_sum)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y, ptrdiff_t stride,
+                         const REAL *s, REAL *out)
+{
+    const ptrdiff_t whole = k - k % LANES;
+    ptrdiff_t j = 0;
+    for (; j + 8 * LANES <= whole; j += 8 * LANES) {
+        vec acc[8];
+        memcpy(acc, out + j, sizeof acc);
+        for (ptrdiff_t i = 0; i < n; i++) {
+            const REAL *y = Y + cols[i] * stride + j;
+#pragma GCC unroll 8
+            for (int c = 0; c < 8; c++)
+                acc[c] += FN(load)(y + c * LANES) * s[i];
+        }
+        memcpy(out + j, acc, sizeof acc);
+    }
+    for (; j < whole; j += LANES) {
+        vec acc = FN(load)(out + j);
+        for (ptrdiff_t i = 0; i < n; i++)
+            acc += FN(load)(Y + cols[i] * stride + j) * s[i];
+        FN(store)(out + j, acc);
+    }
+    for (; j < k; j++)
+        for (ptrdiff_t i = 0; i < n; i++)
+            out[j] += Y[cols[i] * stride + j] * s[i];
+}
+
+#undef vec
+#undef wide
+#undef STAGE
+#undef TILE_ROWS
+#undef TILE_PANELS
+#undef FOR_PANEL_GROUPS
+#undef LOW_8
+#undef LOW_4
+#undef LOW_2
+#undef LOW_1
+#undef HIGH_8
+#undef HIGH_4
+#undef HIGH_2
+#undef HIGH_1

@@ -1,0 +1,48 @@
+/* Included once by each kernels_<isa>.c, with ALS_ISA (a name) and ALS_BYTES (of one vector) defined: the
+ * bodies for float and for double, and the table that holds them. */
+#include "kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+#define ALS_PASTE_(a, b, c) a##b##c
+#define ALS_PASTE(a, b, c) ALS_PASTE_(a, b, c)
+#define ALS_STRING_(a) #a
+#define ALS_STRING(a) ALS_STRING_(a)
+#define FN(name) ALS_PASTE(name, _, SUFFIX)
+#define INLINE static inline __attribute__((always_inline))
+
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (FN(ivec)){__VA_ARGS__})
+#endif
+
+#define REAL float
+#define INTEGER int32_t
+#define SUFFIX f32
+#define SQRT sqrtf
+#define LANES (ALS_BYTES / 4)
+#include "kernels.body.h"
+#undef REAL
+#undef INTEGER
+#undef SUFFIX
+#undef SQRT
+#undef LANES
+
+#define REAL double
+#define INTEGER int64_t
+#define SUFFIX f64
+#define SQRT sqrt
+#define LANES (ALS_BYTES / 8)
+#include "kernels.body.h"
+
+#define ALS_TABLE(suffix, width)                                                                              \
+    {                                                                                                         \
+        ALS_BYTES / width, gather_rows_##suffix, gather_columns_##suffix, identity_##suffix,                  \
+            rank_update_##suffix, cholesky_##suffix, solve_##suffix, rows_dot_##suffix,                       \
+            rows_dot_wide_##suffix, rows_sum_##suffix, dot_##suffix                                                         \
+    }
+
+const als_kernels ALS_PASTE(als_kernels, _, ALS_ISA) = {ALS_STRING(ALS_ISA), ALS_TABLE(f32, 4),
+                                                        ALS_TABLE(f64, 8)};

@@ -1,0 +1,6 @@
+#ifdef __x86_64__
+#pragma GCC target("avx2,fma")
+#define ALS_ISA avx2
+#define ALS_BYTES 32
+#include "kernels.inc.h"
+#endif

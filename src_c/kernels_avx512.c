@@ -1,0 +1,6 @@
+#ifdef __x86_64__
+#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
+#define ALS_ISA avx512
+#define ALS_BYTES 64
+#include "kernels.inc.h"
+#endif
