@@ -1,9 +1,9 @@
 """Exact, fast, reproducible alternating least squares for implicit feedback.
 
-    >>> from alscore import AlternatingLeastSquares, Recommender, datasets
-    >>> plays = datasets.synthetic(2_000, 1_000, seed=0)
-    >>> recommender = Recommender(AlternatingLeastSquares(factors=32)).fit(plays, show_progress=False)
-    >>> table = recommender.recommend(plays.users[0], n=5)
+>>> from alscore import AlternatingLeastSquares, Recommender, datasets
+>>> plays = datasets.synthetic(2_000, 1_000, seed=0)
+>>> recommender = Recommender(AlternatingLeastSquares(factors=32)).fit(plays, show_progress=False)
+>>> table = recommender.recommend(plays.users[0], n=5)
 """
 
 import importlib
@@ -23,7 +23,7 @@ _HOMES = {
 }
 _SUBMODULES = ("datasets", "solvers", "testing")
 
-__all__ = ["get_include", *_HOMES, *_SUBMODULES]  # noqa: PLE0604
+__all__ = ["get_include", *_HOMES, *_SUBMODULES]
 
 if TYPE_CHECKING:
     from alscore import datasets, solvers, testing  # noqa: F401

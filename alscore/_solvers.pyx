@@ -1,7 +1,7 @@
 """The built-in solvers, published as any third party's would be: one als_solver in a capsule.
 
 Cholesky factorises one row's system; conjugate gradient multiplies by it. Which of the two a row gets is a matter of
-its length alone, so the three solvers (exact, CG, auto) are one function with different lengths between which CG is used.
+its length alone, so the three solvers (exact, CG, auto) are one function, which uses CG between different lengths.
 
 With E = diag and B = D^1/2 Y E^-1/2 (n x k), every system is the identity plus a product:
     primal    (I + B'B) w = E^-1/2 Y't,    x = E^-1/2 w
@@ -10,7 +10,7 @@ With E = diag and B = D^1/2 Y E^-1/2 (n x k), every system is the identity plus 
 
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from cython cimport floating
-from libc.math cimport fabs, sqrt
+from libc.math cimport fabs, sqrt, sqrtf
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
@@ -21,12 +21,18 @@ from alscore.solver cimport (ALSCORE_NOT_POSITIVE_DEFINITE, ALSCORE_OK, ALSCORE_
                              ALSCORE_SOLVER_VERSION, ALSCORE_WARM_START, als_row_f32, als_row_f64, als_solver)
 
 cdef enum:
-    CHUNK = 128       # entries handled at a time where a row may be longer than the scratch memory
+    # Entries handled at a time where a row may be longer than the scratch memory. Not a power of two: the panels of a
+    # chunk would all start in the same sets of the first-level cache.
+    CHUNK = 120
     PADDING = 16      # the widest panel
 
-# In float32, the largest squared pivot above which one step of refinement is taken: the error of the plain solve grows
-# with it, and stays below 1e-6 up to here.
-cdef double REFINE_ABOVE = 20.0
+# How far the squared pivots of a float32 system are from 1 when its solution is refined once, or three times: the error
+# of the plain solve grows with that, and stays below 5e-6 up to the first.
+cdef double REFINE_ABOVE = 20, REFINE_MORE_ABOVE = 1e4
+
+# Negative weights can make I + B'B singular. A squared pivot below this has lost too many digits of the weights to be
+# told from 0.
+cdef double SINGULAR_F32 = 1e-3, SINGULAR_F64 = 1e-10
 
 
 cdef struct Params:
@@ -43,6 +49,13 @@ cdef struct Published:
 
 cdef inline int64_t padded(int64_t k) noexcept nogil:
     return (k + PADDING - 1) // PADDING * PADDING
+
+
+cdef inline floating root(floating value) noexcept nogil:
+    if floating is float:
+        return sqrtf(value)   # not sqrt: vectors of float, not of double
+    else:
+        return sqrt(value)
 
 
 cdef size_t workspace(const void *params, int64_t k, int64_t n_max, size_t real_size) noexcept nogil:
@@ -97,24 +110,53 @@ cdef void update(bint negative, int64_t n, int64_t k, const int32_t *cols, const
     for i in range(n):
         if (weight[i] < 0) if negative else (weight[i] > 0):
             kept[count] = cols[i]
-            d[count] = <floating> sqrt(fabs(weight[i]))
+            d[count] = root(<floating> fabs(weight[i]))
             count += 1
     if count > 0:
         gather_rows(count, k, kept, Y, d, e, P)
         rank_update(negative, k, count, P, C)
 
 
-cdef double largest_pivot(int64_t q, const floating *U) noexcept nogil:
+cdef void pivot_range(int64_t q, const floating *U, double *smallest, double *largest) noexcept nogil:
+    """The smallest and the largest squared pivot."""
     cdef int64_t i, width = lanes(U), panel = (q + width - 1) // width * width * width
-    cdef floating smallest = U[0]   # the factor's diagonal holds reciprocals
+    cdef floating reciprocal, low = U[0], high = U[0]   # the factor's diagonal holds reciprocals
     for i in range(1, q):
-        smallest = min(smallest, U[i // width * panel + i * width + i % width])
-    return 1.0 / (<double> smallest * smallest)
+        reciprocal = U[i // width * panel + i * width + i % width]
+        low, high = min(low, reciprocal), max(high, reciprocal)
+    smallest[0] = 1 / (<double> high * high)
+    largest[0] = 1 / (<double> low * low)
+
+
+cdef void refine(bint dual, int64_t n, int64_t k, const int32_t *cols, const floating *Y, const floating *weight,
+                 const floating *target, const floating *diag, const floating *U, const floating *e,
+                 const floating *d, floating *b, floating *g, floating *u, floating *x) noexcept nogil:
+    """x += (E + Y'DY)^-1 g by the factor U at hand, with the residual g in float64; b, g and u are scratch."""
+    cdef int64_t i, j
+    residual(True, n, k, cols, Y, weight, target, diag, x, g)
+    if dual:   # = E^-1 (g - Y' D^1/2 (I + B B')^-1 D^1/2 Y E^-1 g)
+        for j in range(k):
+            u[j] = g[j] * e[j] * e[j]
+        rows_dot(n, k, cols, Y, u, b)
+        for i in range(n):
+            b[i] *= d[i]
+        solve(n, U, b)
+        for i in range(n):
+            b[i] *= -d[i]
+        rows_sum(n, k, cols, Y, b, g)
+        for j in range(k):
+            x[j] += g[j] * e[j] * e[j]
+    else:
+        for j in range(k):
+            b[j] = g[j] * e[j]
+        solve(k, U, b)
+        for j in range(k):
+            x[j] += b[j] * e[j]
 
 
 cdef int exact(int64_t n, int64_t k, const int32_t *cols, const floating *Y, const floating *weight,
                const floating *target, const floating *diag, floating *x, floating *work) noexcept nogil:
-    cdef int64_t K = padded(k), i, j, block, start, q
+    cdef int64_t K = padded(k), i, j, block, start, count, q, _
     cdef floating *C = work
     cdef floating *P = C + K * K
     cdef floating *e = P + max(K, CHUNK) * K
@@ -123,9 +165,10 @@ cdef int exact(int64_t n, int64_t k, const int32_t *cols, const floating *Y, con
     cdef floating *u = g + K
     cdef floating *d = u + K
     cdef bint dual = n <= k
+    cdef double smallest, largest, spread
 
     for j in range(k):
-        e[j] = 1 / <floating> sqrt(diag[j])
+        e[j] = 1 / root(diag[j])
     for j in range(k, K):
         e[j] = 0
     for i in range(n if dual else 0):
@@ -136,19 +179,23 @@ cdef int exact(int64_t n, int64_t k, const int32_t *cols, const floating *Y, con
     identity(q, C)
     if dual:
         for i in range(n):
-            d[i] = <floating> sqrt(weight[i])
+            d[i] = root(weight[i])
             b[i] = target[i] / d[i]
         gather_columns(n, k, cols, Y, d, e, P)
         rank_update(False, q, k, P, C)
     else:
         for block in range((n + CHUNK - 1) // CHUNK):
             start = block * CHUNK
-            update(False, min(n - start, CHUNK), k, cols + start, Y, weight + start, e, P, d, C)
-            update(True, min(n - start, CHUNK), k, cols + start, Y, weight + start, e, P, d, C)
-        rows_sum(n, k, cols, Y, target, b)
+            count = min(n - start, CHUNK)
+            update(False, count, k, cols + start, Y, weight + start, e, P, d, C)
+            update(True, count, k, cols + start, Y, weight + start, e, P, d, C)
+            rows_sum(count, k, cols + start, Y, target + start, b)
         for j in range(k):
             b[j] *= e[j]
     if cholesky(q, C) != 0:
+        return ALSCORE_NOT_POSITIVE_DEFINITE
+    pivot_range(q, C, &smallest, &largest)
+    if smallest < (SINGULAR_F32 if sizeof(floating) == 4 else SINGULAR_F64):
         return ALSCORE_NOT_POSITIVE_DEFINITE
 
     solve(q, C, b)
@@ -163,26 +210,10 @@ cdef int exact(int64_t n, int64_t k, const int32_t *cols, const floating *Y, con
         for j in range(k):
             x[j] = b[j] * e[j]
 
-    if floating is float and largest_pivot(q, C) > REFINE_ABOVE:
-        residual(True, n, k, cols, Y, weight, target, diag, x, g)
-        if dual:   # (E + Y'DY)^-1 g = E^-1 (g - Y' D^1/2 (I + BB')^-1 D^1/2 Y E^-1 g)
-            for j in range(k):
-                u[j] = g[j] * e[j] * e[j]
-            rows_dot(n, k, cols, Y, u, b)
-            for i in range(n):
-                b[i] *= d[i]
-            solve(q, C, b)
-            for i in range(n):
-                b[i] *= -d[i]
-            rows_sum(n, k, cols, Y, b, g)
-            for j in range(k):
-                x[j] += g[j] * e[j] * e[j]
-        else:
-            for j in range(k):
-                b[j] = g[j] * e[j]
-            solve(q, C, b)
-            for j in range(k):
-                x[j] += b[j] * e[j]
+    spread = max(largest, 1 / smallest)
+    if floating is float and spread > REFINE_ABOVE:
+        for _ in range(3 if spread > REFINE_MORE_ABOVE else 1):
+            refine(dual, n, k, cols, Y, weight, target, diag, C, e, d, b, g, u, x)
     return ALSCORE_OK
 
 
@@ -190,7 +221,7 @@ cdef int conjugate_gradient(int64_t steps, double tol, int64_t n, int64_t k, con
                             const floating *weight, const floating *target, const floating *diag, floating *x,
                             floating *work) noexcept nogil:
     """CG on (E + Y'DY) x = Y't from x, preconditioned by E, which makes it CG on I + B'B."""
-    cdef int64_t K = padded(k), j, step
+    cdef int64_t K = padded(k), j, _
     cdef floating *r = work
     cdef floating *z = r + K
     cdef floating *p = z + K
@@ -208,7 +239,7 @@ cdef int conjugate_gradient(int64_t steps, double tol, int64_t n, int64_t k, con
         z[j] = r[j] / diag[j]
         p[j] = z[j]
     rz = dot(k, r, z)
-    for step in range(steps):
+    for _ in range(steps):
         if rz <= enough:
             break
         multiply(n, k, cols, Y, weight, diag, p, Ap)
@@ -253,7 +284,7 @@ cdef void release(object capsule) noexcept:
 
 
 def publish(int64_t steps, double tol, int64_t exact_up_to, int64_t exact_from):
-    """Capsule of the solver that takes `steps` CG steps on rows longer than `exact_up_to` and shorter than `exact_from`."""
+    """Capsule of the solver that takes CG steps on rows longer than `exact_up_to` and shorter than `exact_from`."""
     cdef Published *published = <Published *> malloc(sizeof(Published))
     if published == NULL:
         raise MemoryError

@@ -1,8 +1,8 @@
 """The parallel loops of training: sweep, Gram matrix, rotation, loss, and the transposition before them.
 
 Callers (solvers.py, als.py) hand over arrays that are already canonical; what is checked here is only what would
-otherwise read out of bounds. Each result has the same bits for every number of threads: rows are independent, and sums over
-rows run over blocks whose size does not depend on the threads.
+otherwise read out of bounds. Each result has the same bits for every number of threads: rows are independent, and sums
+over rows run over blocks whose size does not depend on the threads.
 """
 
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
@@ -15,7 +15,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from alscore._blas cimport gemm, syrk
-from alscore._kernels cimport rows_dot_wide
+from alscore._kernels cimport dot, rows_dot_wide
 from alscore.solver cimport (ALSCORE_NOT_FINITE, ALSCORE_NOT_POSITIVE_DEFINITE, ALSCORE_OK, ALSCORE_ORIGINAL_BASIS,
                              ALSCORE_SOLVER_CAPSULE, ALSCORE_SOLVER_VERSION, ALSCORE_WARM_START, als_row_f32,
                              als_row_f64, als_solver)
@@ -45,16 +45,16 @@ cdef struct Problem:
     const int32_t *indices
     const void *strength
     const void *factors
-    const void *gram             # NULL in the rotated basis
-    const double *diag           # k
-    const double *regularization # one number, or one a row
-    int64_t regularization_step  # 0 or 1
-    double floor                 # diagonals smaller than this are raised to it
+    const void *gram              # NULL in the rotated basis
+    const double *diag            # k
+    const double *regularization  # one number, or one a row
+    int64_t regularization_step   # 0 or 1
+    double floor                  # diagonals smaller than this are raised to it
     Confidence confidence
     int64_t k
     int64_t n_max
     void *out
-    double *loss                 # one a row, or NULL
+    double *loss                  # one a row, or NULL
 
 
 cdef inline size_t aligned(size_t size) noexcept nogil:
@@ -161,12 +161,12 @@ cdef int solve_row(const Problem *problem, int64_t row, floating *scratch) noexc
                  target + aligned(problem.n_max))
     if code != ALSCORE_OK:
         return code
-    total = 0
-    for j in range(k):
-        total += (problem.diag[j] + regularization) * x[j] * x[j]
-    if not isfinite(total):
+    if not isfinite(dot(k, x, x)):
         return ALSCORE_NOT_FINITE
     if problem.loss != NULL:
+        total = 0
+        for j in range(k):
+            total += (problem.diag[j] + regularization) * x[j] * x[j]
         problem.loss[row] = total + observed_loss(&problem.confidence, n, k, cols, strength, factors, x)
     return ALSCORE_OK
 

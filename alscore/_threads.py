@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import os
 import threading
 import warnings
@@ -30,8 +31,12 @@ def available_cpus() -> int:
     return cpus
 
 
-def resolve(num_threads: int) -> int:
-    """The number of threads to run on; 0 asks for `available_cpus()`.
+# Multiplications below which starting threads, and their spinning at the end, costs more than they save.
+_SMALL = 1 << 21
+
+
+def resolve(num_threads: int, work: float = math.inf) -> int:
+    """The number of threads to run on; 0 asks for `available_cpus()`, and little work gets one.
 
     In a process forked after a parallel loop GNU's OpenMP would wait forever for threads which the fork did not
     copy, so there the answer is 1, with a RuntimeWarning. Results have the same bits on any number of threads.
@@ -40,6 +45,8 @@ def resolve(num_threads: int) -> int:
     if isinstance(num_threads, bool) or not hasattr(num_threads, "__index__") or num_threads < 0:
         raise ValueError(f"num_threads must be an integer >= 0 (0: all CPUs of this process), not {num_threads!r}")
     threads = int(num_threads) or available_cpus()
+    if work < _SMALL:
+        return 1
     if threads > 1 and _forked_after_parallel:
         warnings.warn(
             "this process was forked after alscore had run on several threads, which OpenMP does not survive: "

@@ -88,7 +88,7 @@ def top_n(const floating[:, ::1] queries, const floating[:, ::1] factors, const 
           floating[:, ::1] scores, int num_threads):
     """Fill `ids` and `scores` (queries, n) with each query's best factors by inner product, best first.
 
-    Row q leaves out the sorted `exclude_indices` between its two `exclude_indptr`, and every factor that `banned` marks.
+    Row q leaves out the sorted `exclude_indices` between its two `exclude_indptr`, and what `banned` marks.
     """
     cdef int64_t n_queries = queries.shape[0], n_factors = factors.shape[0], k = queries.shape[1], n = ids.shape[1]
     cdef int64_t block

@@ -28,7 +28,7 @@ def _principal_axes(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Side:
+class Side:
     """The rows that one half-sweep solves, users or items: everything about them but the factors."""
 
     name: str
@@ -45,9 +45,9 @@ class _Side:
         object.__setattr__(self, "order", np.argsort(-entries, kind="stable"))
         object.__setattr__(self, "regularization", regularization)
 
-    def transposed(self, name: str) -> "_Side":
+    def transposed(self, name: str) -> "Side":
         arrays = _sweep.transpose(self.indptr, self.indices, self.strength, self.n_columns)
-        return _Side(name, self.objective, *arrays, len(self.indptr) - 1, self.num_threads)
+        return Side(name, self.objective, *arrays, len(self.indptr) - 1, self.num_threads)
 
     def update(self, solver: Any, fixed: np.ndarray, out: np.ndarray, loss: np.ndarray | None = None) -> bool:
         """Half-sweep: rotate `fixed` in place, unless the solver forbids it, and solve every row into `out`.
@@ -133,8 +133,8 @@ class AlternatingLeastSquares:
     factors : int
         Length k of every factor vector.
     regularization : float
-        λ, at least 0. With 0, directions that the data do not determine are set to 0 by a ridge of
-        16 eps times the total energy.
+        λ, at least 0. With 0, a direction in which the other side's factors have no energy (there are more factors than
+        items, say) is held near 0 by a ridge of 16 eps times the largest energy.
     alpha : float
         Scale of the confidence.
     iterations : int
@@ -167,8 +167,8 @@ class AlternatingLeastSquares:
     ----------
     user_factors : array (n_users, factors)
     item_factors : array (n_items, factors)
-        None before `fit`. In the canonical basis: item_factors' item_factors is diagonal with descending entries, and the
-        number of largest magnitude in each of its columns is positive.
+        None before `fit`. In the canonical basis: ``item_factors.T @ item_factors`` is diagonal and descends along it,
+        and the number of largest magnitude in each column of `item_factors` is positive.
     """
 
     def __init__(
@@ -223,8 +223,11 @@ class AlternatingLeastSquares:
 
     def __repr__(self) -> str:
         defaults = self._defaults()
-        shown = (f"{name}={value!r}" for name, value in self.get_params().items() if value is not defaults[name]
-                 and not (type(value) is type(defaults[name]) and value == defaults[name]))
+        shown = (
+            f"{name}={value!r}"
+            for name, value in self.get_params().items()
+            if value is not defaults[name] and not (type(value) is type(defaults[name]) and value == defaults[name])
+        )
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def _objective(self) -> Objective:
@@ -279,8 +282,8 @@ class AlternatingLeastSquares:
         Raises
         ------
         KeyboardInterrupt
-            After Ctrl-C, at the end of the half-sweep that was running: the model is usable then, trained as far as it came. The
-            same holds for an exception in the callback.
+            After Ctrl-C, at the end of the half-sweep that was running: the model is usable then, trained as far as it
+            came. The same holds for an exception in the callback.
         ValueError, TypeError
             A parameter, or the matrix, is not valid.
         alscore.solvers.NotPositiveDefiniteError, FloatingPointError
@@ -290,8 +293,15 @@ class AlternatingLeastSquares:
 
         objective, dtype, solver = self._checked()
         matrix = canonical_csr(getattr(user_items, "matrix", user_items), dtype=dtype)
-        users = _Side("user", objective, matrix.indptr, matrix.indices, objective.strength(matrix.data),
-                      matrix.shape[1], _threads.resolve(self.num_threads))
+        users = Side(
+            "user",
+            objective,
+            matrix.indptr,
+            matrix.indices,
+            objective.strength(matrix.data),
+            matrix.shape[1],
+            _threads.resolve(self.num_threads, matrix.nnz * self.factors),
+        )
         items = users.transposed("item")
         X, Y = np.zeros((matrix.shape[0], self.factors), dtype), self._first_factors(matrix.shape[1], dtype)
 
@@ -331,11 +341,19 @@ class AlternatingLeastSquares:
         return self
 
     @staticmethod
-    def _loss(users: _Side, items: _Side, X: np.ndarray, Y: np.ndarray, item_shares: np.ndarray | None) -> float:
+    def _loss(users: Side, items: Side, X: np.ndarray, Y: np.ndarray, item_shares: np.ndarray | None) -> float:
         if item_shares is not None:
             return float(item_shares.sum()) + penalty(X, users.regularization)
-        return users.objective.loss(users.indptr, users.indices, users.strength, X, Y, users.regularization,
-                                    items.regularization, users.num_threads)
+        return users.objective.loss(
+            users.indptr,
+            users.indices,
+            users.strength,
+            X,
+            Y,
+            users.regularization,
+            items.regularization,
+            users.num_threads,
+        )
 
     @staticmethod
     def _canonical(X: np.ndarray, Y: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
@@ -358,16 +376,25 @@ class AlternatingLeastSquares:
         _, Y = self._fitted()
         matrix = canonical_csr(getattr(user_items, "matrix", user_items), dtype=Y.dtype)
         if matrix.shape != (n_rows, len(Y)):
-            raise ValueError(f"user_items has shape {matrix.shape}, but must have {(n_rows, len(Y))}: one row for each "
-                             "id in userid, e.g. user_items[userid], and one column for each item")
+            raise ValueError(
+                f"user_items has shape {matrix.shape}, but must have {(n_rows, len(Y))}: one row for each "
+                "id in userid, e.g. user_items[userid], and one column for each item"
+            )
         return matrix
 
     def _fold_in(self, user_items: Any) -> np.ndarray:
         """Factors of the users whose rows these are, solved exactly on the item factors as they stand."""
         _, Y = self._fitted()
         objective = self._objective()
-        rows = _Side("user", objective, user_items.indptr, user_items.indices, objective.strength(user_items.data),
-                     len(Y), _threads.resolve(self.num_threads))
+        rows = Side(
+            "user",
+            objective,
+            user_items.indptr,
+            user_items.indices,
+            objective.strength(user_items.data),
+            len(Y),
+            _threads.resolve(self.num_threads, user_items.nnz * Y.shape[1]),
+        )
         out = np.zeros((len(user_items.indptr) - 1, Y.shape[1]), Y.dtype)
         with _threads.one_blas_thread():
             energy = np.diag(_sweep.gram(Y, rows.num_threads)).copy()  # Y is in the canonical basis
@@ -425,8 +452,10 @@ class AlternatingLeastSquares:
         rows = None
         if filter_already_liked_items or recalculate_user:
             if user_items is None:
-                raise ValueError("user_items is needed to filter what a user already liked, and to recalculate users; "
-                                 "pass the users' rows, or filter_already_liked_items=False")
+                raise ValueError(
+                    "user_items is needed to filter what a user already liked, and to recalculate users; "
+                    "pass the users' rows, or filter_already_liked_items=False"
+                )
             rows = self._rows_of(user_items, len(users))
         ids, scores = retrieval.top_n(
             self._fold_in(rows) if recalculate_user else X[users],

@@ -35,8 +35,10 @@ class Objective:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)!r}")
         if self.unobserved_weight == 0 and self.regularization == 0:
-            raise ValueError("with unobserved_weight=0 a row with few entries has no unique solution: "
-                             "give regularization a value above 0")
+            raise ValueError(
+                "with unobserved_weight=0 a row with few entries has no unique solution: "
+                "give regularization a value above 0"
+            )
         if self.confidence not in CONFIDENCES:
             raise ValueError(f"confidence must be one of {CONFIDENCES}, not {self.confidence!r}")
 
@@ -48,11 +50,15 @@ class Objective:
     def strength(self, values: np.ndarray) -> np.ndarray:
         """The signed numbers that confidence is linear in: `values` themselves, or their logarithms."""
         if self.confidence == "log":
-            values = np.copysign(np.log1p(np.abs(values) / values.dtype.type(self.epsilon)), values)
+            logarithms = np.log1p(np.abs(values, dtype=np.float64) / self.epsilon)
+            values = np.copysign(logarithms, values).astype(values.dtype)
         # a quarter of the range, so that sums of a few confidences do not overflow either
-        if values.size and not self.alpha * float(max(values.max(), -values.min())) < np.finfo(values.dtype).max / 4:
-            raise ValueError(f"alpha times the largest value does not fit {values.dtype}: scale the values or alpha "
-                             "down, or use dtype=float64")
+        largest = float(max(values.max(), -values.min())) if values.size else 0.0
+        if not float(self.alpha) * largest < float(np.finfo(values.dtype).max) / 4:
+            raise ValueError(
+                f"alpha times the largest value does not fit {values.dtype}: scale the values or alpha "
+                "down, or use dtype=float64"
+            )
         return values
 
     def row_regularization(self, entries: np.ndarray, n_columns: int) -> np.ndarray:
@@ -77,8 +83,12 @@ class Objective:
         X, Y = user_factors, item_factors
         observed = _sweep.observed_losses(indptr, indices, strength, X, Y, self.weights, num_threads).sum()
         everywhere = (_sweep.gram(X, num_threads) * _sweep.gram(Y, num_threads)).sum()
-        return float(observed + self.unobserved_weight * everywhere
-                     + penalty(X, user_regularization) + penalty(Y, item_regularization))
+        return float(
+            observed
+            + self.unobserved_weight * everywhere
+            + penalty(X, user_regularization)
+            + penalty(Y, item_regularization)
+        )
 
 
 def penalty(factors: np.ndarray, regularization: np.ndarray) -> float:
@@ -125,11 +135,13 @@ def calculate_loss(
     objective = Objective(regularization, alpha, confidence, epsilon, unobserved_weight, regularization_exponent)
     X, Y = np.ascontiguousarray(user_factors), np.ascontiguousarray(item_factors)
     if X.dtype != Y.dtype or X.dtype not in (np.float32, np.float64):
-        raise ValueError(f"user_factors are {X.dtype} and item_factors {Y.dtype}: both must be float32, or both float64")
+        raise ValueError(f"user_factors are {X.dtype}, item_factors {Y.dtype}: both must be float32, or both float64")
     matrix = canonical_csr(getattr(user_items, "matrix", user_items), dtype=X.dtype)
     if X.ndim != 2 or Y.ndim != 2 or X.shape[1] != Y.shape[1] or matrix.shape != (len(X), len(Y)):
-        raise ValueError(f"user_items {matrix.shape}, user_factors {X.shape} and item_factors {Y.shape} do not fit: "
-                         "they must be (users, items), (users, factors) and (items, factors)")
+        raise ValueError(
+            f"user_items {matrix.shape}, user_factors {X.shape} and item_factors {Y.shape} do not fit: "
+            "they must be (users, items), (users, factors) and (items, factors)"
+        )
     listeners = np.bincount(matrix.indices, minlength=len(Y))
     with _threads.one_blas_thread():
         return objective.loss(
@@ -140,5 +152,5 @@ def calculate_loss(
             Y,
             objective.row_regularization(np.diff(matrix.indptr), len(Y)),
             objective.row_regularization(listeners, len(X)),
-            _threads.resolve(num_threads),
+            _threads.resolve(num_threads, matrix.nnz * X.shape[1]),
         )

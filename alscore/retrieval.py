@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from alscore import _threads, _topk
+from alscore.interactions import canonical_csr
 
 
 def codes(ids: Any, size: int, name: str) -> np.ndarray:
@@ -49,9 +50,8 @@ def top_n(
         Of the same dtype, float32 or float64.
     n : int
         At least 1; any number, larger than n_factors too.
-    exclude : csr_array, shape (n_queries, n_factors), optional
-        The stored entries of row q are left out of the answer to query q. Canonical, as from
-        `interactions.canonical_csr`.
+    exclude : sparse matrix, shape (n_queries, n_factors), optional
+        The entries of row q are left out of the answer to query q.
     allow, deny : int array, optional
         Codes of the only factors to consider, and of those never to return.
     num_threads : int
@@ -65,6 +65,13 @@ def top_n(
     """
     if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1:
         raise ValueError(f"N must be an integer >= 1, not {n!r}")
+    if exclude is not None:
+        exclude = canonical_csr(exclude, dtype=factors.dtype, name="exclude")
+        if exclude.shape != (len(queries), len(factors)):
+            raise ValueError(
+                f"exclude has shape {exclude.shape}, but must have {(len(queries), len(factors))}: "
+                "one row for each query, one column for each factor"
+            )
     banned = None
     if allow is not None or deny is not None:
         banned = np.zeros(len(factors), np.uint8)
@@ -86,7 +93,7 @@ def top_n(
             banned,
             best_ids,
             best_scores,
-            _threads.resolve(num_threads),
+            _threads.resolve(num_threads, len(queries) * factors.size),
         )
     ids[:, :found], scores[:, :found] = best_ids, best_scores
     return ids, scores

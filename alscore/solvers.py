@@ -3,7 +3,7 @@
 A solver is any of
 - an option object of this module: ``Cholesky()``, ``ConjugateGradient(steps=3)``, ``Auto()``;
 - a name: a built-in one, or one that another package registers in the entry-point group ``alscore.solvers``;
-- an object with a method ``capsule()`` that returns a PyCapsule as described in ``alscore.h``, or such a capsule itself;
+- an object with a method ``capsule()`` that returns a PyCapsule as in ``alscore.h``, or such a capsule itself;
 - an object with a method ``sweep(half_sweep, out)``, in Python, and optionally an attribute ``original_basis = True``.
 """
 
@@ -134,10 +134,10 @@ class HalfSweep:
 
 
 class CompiledSolver:
-    """A capsule, called as a solver in Python would be."""
+    """A capsule, called as a solver in Python would be. It keeps the capsule and its owner alive."""
 
-    def __init__(self, capsule: object) -> None:
-        self._capsule = capsule
+    def __init__(self, capsule: object, owner: object = None) -> None:
+        self._capsule, self._owner = capsule, owner
         self.original_basis, self.warm_start = _sweep.solver_flags(capsule)
 
     def sweep(self, half_sweep: HalfSweep, out: np.ndarray, loss: np.ndarray | None = None) -> None:
@@ -163,8 +163,8 @@ class CompiledSolver:
             return
         if code == _sweep.NOT_POSITIVE_DEFINITE:
             raise NotPositiveDefiniteError(
-                f"{h.side} row {row}: the system is not positive definite; raise regularization, or lower "
-                "unobserved_weight below the confidence of the entries"
+                f"{h.side} row {row}: the system is not positive definite, or too near to that for {out.dtype}; raise "
+                "regularization, or lower unobserved_weight below the confidence of the entries"
             )
         if code == _sweep.NOT_FINITE:
             raise FloatingPointError(
@@ -174,7 +174,8 @@ class CompiledSolver:
 
 
 @functools.cache
-def _registered() -> dict[str, Any]:
+def registered() -> dict[str, Any]:
+    """The installed solvers: their entry points by name."""
     from importlib.metadata import entry_points
 
     found: dict[str, Any] = {}
@@ -190,7 +191,7 @@ def _registered() -> dict[str, Any]:
 
 
 def resolve(solver: Any) -> Any:
-    """The object with a method ``sweep(half_sweep, out)`` that `solver`, in any form this module's head lists, stands for.
+    """What `solver`, in any form this module's head lists, stands for: an object with ``sweep(half_sweep, out)``.
 
     Raises
     ------
@@ -200,17 +201,16 @@ def resolve(solver: Any) -> Any:
         `solver` is none of these forms.
     """
     if isinstance(solver, str):
-        if solver not in _registered():
-            raise ValueError(f"no solver is named {solver!r}; installed: {', '.join(sorted(_registered()))}")
-        solver = _registered()[solver].load()
+        if solver not in registered():
+            raise ValueError(f"no solver is named {solver!r}; installed: {', '.join(sorted(registered()))}")
+        solver = registered()[solver].load()
     if isinstance(solver, type):
         solver = solver()
     if hasattr(solver, "sweep"):
         return solver
-    if hasattr(solver, "capsule"):
-        solver = solver.capsule()
-    if type(solver).__name__ == "PyCapsule":
-        return CompiledSolver(solver)
+    capsule = solver.capsule() if hasattr(solver, "capsule") else solver
+    if type(capsule).__name__ == "PyCapsule":
+        return CompiledSolver(capsule, owner=solver)
     raise TypeError(
         f"solver must be a name, an object of alscore.solvers, a capsule, or an object with a method "
         f"sweep(half_sweep, out); not {solver!r}"

@@ -2,19 +2,23 @@
  * compiler chooses the instructions of the target; products and sums contract to FMA where it has them. */
 
 /* One tile of a triangular product: TILE_ROWS x TILE_PANELS accumulators, so that they, one panel row each and a
- * broadcast fit the registers: 32 of them with 64 bytes, 16 otherwise. TILE_ROWS divides LANES. */
-#define TILE_ROWS (ALS_BYTES == 64 ? 8 : LANES < 4 ? LANES : 4)
+ * broadcast fit the registers. TILE_ROWS divides LANES. */
+#define TILE_ROWS (LANES < ALS_REGISTERS / 4 ? LANES : ALS_REGISTERS / 4)
 #define TILE_PANELS 3
+
+#define WIDE_LANES (ALS_BYTES / 8)
 
 typedef REAL FN(vec) __attribute__((vector_size(ALS_BYTES)));
 typedef REAL FN(loose) __attribute__((vector_size(ALS_BYTES), aligned(sizeof(REAL)), may_alias));
 typedef INTEGER FN(ivec) __attribute__((vector_size(ALS_BYTES)));
-typedef double FN(wide) __attribute__((vector_size(LANES * 8)));
+typedef double FN(wide) __attribute__((vector_size(ALS_BYTES)));
+typedef REAL FN(narrow) __attribute__((vector_size(WIDE_LANES * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
 #define vec FN(vec)
 #define wide FN(wide)
 
 INLINE vec FN(load)(const REAL *p) { return *(const FN(loose) *)p; }
 INLINE void FN(store)(REAL *p, vec v) { *(FN(loose) *)p = v; }
+INLINE wide FN(load_wide)(const REAL *p) { return __builtin_convertvector(*(const FN(narrow) *)p, wide); }
 INLINE vec FN(load_first)(const REAL *p, ptrdiff_t count)
 {
     vec v = {0};
@@ -82,15 +86,20 @@ INLINE REAL FN(sum)(vec v)
     return lane[0];
 }
 
+/* Rows between the one that is read and the one that is prefetched: they lie at random places in memory. */
+#define AHEAD 8
+
 static void FN(gather_rows)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y, ptrdiff_t stride,
                             const REAL *d, const REAL *e, REAL *P)
 {
     const ptrdiff_t whole = k / LANES;
     for (ptrdiff_t i = 0; i < n; i++) {
-        const REAL *y = Y + cols[i] * stride;
+        const REAL *y = Y + cols[i] * stride, *ahead = i + AHEAD < n ? Y + cols[i + AHEAD] * stride : y;
         REAL *out = P + i * LANES;
-        for (ptrdiff_t c = 0; c < whole; c++, out += n * LANES)
+        for (ptrdiff_t c = 0; c < whole; c++, out += n * LANES) {
             FN(store)(out, FN(load)(y + c * LANES) * FN(load)(e + c * LANES) * d[i]);
+            __builtin_prefetch(ahead + c * LANES);
+        }
         if (whole * LANES < k)
             FN(store)(out, FN(load_first)(y + whole * LANES, k % LANES) * FN(load)(e + whole * LANES) * d[i]);
     }
@@ -101,12 +110,13 @@ static void FN(gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, co
 {
     static const REAL nothing[LANES] = {0};
     for (ptrdiff_t i0 = 0; i0 < n; i0 += LANES) {
-        const REAL *y[LANES];
+        const REAL *y[LANES], *next[LANES];
         REAL scale[LANES];
         for (int i = 0; i < LANES; i++) {
             const int there = i0 + i < n;
             y[i] = there ? Y + cols[i0 + i] * stride : NULL;
             scale[i] = there ? d[i0 + i] : 0;
+            next[i] = i0 + LANES + i < n ? Y + cols[i0 + LANES + i] * stride : nothing;
         }
         for (ptrdiff_t j0 = 0; j0 < k; j0 += LANES, P += LANES * LANES) {
             const ptrdiff_t width = k - j0 < LANES ? k - j0 : LANES;
@@ -114,8 +124,10 @@ static void FN(gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, co
             vec rows[LANES];
             if (width == LANES) {
 #pragma GCC unroll 16
-                for (int i = 0; i < LANES; i++)
+                for (int i = 0; i < LANES; i++) {
                     rows[i] = FN(load)(y[i] ? y[i] + j0 : nothing) * column_scale * scale[i];
+                    __builtin_prefetch(next[i] + j0);
+                }
                 FN(transpose)(rows);
 #pragma GCC unroll 16
                 for (int i = 0; i < LANES; i++)
@@ -298,28 +310,63 @@ static REAL FN(dot)(ptrdiff_t k, const REAL *a, const REAL *b)
     return FN(sum)(acc) + tail;
 }
 
+/* ROWS rows at a time: independent sums, so that the next product need not wait for the last. */
+#define ROWS 4
+
 static void FN(rows_dot)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y, ptrdiff_t stride,
                          const REAL *x, REAL *out)
 {
-    for (ptrdiff_t i = 0; i < n; i++)
+    const ptrdiff_t whole = k - k % LANES;
+    ptrdiff_t i = 0;
+    for (; i + ROWS <= n; i += ROWS) {
+        const REAL *y[ROWS], *ahead[ROWS];
+        vec acc[ROWS] = {{0}};
+        for (int r = 0; r < ROWS; r++) {
+            y[r] = Y + cols[i + r] * stride;
+            ahead[r] = i + AHEAD + r < n ? Y + cols[i + AHEAD + r] * stride : y[r];
+        }
+        for (ptrdiff_t j = 0; j < whole; j += LANES) {
+            const vec right = FN(load)(x + j);
+#pragma GCC unroll 4
+            for (int r = 0; r < ROWS; r++) {
+                acc[r] += FN(load)(y[r] + j) * right;
+                __builtin_prefetch(ahead[r] + j);
+            }
+        }
+        for (int r = 0; r < ROWS; r++) {
+            REAL tail = 0;
+            for (ptrdiff_t j = whole; j < k; j++)
+                tail += y[r][j] * x[j];
+            out[i + r] = FN(sum)(acc[r]) + tail;
+        }
+    }
+    for (; i < n; i++)
         out[i] = FN(dot)(k, Y + cols[i] * stride, x);
 }
 
 static void FN(rows_dot_wide)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y, ptrdiff_t stride,
                               const REAL *x, double *out)
 {
-    const ptrdiff_t whole = k - k % LANES;
-    for (ptrdiff_t i = 0; i < n; i++) {
-        const REAL *y = Y + cols[i] * stride;
-        wide acc = {0};
-        double total = 0;
-        for (ptrdiff_t j = 0; j < whole; j += LANES)
-            acc += __builtin_convertvector(FN(load)(y + j), wide) * __builtin_convertvector(FN(load)(x + j), wide);
-        for (ptrdiff_t j = whole; j < k; j++)
-            total += (double)y[j] * x[j];
-        for (int l = 0; l < LANES; l++)
-            total += acc[l];
-        out[i] = total;
+    const ptrdiff_t whole = k - k % WIDE_LANES;
+    for (ptrdiff_t i = 0; i < n; i += ROWS) {
+        const REAL *y[ROWS];
+        wide acc[ROWS] = {{0}};
+        for (int r = 0; r < ROWS; r++)
+            y[r] = Y + cols[i + r < n ? i + r : i] * stride;
+        for (ptrdiff_t j = 0; j < whole; j += WIDE_LANES) {
+            const wide right = FN(load_wide)(x + j);
+#pragma GCC unroll 4
+            for (int r = 0; r < ROWS; r++)
+                acc[r] += FN(load_wide)(y[r] + j) * right;
+        }
+        for (int r = 0; r < ROWS && i + r < n; r++) {
+            double total = 0;
+            for (ptrdiff_t j = whole; j < k; j++)
+                total += (double)y[r][j] * x[j];
+            for (int l = 0; l < WIDE_LANES; l++)
+                total += acc[r][l];
+            out[i + r] = total;
+        }
     }
 }
 
@@ -353,7 +400,10 @@ static void FN(rows_sum)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const RE
 #undef vec
 #undef wide
 #undef STAGE
+#undef AHEAD
+#undef ROWS
 #undef TILE_ROWS
+#undef WIDE_LANES
 #undef TILE_PANELS
 #undef FOR_PANEL_GROUPS
 #undef LOW_8

@@ -1,5 +1,5 @@
-/* Included once by each kernels_<isa>.c, with ALS_ISA (a name) and ALS_BYTES (of one vector) defined: the
- * bodies for float and for double, and the table that holds them. */
+/* Included once by each kernels_<isa>.c, with ALS_ISA (a name), ALS_BYTES (of one vector) and ALS_REGISTERS
+ * (how many vectors) defined: the bodies for float and for double, and the table that holds them. */
 #include "kernels.h"
 
 #include <math.h>

@@ -1,17 +1,90 @@
 """Fixtures shared by every test module."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import sparse
+from threadpoolctl import threadpool_limits
+
+from alscore import _kernels, _threads
 
 
 @pytest.fixture(scope="session")
 def shared_data():
-    """Folder with the real data sets; they are not part of the project, so outside CI a test without them skips."""
+    """Folder with the real data sets, no part of the project: outside CI a test skips without them."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"
     if not folder.is_dir():
         if os.environ.get("ALSCORE_REQUIRE_DATA"):
             pytest.fail("ALSCORE_REQUIRE_DATA is set, but ../shared/data does not exist beside the checkout")
         pytest.skip("real data not available (../shared/data)")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_blas_thread():
+    """Oracles multiply small matrices: BLAS threads spin, and take many times longer on a busy machine."""
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+@pytest.fixture(params=_kernels.available())
+def isa(request):
+    """Each kernel set that this processor can run, in use during the test."""
+    before = _kernels.isa()
+    _kernels.use(request.param)
+    yield request.param
+    _kernels.use(before)
+
+
+@pytest.fixture
+def little_work_in_parallel(monkeypatch):
+    """As many threads as asked for, where the problem is so small that one would do the work."""
+    monkeypatch.setattr(_threads, "_SMALL", 0)
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request):
+    return np.dtype(request.param)
+
+
+@pytest.fixture(params=["cholesky", "cg", "auto"])
+def solver(request):
+    """Name of each built-in solver."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def plays():
+    """Play counts up to 100, of 300 users and 120 items, popular and rare; empty rows and an empty column."""
+    rng = np.random.default_rng(0)
+    shape = (300, 120)
+    played = rng.random(shape) < 0.4 * rng.random(shape[1]) ** 2
+    counts = np.where(played, np.rint(100 ** rng.random(shape)), 0)
+    counts[[0, 7]] = 0
+    counts[:, 5] = 0
+    matrix = sparse.csr_array(counts.astype(np.float32))
+    for array in (matrix.data, matrix.indices, matrix.indptr):
+        array.flags.writeable = False
+    return matrix
+
+
+@pytest.fixture
+def run_python():
+    """Run code in a fresh interpreter, with `env` added to the environment; gives its CompletedProcess."""
+
+    def run(code, **env):
+        inherited = {name: value for name, value in os.environ.items() if name != "ALSCORE_ISA"}
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            env={**inherited, **env},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run

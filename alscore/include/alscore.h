@@ -12,7 +12,8 @@
  * (non-negative factors, say) sets ALSCORE_ORIGINAL_BASIS: Y is then not rotated, `gram` is A0 and e is the
  * regularization alone.
  *
- * A solver is one als_solver in a PyCapsule named ALSCORE_SOLVER_CAPSULE. The sweep calls
+ * A solver is one als_solver in a PyCapsule named ALSCORE_SOLVER_CAPSULE; it and its params live as long as the capsule,
+ * or the object whose capsule() returned that. The sweep calls
  *     workspace   once per half-sweep, to learn how much scratch memory each thread needs;
  *     solve_*     once per row with n > 0, from many threads at a time, without the GIL. (Rows with n = 0 are 0.)
  * solve_* must not allocate, call Python, write to anything but x and its scratch, or depend on anything

@@ -1,0 +1,40 @@
+"""Files that appear whole or not at all."""
+
+import contextlib
+import errno
+import os
+import secrets
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def atomic_writer(path):
+    """Open a new binary file that takes the place of `path` when the block ends, and only if it ends well.
+
+    Parameters
+    ----------
+    path : str or path
+        A symbolic link is followed.
+
+    Raises
+    ------
+    OSError
+        At once, if `path` is a folder or a device, or its folder cannot be written to.
+    """
+    path = Path(path).resolve()
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "exists and is not a regular file", str(path))
+    temporary = path.with_name(f".alscore-{secrets.token_hex(8)}.tmp")
+    try:
+        file = open(temporary, "xb")  # noqa: SIM115
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink()
+        raise

@@ -1,0 +1,370 @@
+"""The command line: ``alscore COMMAND …`` or ``python -m alscore COMMAND …``."""
+
+import argparse
+import contextlib
+import functools
+import io
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+import unicodedata
+from itertools import zip_longest
+from pathlib import Path
+
+from alscore import __version__
+
+
+def main(argv=None):
+    """Run one command.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Default: the process's own arguments.
+
+    Returns
+    -------
+    int
+        The exit code: 0 done, 1 an error in the data or the model, 130 interrupted, 141 stdout closed by its
+        reader. Wrong usage exits with 2 from within.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # show any label, even on a terminal without UTF-8
+    args = _parser().parse_args(argv, argparse.Namespace(debug=False))
+    try:
+        args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter flushes stdout once more at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        print("alscore: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if args.debug:
+            raise
+        print(f"alscore: error: {_one_line(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _one_line(error):
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _parser():
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+    parser = argparse.ArgumentParser(
+        "alscore", parents=[common], description="Factorise implicit feedback by alternating least squares."
+    )
+    parser.add_argument("--version", action="version", version=f"alscore {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, (run, add_arguments) in COMMANDS.items():
+        command = commands.add_parser(name, parents=[common], help=run.__doc__, description=run.__doc__)
+        add_arguments(command)
+        command.set_defaults(run=run)
+    return parser
+
+
+def _positive(text):
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _demo_arguments(parser):
+    parser.add_argument("--users", type=_positive, default=20_000, help="default: %(default)s")
+    parser.add_argument("--items", type=_positive, default=15_000, help="default: %(default)s")
+    parser.add_argument("--factors", type=_positive, default=64, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+
+
+def _demo(args):
+    """make a file of plays, read it, train and recommend; needs no data"""
+    import numpy as np
+
+    from alscore import AlternatingLeastSquares, Recommender, datasets
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "plays.tsv")
+        datasets.write_lastfm_360k(datasets.synthetic(args.users, args.items, seed=args.seed), path)
+        interactions = _read(path, print)
+
+    # Few but very large counts would drown the rest in a linear confidence.
+    recommender = Recommender(
+        AlternatingLeastSquares(args.factors, regularization=30, confidence="log", random_state=args.seed)
+    )
+    sweeps = _fit(recommender, interactions, print)
+    median = np.median([sweep["seconds"] for sweep in sweeps])
+    print(f"\na sweep takes {median:.3f} s (median of {len(sweeps)})")
+
+    favourites = []
+    for code in np.linspace(0, interactions.n_users - 1, 3, dtype=int):
+        plays = interactions.matrix[[code]]
+        played = interactions.items[plays.indices[np.argsort(-plays.data, kind="stable")[:5]]]
+        wanted = recommender.recommend([interactions.users[code]], n=5)["item"]
+        print(f"\nuser {interactions.users[code]}")
+        _print_table(("plays most", "should try"), zip_longest(played, wanted, fillvalue=""))
+        favourites.append(played[0])
+    similar = recommender.similar_items(favourites, n=3)
+    print()
+    _print_table(
+        ("artist", "similar artist", "cosine"),
+        ((row.item, row.similar_item, f"{row.score:.3f}") for row in similar.itertuples()),
+    )
+
+
+def _train_arguments(parser):
+    parser.add_argument("path", metavar="PATH", help="Last.fm 360K: .tar.gz, .tsv, .tsv.gz or folder")
+    parser.add_argument("-o", "--output", metavar="MODEL", required=True, help="file for the trained model")
+    parser.add_argument("--items", choices=("name", "mbid"), default="name", help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="print one JSON document; messages go to stderr")
+    parser.add_argument("--quiet", action="store_true", help="no progress, no messages")
+    model = parser.add_argument_group("model", "as for alscore.AlternatingLeastSquares, whose defaults hold")
+    for option, parameter, kind, meaning in (
+        ("--factors", "factors", int, "length of the factors"),
+        ("--regularization", "regularization", float, "λ"),
+        ("--alpha", "alpha", float, "weight of the plays in the confidence"),
+        ("--iterations", "iterations", int, "number of sweeps"),
+        ("--solver", "solver", str, "cholesky, cg, auto, or the name of an installed plug-in"),
+        ("--confidence", "confidence", str, "linear, log or raw"),
+        ("--unobserved-weight", "unobserved_weight", float, "confidence of what was not played"),
+        ("--regularization-exponent", "regularization_exponent", float, "growth of λ with a row's plays"),
+        ("--threads", "num_threads", int, "0: all that this process may use"),
+        ("--seed", "random_state", int, "of the initial factors"),
+        ("--dtype", "dtype", str, "float32 or float64"),
+    ):
+        model.add_argument(
+            option,
+            dest=parameter,
+            metavar=option[2:].split("-")[-1].upper(),
+            type=kind,
+            default=argparse.SUPPRESS,
+            help=meaning,
+        )
+
+
+def _train(args):
+    """train a model on a file of plays and save it"""
+    from alscore import AlternatingLeastSquares, Recommender
+    from alscore._files import atomic_writer
+
+    started = time.perf_counter()
+    say = _messages(args)
+    names = AlternatingLeastSquares().get_params()
+    params = {name: value for name, value in vars(args).items() if name in names}
+    recommender = Recommender(AlternatingLeastSquares(**params))
+    # Opened first, so that a path that cannot be written to fails now and not after the training.
+    with atomic_writer(args.output) as file:
+        interactions = _read(args.path, say, items=args.items)
+        sweeps = _fit(recommender, interactions, say)
+        recommender.save(file)
+    seconds = time.perf_counter() - started
+    say(f"\n{args.output}: {os.path.getsize(args.output) / 1e6:.1f} MB, {seconds:.1f} s in all")
+    if args.json:
+        report = interactions.report
+        _print_json(
+            {
+                "model": args.output,
+                "users": interactions.n_users,
+                "items": interactions.n_items,
+                "read": report.read,
+                "kept": report.kept,
+                "merged": report.merged,
+                "rejected": report.rejected.to_dict("records"),
+                "sweeps": sweeps,
+                "seconds": seconds,
+            }
+        )
+
+
+def _read(path, say, **options):
+    """Read a file of plays; say what became of its lines."""
+    from alscore import datasets
+
+    say(f"reading {path}", flush=True)
+    interactions = datasets.lastfm_360k(path, **options)
+    say(interactions.report)
+    say(f"{interactions.n_users:,} users × {interactions.n_items:,} items, {interactions.nnz:,} entries\n")
+    return interactions
+
+
+def _fit(recommender, interactions, say):
+    """Fit; say what each sweep came to, and return the same as a list of dicts."""
+    sweeps, n_sweeps = [], recommender.model.iterations
+
+    def after_sweep(iteration, seconds, loss):
+        sweeps.append({"seconds": seconds, "loss": loss})
+        say(f"sweep {iteration + 1:2}/{n_sweeps}: {seconds:8.3f} s, loss {loss:,.2f}", flush=True)
+
+    recommender.fit(interactions, show_progress=False, callback=after_sweep)
+    return sweeps
+
+
+def _recommend_arguments(parser):
+    _ranking_arguments(parser, "user")
+
+
+def _recommend(args):
+    """recommend items to users of a trained model"""
+    recommender = _load(args.model)
+    _answer(args, recommender.recommend, args.user, recommender.interactions.users, "recommendations")
+
+
+def _similar_arguments(parser):
+    _ranking_arguments(parser, "item")
+
+
+def _similar(args):
+    """find the items that are most like others in a trained model"""
+    recommender = _load(args.model)
+    _answer(args, recommender.similar_items, args.item, recommender.interactions.items, "similar_items")
+
+
+def _ranking_arguments(parser, kind):
+    parser.add_argument("model", metavar="MODEL", help="file written by alscore train")
+    parser.add_argument(f"--{kind}", metavar="LABEL", action="append", required=True, help="may be repeated")
+    parser.add_argument("-n", type=_positive, default=10, help="answers for each; default: %(default)s")
+    parser.add_argument("--skip-unknown", action="store_true", help=f"leave out a {kind} that is new")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def _load(path):
+    """Read a fitted Recommender."""
+    from alscore import Recommender, load
+
+    recommender = load(path)
+    if not isinstance(recommender, Recommender) or recommender.interactions is None:
+        raise ValueError(f"{path} holds a model without labels; save a fitted alscore.Recommender")
+    return recommender
+
+
+def _answer(args, ask, texts, index, name):
+    """Print what `ask` answers for the labels given as `texts`."""
+    import pandas as pd
+
+    labels = pd.Index(texts).unique()
+    if pd.api.types.is_integer_dtype(index):
+        with contextlib.suppress(ValueError, OverflowError):
+            labels = labels.astype(index.dtype)
+    known = labels.isin(index) | (not args.skip_unknown)
+    labels, unknown = labels[known], labels[~known].tolist()
+    try:
+        ranking = ask(labels, args.n)
+    except LookupError as error:
+        raise LookupError(str(error).replace("on_unknown='skip'", "--skip-unknown")) from error
+    if args.json:
+        _print_json({name: ranking.to_dict("records"), "unknown": unknown})
+        return
+    for label in unknown:
+        print(f"alscore: unknown, left out: {label!r}", file=sys.stderr)
+    asked, answer = ranking.columns[:2]
+    for label in labels:
+        print(f"{asked} {label}")
+        rows = ranking[ranking[asked] == label].itertuples()
+        _print_table(("rank", answer, "score"), ((row.rank, row[2], f"{row.score:.4f}") for row in rows))
+        print()
+
+
+def _bench_arguments(parser):
+    kinds = parser.add_subparsers(metavar="KIND", required=True)
+    sweep = kinds.add_parser("sweep", help="seconds of a full sweep, users and items")
+    sweep.add_argument("--data", metavar="PATH", help="Last.fm 360K file; default: synthetic plays of its shape")
+    sweep.add_argument(
+        "--scale",
+        type=float,
+        default=0.1,
+        help="of the synthetic users and items, 1: 358,868 x 292,385; default: %(default)s",
+    )
+    sweep.add_argument(
+        "--solver", default="cholesky,cg,auto", help="ours, the first is the baseline; default: %(default)s"
+    )
+    sweep.add_argument("--against", metavar="PEERS", default="", help="such as implicit-cholesky,implicit-cg")
+    sweep.add_argument("--factors", type=_positive, default=128, help="default: %(default)s")
+    sweep.add_argument("--threads", type=int, default=0, help="0: all that this process may use")
+    sweep.add_argument("--sweeps", type=_positive, default=2, help="that count, in each process; default: %(default)s")
+    sweep.add_argument("--repeats", type=_positive, default=3, help="processes of each; default: %(default)s")
+    sweep.add_argument("--json", action="store_true", help="print one JSON document; messages go to stderr")
+
+
+def _bench(args):
+    """compare the speed of solvers, ours and others', on this machine"""
+    from alscore import bench, datasets
+
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    if args.data:
+        interactions = datasets.lastfm_360k(args.data)
+    else:
+        shape = (max(1, round(size * args.scale)) for size in (358_868, 292_385))
+        interactions = datasets.synthetic(*shape, seed=0)
+    say(interactions)
+    contenders = [f"alscore-{name}" for name in args.solver.split(",")] + [
+        name for name in args.against.split(",") if name
+    ]
+    answer = bench.sweep(
+        interactions.matrix, contenders, args.factors, args.threads, args.sweeps, args.repeats, say=say
+    )
+    if args.json:
+        _print_json(answer)
+        return
+    print(f"{answer['entries']:,} entries, k = {args.factors}, {answer['threads']} threads; seconds of a full sweep")
+    _print_table(
+        ("contender", "median", "min", "max", "ratio", "peak MB", f"objective after {args.sweeps + 1} sweeps"),
+        (
+            (
+                row["contender"],
+                f"{row['median']:.3f}",
+                f"{row['min']:.3f}",
+                f"{row['max']:.3f}",
+                f"{row['ratio']:.2f}",
+                f"{row['peak_bytes'] / 1e6:.0f}",
+                f"{row['objective'][-1]:,.0f}",
+            )
+            for row in answer["results"]
+        ),
+    )
+
+
+def _messages(args):
+    """Return a `print` for people: silent if --quiet, to stderr if stdout is for a JSON document."""
+    if args.quiet:
+        return lambda *values, **kwargs: None
+    return functools.partial(print, file=sys.stderr if args.json else sys.stdout)
+
+
+def _print_json(document):
+    json.dump(document, sys.stdout, indent=2, default=str)
+    print()
+
+
+def _print_table(header, rows):
+    """Print columns of text, as wide as their contents on a terminal, two spaces in."""
+    rows = [header, *(tuple(map(str, row)) for row in rows)]
+    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (text + " " * (width - _width(text)) for text, width in zip(row, widths, strict=True))
+        print("  " + "  ".join(cells).rstrip())
+
+
+def _width(text):
+    """Count the places of text on a terminal: East Asian wide letters take two, combining ones none."""
+    return sum(
+        1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text if not unicodedata.combining(letter)
+    )
+
+
+COMMANDS = {
+    "demo": (_demo, _demo_arguments),
+    "train": (_train, _train_arguments),
+    "recommend": (_recommend, _recommend_arguments),
+    "similar": (_similar, _similar_arguments),
+    "bench": (_bench, _bench_arguments),
+}

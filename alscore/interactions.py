@@ -1,0 +1,452 @@
+"""Who played what, how often: labels for users and items over one canonical sparse matrix."""
+
+import numbers
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MAX_CODE = np.iinfo(np.int32).max
+
+
+def canonical_csr(matrix, dtype=np.float32, name="user_items"):
+    """Verify a sparse matrix and bring it to the one form that the compiled core reads.
+
+    Parameters
+    ----------
+    matrix : scipy sparse matrix or array, shape (n_rows, n_columns)
+        Any format; boolean, integer or real; read-only and memory-mapped buffers too. It is never modified.
+    dtype : numpy dtype
+        float32 or float64.
+    name : str
+        What messages call the matrix.
+
+    Returns
+    -------
+    scipy.sparse.csr_array, shape (n_rows, n_columns)
+        int64 `indptr`, int32 `indices`, `dtype` `data`; columns ascending in each row, duplicates summed (in
+        float64), no stored zeros. A buffer which is in this form already is shared with `matrix`.
+
+    Raises
+    ------
+    TypeError
+        Not a scipy sparse matrix, or complex or object values.
+    ValueError
+        Not two-dimensional, more than 2**31 - 1 rows or columns, inconsistent `indptr`, indices out of range,
+        or values that are NaN, infinite or outside of `dtype`'s range.
+    """
+    if not sparse.issparse(matrix):
+        raise TypeError(
+            f"{name} must be a scipy sparse matrix, not {type(matrix).__name__}; "
+            f"convert it with scipy.sparse.csr_array(...)"
+        )
+    if matrix.ndim != 2:
+        raise ValueError(f"{name} must have two dimensions, not {matrix.ndim}; reshape it to (users, items)")
+    if matrix.dtype.kind not in "biuf":
+        raise TypeError(f"{name} has {matrix.dtype} values; convert them to numbers, e.g. .astype(float)")
+    if max(matrix.shape) > _MAX_CODE:
+        raise ValueError(
+            f"{name} has shape {matrix.shape}; at most {_MAX_CODE:,} rows and columns are "
+            f"supported, so renumber them without gaps"
+        )
+
+    borrowed = matrix.format == "csr"
+    # scipy's conversions trust the indices and would read or write out of bounds: verify before converting.
+    if matrix.format in ("csr", "csc"):
+        _check_compressed(matrix, name)
+    else:
+        matrix = matrix.tocoo(copy=False)
+        for axis, codes in enumerate((matrix.row, matrix.col)):
+            _check_codes(codes, matrix.shape[axis], ("row", "column")[axis], name, lambda at: matrix.row[at])
+        matrix = sparse.coo_array((matrix.data, (matrix.row, matrix.col)), shape=matrix.shape)
+        matrix.has_canonical_format = True  # else tocsr sums, and small integers overflow before the cast
+    matrix = matrix.tocsr(copy=False)
+
+    indptr = np.ascontiguousarray(matrix.indptr, np.int64)
+    indices = np.ascontiguousarray(matrix.indices[: indptr[-1]], np.int32)
+    data = _cast(matrix.data[: indptr[-1]], dtype, indptr, name)
+
+    ordered = sparse.csr_array((data, indices, indptr), shape=matrix.shape)
+    if not ordered.has_canonical_format:
+        if borrowed:
+            ordered = ordered.copy()
+        ordered.sort_indices()
+        data, indices = ordered.data, ordered.indices.astype(np.int32, copy=False)
+        first = np.zeros(data.size + 1, bool)
+        first[indptr] = True
+        first[1:-1] |= indices[1:] != indices[:-1]
+        first = np.flatnonzero(first[:-1])
+        if first.size < data.size:
+            with np.errstate(over="ignore"):
+                data = np.add.reduceat(data, first, dtype=np.float64)
+            indices, indptr = indices[first], np.searchsorted(first, indptr)
+            data = _cast(data, dtype, indptr, name)
+    if np.count_nonzero(data) < data.size:
+        stored = np.flatnonzero(data)
+        data, indices, indptr = data[stored], indices[stored], np.searchsorted(stored, indptr)
+
+    # Set as attributes: the constructor would bring indptr and indices to one dtype.
+    canonical = sparse.csr_array(matrix.shape, dtype=dtype)
+    canonical.indptr, canonical.indices, canonical.data = indptr, indices, data
+    canonical.has_canonical_format = True
+    return canonical
+
+
+def _check_compressed(matrix, name):
+    """Verify the structure of a CSR or CSC matrix, whose attributes anyone may have set."""
+    indptr, indices = matrix.indptr, matrix.indices
+    major, minor = ("row", "column") if matrix.format == "csr" else ("column", "row")
+    n_major, n_minor = matrix.shape if matrix.format == "csr" else matrix.shape[::-1]
+    remedy = "rebuild the matrix from its coordinates with scipy.sparse.coo_array((data, (row, col)))"
+    if len(indptr) != n_major + 1 or indptr[0] != 0:
+        raise ValueError(
+            f"{name}.indptr must start with 0 and have {n_major + 1} elements, one more than {major}s; {remedy}"
+        )
+    falls = np.flatnonzero(indptr[1:] < indptr[:-1])
+    if falls.size:
+        raise ValueError(f"{name}.indptr decreases at {major} {falls[0]}; {remedy}")
+    stored = min(len(indices), len(matrix.data))
+    if indptr[-1] > stored:
+        at = np.searchsorted(indptr, stored, side="right") - 1
+        raise ValueError(f"{name}.indptr points past the {stored} stored elements at {major} {at}; {remedy}")
+    _check_codes(
+        indices[: indptr[-1]], n_minor, minor, name, lambda at: np.searchsorted(indptr, at, side="right") - 1, major
+    )
+
+
+def _check_codes(codes, size, axis, name, owner, owner_axis="row"):
+    """Verify that `codes` are integers in [0, size); `owner(position)` finds the row to name."""
+    if codes.dtype.kind not in "iu":
+        raise TypeError(f"{name} has {axis} indices of dtype {codes.dtype}; convert them to integers")
+    if codes.size and (codes.min() < 0 or codes.max() >= size):
+        at = np.flatnonzero((codes < 0) | (codes >= size))[0]
+        raise ValueError(
+            f"{name}: {axis} index {codes[at]} at {owner_axis} {owner(at)} is outside of "
+            f"[0, {size}); correct the index or give the matrix a larger shape"
+        )
+
+
+def _cast(values, dtype, indptr, name):
+    """Return `values` as a contiguous `dtype` array, shared if they are one; refuse those it cannot hold."""
+    with np.errstate(over="ignore", under="ignore"):
+        cast = np.ascontiguousarray(values, dtype)
+    # min and max pass NaN on and need no temporary array
+    if cast.size and not (
+        np.isfinite(cast.min()) and np.isfinite(cast.max()) and np.count_nonzero(cast) == np.count_nonzero(values)
+    ):
+        at = np.flatnonzero(_unrepresentable(values, cast))[0]
+        row = np.searchsorted(indptr, at, side="right") - 1
+        raise ValueError(
+            f"{name} holds {values[at]} at row {row}, which is not a finite {cast.dtype} number "
+            f"or underflows to zero; remove or correct it"
+        )
+    return cast
+
+
+def _unrepresentable(values, cast):
+    """Mask of `values` that became infinite, NaN or zero in `cast`."""
+    return ~np.isfinite(cast) | ((cast == 0) & (values != 0))
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What became of each row of a table, or each line of a file: ``read == kept + merged + len(rejected)``.
+
+    Attributes
+    ----------
+    read : int
+        Rows or lines seen.
+    kept : int
+        Entries in the matrix.
+    merged : int
+        Rows folded into the entry of the same user and item. (Values that sum to zero leave no entry.)
+    rejected : pandas.DataFrame
+        One line for each rejected row, ascending: `number` (int64: position in the table counted from 0, or
+        line of the file counted from 1) and `reason` (text).
+    """
+
+    read: int
+    kept: int
+    merged: int
+    rejected: "pd.DataFrame"
+
+    def __str__(self):
+        lines = [f"{self.read:,} read, {self.kept:,} kept, {self.merged:,} merged, {len(self.rejected):,} rejected"]
+        for reason, group in self.rejected.groupby("reason")["number"]:
+            lines.append(f"  {len(group):,} × {reason}: {_first(group)}")
+        return "\n".join(lines)
+
+
+class Interactions:
+    """Users, items, and how strongly each user took to each item.
+
+    Parameters
+    ----------
+    matrix : scipy sparse matrix or array, shape (n_users, n_items)
+        Strengths, such as play counts; below zero for dislikes. See `canonical_csr` for what is refused.
+    users, items : array_like, optional
+        A label for each row and each column: unique, none missing. Default: the codes 0, 1, 2, …
+    report : Report, optional
+        Where the matrix came from.
+
+    Attributes
+    ----------
+    matrix : scipy.sparse.csr_array, float32
+        In canonical form (`canonical_csr`); shares the input's buffers if they were. Its indptr is int64 beside
+        int32 indices, which some methods of scipy refuse (`tocoo`, `nonzero`, printing): there take a copy,
+        ``csr_array((m.data, m.indices, m.indptr), m.shape)``, which scipy brings to one dtype.
+    users, items : pandas.Index
+    report : Report or None
+    """
+
+    def __init__(self, matrix, users=None, items=None, report=None):
+        self.matrix = canonical_csr(matrix, name="matrix")
+        self.users = _labels(users, self.matrix.shape[0], "users")
+        self.items = _labels(items, self.matrix.shape[1], "items")
+        self.report = report
+
+    @property
+    def shape(self):
+        """(n_users, n_items)."""
+        return self.matrix.shape
+
+    @property
+    def n_users(self):
+        """Number of rows."""
+        return self.matrix.shape[0]
+
+    @property
+    def n_items(self):
+        """Number of columns."""
+        return self.matrix.shape[1]
+
+    @property
+    def nnz(self):
+        """Number of (user, item) pairs observed."""
+        return self.matrix.nnz
+
+    def __repr__(self):
+        return f"<Interactions: {self.n_users:,} users × {self.n_items:,} items, {self.nnz:,} entries>"
+
+    @classmethod
+    def from_pandas(cls, df, user, item, value=None, duplicates="sum", errors="raise"):
+        """Read a table with one observation a row.
+
+        Parameters
+        ----------
+        df : pandas.DataFrame
+        user, item : str
+            Columns with labels: integers, strings, dates, categories, … of one sortable type each. `users`
+            and `items` hold them in ascending order, so codes do not depend on the order of the rows.
+        value : str, optional
+            Column with strengths: numbers or booleans. Zero means "not observed". Default: each row counts 1.
+        duplicates : {"sum", "max", "last", "error"}
+            What to make of several rows for one user and item.
+        errors : {"raise", "drop"}
+            What to do about rows with a missing label, or a value that is no finite float32 number: refuse
+            the table, or leave them out and list them in `report`. Rows of value zero are listed either way.
+
+        Returns
+        -------
+        Interactions
+            With a `report`. Users and items whose rows are all rejected do not appear.
+
+        Raises
+        ------
+        ValueError
+            Rows as above, or repeats with ``duplicates="error"``: the message names column and rows.
+        TypeError
+            Labels of a column cannot be sorted or hashed.
+        """
+        columns = {name: df[name] for name in (user, item, value) if name is not None and name in df}
+        for argument, name in (("user", user), ("item", item), ("value", value)):
+            if name is not None and name not in columns:
+                raise ValueError(f"{argument}={name!r} is not a column; the table has {list(df.columns)}")
+        return cls._from_columns(
+            columns[user], columns[item], columns.get(value), (user, item, value), duplicates, errors
+        )
+
+    @classmethod
+    def from_arrays(cls, users, items, values=None, duplicates="sum", errors="raise"):
+        """Read parallel arrays with one observation a position.
+
+        Parameters
+        ----------
+        users, items : array_like, length n
+            Labels.
+        values : array_like, length n, optional
+            Strengths.
+        duplicates, errors
+            As for `from_pandas`, and so are the result and the errors raised.
+        """
+        return cls._from_columns(users, items, values, ("users", "items", "values"), duplicates, errors)
+
+    @classmethod
+    def _from_columns(cls, users, items, values, names, duplicates, errors):
+        import pandas as pd
+
+        if duplicates not in ("sum", "max", "last", "error"):
+            raise ValueError(f"duplicates must be 'sum', 'max', 'last' or 'error', not {duplicates!r}")
+        if errors not in ("raise", "drop"):
+            raise ValueError(f"errors must be 'raise' or 'drop', not {errors!r}")
+        user, item, value = names
+        users, user_labels = _factorize(users, user)
+        items, item_labels = _factorize(items, item)
+        values, unusable = _numbers(values, len(users))
+        if not len(users) == len(items) == len(values):
+            raise ValueError(
+                f"{user}, {item} and {value} must have equal lengths, not {len(users)}, {len(items)} and {len(values)}"
+            )
+
+        reasons = np.array(
+            [
+                "",
+                f"{user}: missing label",
+                f"{item}: missing label",
+                f"{value}: not a finite float32 number",
+                f"{value}: zero, not observed",
+            ],
+            object,
+        )
+        rejected = np.zeros(len(values), np.int8)  # indices into reasons
+        for reason, rows in ((3, unusable), (2, items < 0), (1, users < 0)):
+            rejected[rows] = reason
+            if errors == "raise" and rows.any():
+                raise ValueError(
+                    f"{reasons[reason]} in {np.count_nonzero(rows):,} of {rows.size:,} rows, "
+                    f"at positions {_first(np.flatnonzero(rows))}; correct them, "
+                    f"or leave them out with errors='drop'"
+                )
+
+        rows = np.flatnonzero(rejected == 0)
+        if duplicates != "sum":
+            rows, repeated = _distinct(rows, users, items, values if duplicates == "max" else None)
+            if duplicates == "error" and repeated.size:
+                raise ValueError(
+                    f"{repeated.size:,} rows have a ({user}, {item}) that comes again below, "
+                    f"at positions {_first(repeated)}; remove them, "
+                    f"or choose duplicates='sum', 'max' or 'last'"
+                )
+        zero = values[rows] == 0
+        rejected[rows[zero]] = 4
+        rows = rows[~zero]
+
+        lost = np.flatnonzero(rejected)
+        lost = pd.DataFrame({"number": lost, "reason": reasons[rejected[lost]]})
+        return cls._from_codes(
+            users[rows], user_labels, items[rows], item_labels, values[rows], names, lost, rejected.size
+        )
+
+    @classmethod
+    def _from_codes(cls, users, user_labels, items, item_labels, values, names, rejected, read):
+        """Sort the labels in use, sum repeats, and account for all of the rows read."""
+        users, user_labels = _sorted(users, user_labels, names[0])
+        items, item_labels = _sorted(items, item_labels, names[1])
+        entries = sparse.coo_array((values, (users, items)), shape=(len(user_labels), len(item_labels)))
+        matrix = canonical_csr(entries, name=names[2])
+        report = Report(read, matrix.nnz, read - matrix.nnz - len(rejected), rejected)
+        return cls(matrix, user_labels, item_labels, report)
+
+    def to_pandas(self, user="user", item="item", value="value"):
+        """Return the entries as a table, by user and then item.
+
+        Parameters
+        ----------
+        user, item, value : str
+            Names for the columns.
+
+        Returns
+        -------
+        pandas.DataFrame
+            nnz rows: two columns of labels and one of float32 values.
+        """
+        import pandas as pd
+
+        users = np.repeat(np.arange(self.n_users), np.diff(self.matrix.indptr))
+        return pd.DataFrame(
+            {user: self.users.take(users), item: self.items.take(self.matrix.indices), value: self.matrix.data}
+        )
+
+
+def _labels(labels, length, name):
+    """Return `labels` as a verified pandas Index of `length`."""
+    import pandas as pd
+
+    if labels is None:
+        return pd.RangeIndex(length)
+    index = pd.Index(labels, tupleize_cols=False).to_flat_index()
+    if len(index) != length:
+        raise ValueError(f"{name} has {len(index)} labels for the {length} that the matrix needs")
+    for fault, mask in (("missing", index.isna()), ("not unique", index.duplicated())):
+        if mask.any():
+            at = np.argmax(mask)
+            raise ValueError(
+                f"{name}: label {index[at]!r} at position {at} is {fault}; give each {name[:-1]} its own label"
+            )
+    return index
+
+
+def _factorize(labels, name):
+    """Return (codes, -1 for missing; the distinct labels as a pandas Index)."""
+    import pandas as pd
+
+    try:
+        codes, distinct = pd.factorize(pd.Series(labels))
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}; labels must be hashable, such as strings or integers") from error
+    distinct = pd.Index(distinct, tupleize_cols=False)
+    if isinstance(distinct.dtype, pd.CategoricalDtype):
+        distinct = distinct.astype(distinct.categories.dtype)
+    return codes, distinct
+
+
+def _sorted(codes, labels, name):
+    """Renumber `codes` so that the labels in use ascend; return (int32 codes, those labels)."""
+    used = np.zeros(len(labels), bool)
+    used[codes] = True
+    try:
+        order = np.asarray(labels.argsort())
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}; bring the labels to one type, e.g. .astype(str)") from error
+    order = order[used[order]]
+    rank = np.empty(len(labels), np.int32)
+    rank[order] = np.arange(order.size, dtype=np.int32)
+    return rank[codes], labels[order]
+
+
+def _numbers(values, length):
+    """Return (float32 values, mask of those that are missing, not numbers, or out of float32's range)."""
+    import pandas as pd
+
+    if values is None:
+        return np.ones(length, np.float32), np.zeros(length, bool)
+    values = pd.Series(values)
+    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_complex_dtype(values):
+        exact = values.to_numpy(np.float64, na_value=np.nan)
+    else:
+        exact = np.array([x if isinstance(x, numbers.Real | Decimal) else np.nan for x in values], np.float64)
+    with np.errstate(over="ignore", under="ignore"):
+        cast = exact.astype(np.float32)
+    return cast, _unrepresentable(exact, cast)
+
+
+def _distinct(rows, users, items, values):
+    """Choose one of `rows` for each (user, item): the last, or the one of the largest value where given.
+
+    Return (the chosen rows; the others, ascending).
+    """
+    keys = (items[rows], users[rows])
+    order = rows[np.lexsort(keys if values is None else (values[rows], *keys))]
+    last = np.ones(order.size, bool)
+    last[:-1] = (users[order[1:]] != users[order[:-1]]) | (items[order[1:]] != items[order[:-1]])
+    return order[last], np.sort(order[~last])
+
+
+def _first(positions):
+    """Spell out the first few of `positions`."""
+    return ", ".join(map(str, positions[:5])) + (", …" if len(positions) > 5 else "")

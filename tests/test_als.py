@@ -1,0 +1,457 @@
+"""The estimator: training, its parameters, its input, and what it leaves behind when it is stopped."""
+
+import pickle
+import signal
+import threading
+
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.base import clone
+
+from alscore import AlternatingLeastSquares, Interactions, NotFittedError
+from alscore.solvers import Cholesky, ConjugateGradient, resolve
+from alscore.testing import loss, tolerance
+
+EXACT = resolve("cholesky")
+
+
+def train(matrix, callback=None, **parameters):
+    parameters = {"factors": 8, "iterations": 3, "num_threads": 1, "random_state": 0, **parameters}
+    return AlternatingLeastSquares(**parameters).fit(matrix, show_progress=False, callback=callback)
+
+
+def assert_same_bits(model, other):
+    assert model.user_factors.tobytes() == other.user_factors.tobytes()
+    assert model.item_factors.tobytes() == other.item_factors.tobytes()
+
+
+@pytest.fixture(scope="module")
+def many_plays():
+    """On both sides many times the rows that one block of the Gram matrix or of the rotation holds."""
+    rng = np.random.default_rng(0)
+    users, items = rng.integers(3500, size=27_000), rng.integers(2600, size=27_000)
+    return sparse.csr_array((np.rint(100 ** rng.random(27_000)), (users, items)), shape=(3500, 2600))
+
+
+# Training
+
+
+def test_same_bits_for_any_number_of_threads(many_plays, solver, dtype, isa, little_work_in_parallel):
+    one, two, five = (
+        train(many_plays, solver=solver, dtype=dtype, factors=9, iterations=2, num_threads=threads)
+        for threads in (1, 2, 5)
+    )
+    assert_same_bits(one, two)
+    assert_same_bits(one, five)
+
+
+def test_loss_is_the_same_for_any_number_of_threads(many_plays, dtype, little_work_in_parallel):
+    losses = [[], [], []]
+    for threads, seen in zip((1, 2, 5), losses, strict=True):
+        train(
+            many_plays,
+            lambda iteration, seconds, loss, seen=seen: seen.append(loss),
+            dtype=dtype,
+            iterations=2,
+            num_threads=threads,
+        )
+    assert losses[0] == losses[1] == losses[2]
+
+
+def test_zero_regularization_reconstructs_a_binary_matrix(solver):
+    likes = np.random.default_rng(0).random((12, 9)) < 0.4
+    model = train(sparse.csr_array(likes), factors=9, regularization=0.0, solver=solver, iterations=100)
+    np.testing.assert_allclose(model.user_factors @ model.item_factors.T, likes, atol=1e-3)
+
+
+OBJECTIVES = [
+    {},
+    {"confidence": "log", "alpha": 20.0, "epsilon": 0.5},
+    {"confidence": "raw", "alpha": 2.0, "unobserved_weight": 0.3},
+    {"regularization": 0.001, "regularization_exponent": 0.8, "unobserved_weight": 0.1},
+]
+
+
+@pytest.mark.parametrize("parameters", OBJECTIVES)
+def test_callback_gets_the_objective(plays, parameters, dtype, solver):
+    seen = []
+    model = train(plays, lambda *arguments: seen.append(arguments), dtype=dtype, solver=solver, **parameters)
+    assert [iteration for iteration, _, _ in seen] == [0, 1, 2]
+    assert all(seconds > 0 for _, seconds, _ in seen)
+    expected = loss(
+        plays.toarray(),
+        model.user_factors,
+        model.item_factors,
+        **{"regularization": model.regularization, **parameters},
+    )
+    assert seen[-1][2] == pytest.approx(expected, rel=tolerance("loss", dtype))
+
+
+def test_exact_training_lowers_the_objective_in_every_sweep(plays, dtype):
+    losses = []
+    train(plays, lambda *arguments: losses.append(arguments[2]), solver="cholesky", dtype=dtype, iterations=8)
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_tol_stops_at_the_first_sweep_that_improves_less(plays):
+    without, stopped = [], []
+    train(plays, lambda iteration, seconds, loss: without.append(loss), iterations=20)
+    train(plays, lambda iteration, seconds, loss: stopped.append(loss), iterations=20, tol=0.01)
+    improvement = -np.diff(without) / without[:-1]
+    sweeps = 2 + int(np.argmax(improvement < 0.01))
+    assert 2 < sweeps < 20
+    assert stopped == without[:sweeps]
+
+
+def test_factors_are_in_the_canonical_basis(plays, dtype, solver):
+    model = train(plays, dtype=dtype, solver=solver)
+    item_factors = model.item_factors.astype(np.float64)
+    gram = item_factors.T @ item_factors
+    energy = np.diag(gram)
+    off_diagonal = gram - np.diag(energy)
+    assert (np.diff(energy) <= 0).all()
+    assert abs(off_diagonal).max() <= 1e3 * np.finfo(dtype).eps * energy[0]
+    largest = np.take_along_axis(item_factors, abs(item_factors).argmax(axis=0)[None], axis=0)
+    assert (largest > 0).all()
+
+
+def test_canonical_basis_keeps_the_scores(plays):
+    inside = []
+
+    class Spy:
+        def sweep(self, half_sweep, out):
+            EXACT.sweep(half_sweep, out)
+            inside.append((half_sweep.factors.copy(), out.copy()))
+
+    model = train(plays, solver=Spy(), dtype=np.float64)
+    X, Y = inside[-1]
+    np.testing.assert_allclose(model.user_factors @ model.item_factors.T, X @ Y.T, atol=1e-12)
+
+
+def test_no_iterations_leave_users_at_zero(plays):
+    model = train(plays, iterations=0)
+    assert not model.user_factors.any()
+    assert np.linalg.matrix_rank(model.item_factors) == 8
+
+
+# Seeds
+
+
+@pytest.mark.parametrize("make", [int, np.random.default_rng, np.random.RandomState])
+def test_equal_seeds_give_equal_bits(plays, make):
+    assert_same_bits(train(plays, random_state=make(3)), train(plays, random_state=make(3)))
+
+
+@pytest.mark.parametrize("make", [np.random.default_rng, np.random.RandomState])
+def test_generator_moves_on(plays, make):
+    generator = make(3)
+    first, second = (train(plays, random_state=generator) for _ in range(2))
+    assert (first.item_factors != second.item_factors).any()
+
+
+def test_other_seeds_give_other_starts(plays):
+    models = [train(plays, random_state=seed, iterations=0) for seed in (0, 1, None, None)]
+    assert len({model.item_factors.tobytes() for model in models}) == 4
+
+
+@pytest.mark.parametrize("make", [int, np.random.RandomState])
+def test_both_precisions_start_alike(plays, make):
+    narrow, wide = (
+        train(plays, dtype=dtype, random_state=make(3), iterations=1, solver="cholesky")
+        for dtype in (np.float32, np.float64)
+    )
+    wide_scores = wide.user_factors @ wide.item_factors.T
+    difference = narrow.user_factors @ narrow.item_factors.T - wide_scores
+    assert np.linalg.norm(difference) <= tolerance("fit", np.float32) * np.linalg.norm(wide_scores)
+
+
+def test_second_fit_starts_afresh(plays):
+    model = train(plays)
+    first = model.user_factors
+    model.fit(plays, show_progress=False)
+    assert model.user_factors.tobytes() == first.tobytes()
+    assert model.user_factors is not first
+
+
+# Input
+
+
+def with_explicit_zeros(plays):
+    full = sparse.coo_array(np.ones(plays.shape))
+    full.data[:] = plays.toarray().ravel()
+    full.data[full.data == 0] = np.resize([0.0, -0.0], np.count_nonzero(full.data == 0))
+    return full
+
+
+def with_duplicates(plays):
+    coo = plays.tocoo()
+    parts = np.concatenate([coo.data - 0.5, np.full(coo.nnz, 0.5)])
+    return sparse.coo_array((parts, (np.tile(coo.row, 2), np.tile(coo.col, 2))), plays.shape)
+
+
+def with_long_indices(plays):
+    long = plays.copy()
+    long.indices, long.indptr = long.indices.astype(np.int64), long.indptr.astype(np.int64)
+    return long
+
+
+FORMATS = {
+    **{f: lambda plays, f=f: plays.asformat(f) for f in ("csr", "csc", "coo", "lil", "dok", "bsr")},
+    "matrix": sparse.csr_matrix,
+    "int16": lambda plays: plays.astype(np.int16),
+    "uint8": lambda plays: plays.astype(np.uint8),
+    "float64": lambda plays: plays.astype(np.float64),
+    "int64 indices": with_long_indices,
+    "explicit zeros": with_explicit_zeros,
+    "duplicates": with_duplicates,
+    "Interactions": Interactions,
+}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_form_of_input_trains_the_same_model(plays, form):
+    matrix = FORMATS[form](plays)
+    before = pickle.dumps(matrix)
+    assert_same_bits(train(matrix), train(plays))
+    assert pickle.dumps(matrix) == before
+
+
+def test_memory_mapped_input(plays, tmp_path):
+    for name in ("data", "indices", "indptr"):
+        np.save(tmp_path / f"{name}.npy", getattr(plays, name))
+    data, indices, indptr = (np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("data", "indices", "indptr"))
+    mapped = sparse.csr_array((data, indices, indptr), plays.shape)
+    assert_same_bits(train(mapped), train(plays))
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 5), (5, 0), (5, 4)])
+def test_no_entries_give_zero_factors(shape, solver, dtype):
+    model = train(sparse.csr_array(shape), solver=solver, dtype=dtype)
+    assert model.user_factors.shape == (shape[0], 8)
+    assert model.item_factors.shape == (shape[1], 8)
+    assert not model.user_factors.any()
+    assert not model.item_factors.any()
+
+
+@pytest.mark.parametrize("shape", [(1, 6), (6, 1), (1, 1), (3, 4)])
+def test_more_factors_than_users_or_items(shape, solver, dtype):
+    losses = []
+    model = train(
+        sparse.csr_array(np.ones(shape)),
+        lambda *arguments: losses.append(arguments[2]),
+        factors=20,
+        solver=solver,
+        dtype=dtype,
+        regularization=0.001,
+        iterations=10,
+    )
+    np.testing.assert_allclose(model.user_factors @ model.item_factors.T, 1, atol=0.01)
+    assert losses[-1] == pytest.approx(
+        loss(np.ones(shape), model.user_factors, model.item_factors, regularization=0.001), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_name_the_row(plays, value):
+    broken = plays.astype(np.float64)
+    broken.data[broken.indptr[4]] = value
+    with pytest.raises(ValueError, match=r"user_items holds .* at row 4"):
+        train(broken)
+
+
+def test_index_out_of_range_names_the_row(plays):
+    broken = plays.copy()
+    broken.indices = broken.indices.copy()
+    broken.indices[broken.indptr[4]] = 120
+    with pytest.raises(ValueError, match="column index 120 at row 4"):
+        train(broken)
+
+
+@pytest.mark.parametrize("wrong", [np.eye(3), None, [[1, 2]], "plays.tsv"])
+def test_what_is_no_sparse_matrix_is_refused(wrong):
+    with pytest.raises(TypeError, match="user_items must be a scipy sparse matrix"):
+        train(wrong)
+
+
+@pytest.mark.parametrize("parameters", [{"alpha": 1e37}, {"alpha": 1e30, "confidence": "raw"}])
+def test_confidence_beyond_float32_is_refused(plays, parameters):
+    large = plays * np.float32(1e10)
+    with pytest.raises(ValueError, match=r"alpha times the largest value does not fit float32.*float64"):
+        train(large, **parameters)
+    assert np.isfinite(train(large, dtype=np.float64, **parameters).user_factors).all()
+
+
+# Parameters
+
+WRONG = [
+    ("factors", [0, -1, 2.0, True, "8", None]),
+    ("iterations", [-1, 1.5, True, None]),
+    ("regularization", [-1.0, np.nan, np.inf, None, "0.1", True]),
+    ("alpha", [0.0, -1.0, np.nan, None]),
+    ("epsilon", [0.0, -1.0, np.inf]),
+    ("unobserved_weight", [-0.1, np.nan, None]),
+    ("regularization_exponent", [np.nan, "1"]),
+    ("confidence", ["linaer", None]),
+    ("tol", [-0.1, 1.0, np.nan]),
+    ("dtype", [np.float16, np.int32]),
+    ("num_threads", [-1, 1.5, True, None]),
+    ("solver", ["lu"]),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG for value in values])
+def test_wrong_parameter_is_named(plays, name, value):
+    with pytest.raises(ValueError, match=name):
+        train(plays, **{name: value})
+
+
+def test_problem_without_any_regularization_is_refused(plays):
+    with pytest.raises(ValueError, match="regularization a value above 0"):
+        train(plays, regularization=0.0, unobserved_weight=0.0)
+
+
+def test_numpy_scalars_are_taken(plays):
+    model = train(plays, factors=np.int64(8), regularization=np.float32(0.25), iterations=np.int8(3))
+    assert_same_bits(model, train(plays, regularization=0.25))
+
+
+def test_get_and_set_params():
+    model = AlternatingLeastSquares(factors=7)
+    before = model.get_params()
+    assert before["factors"] == 7
+    assert model.set_params(alpha=3.0, solver=Cholesky()) is model
+    assert model.get_params() == {**before, "alpha": 3.0, "solver": Cholesky()}
+    with pytest.raises(ValueError, match="'k' is not a parameter; there are: factors, "):
+        model.set_params(k=3)
+
+
+def test_clone_copies_parameters_without_factors(plays):
+    model = train(plays, solver=ConjugateGradient(steps=2), alpha=2.0)
+    copy = clone(model)
+    assert copy.get_params() == model.get_params()
+    assert copy.user_factors is None
+
+
+def test_pickle_keeps_the_fitted_model(plays):
+    model = train(plays, solver=ConjugateGradient(steps=2))
+    copy = pickle.loads(pickle.dumps(model))
+    assert_same_bits(copy, model)
+    assert copy.get_params() == model.get_params()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "text"),
+    [
+        ({}, "AlternatingLeastSquares()"),
+        ({"factors": 64, "tol": 0.001}, "AlternatingLeastSquares(factors=64, tol=0.001)"),
+        ({"solver": Cholesky(), "alpha": 1}, "AlternatingLeastSquares(alpha=1, solver=Cholesky())"),
+    ],
+)
+def test_repr_shows_what_is_not_default(parameters, text):
+    assert repr(AlternatingLeastSquares(**parameters)) == text
+
+
+# Stopped training
+
+
+def test_interrupt_leaves_a_usable_model(plays):
+    def interrupt(iteration, seconds, loss):
+        if iteration == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    model = AlternatingLeastSquares(factors=8, iterations=1000, num_threads=1, random_state=0)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(plays, show_progress=False, callback=interrupt)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    # two whole sweeps
+    assert_same_bits(model, train(plays, iterations=2))
+
+
+def test_interrupt_within_a_half_sweep_acts_after_it(plays):
+    half_sweeps = []
+
+    class Interrupted:
+        def sweep(self, half_sweep, out):
+            EXACT.sweep(half_sweep, out)
+            half_sweeps.append(half_sweep.side)
+            if len(half_sweeps) == 3:
+                signal.raise_signal(signal.SIGINT)
+
+    model = AlternatingLeastSquares(factors=8, solver=Interrupted(), num_threads=1)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(plays, show_progress=False)
+    assert half_sweeps == ["user", "item", "user"]
+    ids, scores = model.recommend(1, plays[[1]], N=5)
+    assert (ids >= 0).all()
+    assert np.isfinite(scores).all()
+
+
+def test_second_interrupt_acts_at_once(plays):
+    survived = []
+
+    def interrupt(iteration, seconds, loss):
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+            survived.append(iteration)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(plays, interrupt)
+    assert survived == [0]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_own_interrupt_handler_is_left_in_place(plays):
+    caught = []
+    previous = signal.signal(signal.SIGINT, lambda signum, frame: caught.append(signum))
+    try:
+        model = train(plays, lambda *arguments: signal.raise_signal(signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert caught == [signal.SIGINT] * 3
+    assert_same_bits(model, train(plays))
+
+
+def test_exception_in_the_callback_leaves_a_usable_model(plays):
+    def fail(iteration, seconds, loss):
+        if iteration == 1:
+            raise LookupError("enough")
+
+    model = AlternatingLeastSquares(factors=8, num_threads=1, random_state=0)
+    with pytest.raises(LookupError, match="enough"):
+        model.fit(plays, show_progress=False, callback=fail)
+    assert_same_bits(model, train(plays, iterations=2))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_row_that_cannot_be_solved_keeps_the_former_factors(plays):
+    class Fails:
+        def sweep(self, half_sweep, out):
+            raise ArithmeticError("row 3")
+
+    model = train(plays)
+    before = pickle.loads(pickle.dumps(model))
+    with pytest.raises(ArithmeticError, match="row 3"):
+        model.set_params(solver=Fails()).fit(plays, show_progress=False)
+    assert_same_bits(model, before)
+
+
+def test_fit_outside_of_the_main_thread(plays):
+    models = []
+    thread = threading.Thread(target=lambda: models.append(train(plays)))
+    thread.start()
+    thread.join()
+    assert_same_bits(models[0], train(plays))
+
+
+def test_progress_bar_shows_the_loss(plays, capsys):
+    AlternatingLeastSquares(factors=2, iterations=2, calculate_training_loss=True, num_threads=1).fit(plays)
+    assert "loss=" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("use", ["recommend", "similar_items", "similar_users"])
+def test_use_before_fit(plays, use):
+    arguments = (0, plays[[0]]) if use == "recommend" else (0,)
+    with pytest.raises(NotFittedError, match="call fit first"):
+        getattr(AlternatingLeastSquares(), use)(*arguments)

@@ -1,0 +1,398 @@
+"""The door: every sparse matrix and table comes out right and canonical, or is refused by name."""
+
+import csv
+import gzip
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from alscore.interactions import Interactions, canonical_csr
+
+
+def assert_canonical(csr, dtype=np.float32):
+    assert isinstance(csr, sparse.csr_array)
+    assert (csr.indptr.dtype, csr.indices.dtype, csr.data.dtype) == (np.int64, np.int32, dtype)
+    assert csr.indptr[-1] == csr.indices.size == csr.data.size
+    assert np.all(csr.data != 0)
+    for row in range(csr.shape[0]):
+        assert np.all(np.diff(csr.indices[csr.indptr[row] : csr.indptr[row + 1]]) > 0)
+
+
+def dense(rows, columns, values, shape):
+    total = np.zeros(shape)
+    for row, column, value in zip(rows, columns, values, strict=True):
+        total[row, column] += value
+    return total
+
+
+@pytest.mark.parametrize("kind", [sparse.csr_array, sparse.csr_matrix])
+@pytest.mark.parametrize("format", ["csr", "csc", "coo", "bsr", "lil", "dok", "dia"])
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.uint16, np.int64, np.float32, np.float64, np.longdouble])
+def test_every_format_and_dtype(kind, format, dtype):
+    rng = np.random.default_rng(1)
+    expected = (rng.integers(1, 100, (7, 5)) * (rng.random((7, 5)) < 0.4)).astype(dtype)
+    csr = canonical_csr(kind(expected).asformat(format))
+    assert_canonical(csr)
+    np.testing.assert_array_equal(csr.toarray(), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("format", ["coo", "csr", "csc"])
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(-128, 127)), max_size=40))
+@settings(max_examples=25, deadline=None)
+def test_duplicates_are_summed_beyond_the_range_of_their_dtype(format, dtype, entries):
+    rows, columns, values = np.array(entries, np.int64).reshape(-1, 3).T
+    order = np.argsort(rows if format == "csr" else columns, kind="stable")
+    rows, columns, values = rows[order], columns[order], values[order].astype(np.int8)
+    matrix = sparse.coo_array((values, (rows, columns)), shape=(4, 5))
+    if format == "csr":
+        matrix = sparse.csr_array((values, columns, np.searchsorted(rows, np.arange(5))), shape=(4, 5))
+    if format == "csc":
+        matrix = sparse.csc_array((values, rows, np.searchsorted(columns, np.arange(6))), shape=(4, 5))
+    csr = canonical_csr(matrix, dtype=dtype)
+    assert_canonical(csr, dtype)
+    np.testing.assert_array_equal(csr.toarray(), dense(rows, columns, values, (4, 5)))
+
+
+def test_a_canonical_matrix_shares_its_buffers():
+    csr = canonical_csr(sparse.csr_array(np.eye(3)))
+    again = canonical_csr(csr)
+    for name in ("indptr", "indices", "data"):
+        assert np.shares_memory(getattr(csr, name), getattr(again, name))
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_read_only_and_memory_mapped_input_is_never_modified(tmp_path, mapped):
+    data, indices, indptr = np.array([1.0, 2, 3, 0]), np.array([2, 0, 2, 1]), np.array([0, 3, 4])
+    parts = []
+    for number, part in enumerate((data, indices, indptr)):
+        np.save(tmp_path / f"{number}.npy", part)
+        parts.append(np.load(tmp_path / f"{number}.npy", mmap_mode="r" if mapped else None))
+        parts[-1].setflags(write=False)
+    csr = canonical_csr(sparse.csr_array(tuple(parts), shape=(2, 3)))
+    assert_canonical(csr)
+    np.testing.assert_array_equal(csr.toarray(), [[2, 0, 4], [0, 0, 0]])
+    for part, original in zip(parts, (data, indices, indptr), strict=True):
+        np.testing.assert_array_equal(part, original)
+
+
+def test_unsorted_input_is_not_sorted_in_place():
+    matrix = sparse.csr_array((np.float32([1, 2]), np.int32([1, 0]), np.int32([0, 2])), shape=(1, 2))
+    canonical_csr(matrix)
+    np.testing.assert_array_equal(matrix.indices, [1, 0])
+    np.testing.assert_array_equal(matrix.data, [1, 2])
+
+
+def test_zeros_negative_zeros_and_cancelling_sums_leave_no_entry():
+    matrix = sparse.coo_array(([0.0, -0.0, 2.5, -2.5, -1.0], ([0, 0, 1, 1, 1], [0, 1, 0, 0, 1])))
+    csr = canonical_csr(matrix)
+    assert_canonical(csr)
+    assert csr.nnz == 1
+    assert csr[1, 1] == -1
+
+
+def test_canonical_csr_works_with_scipy():
+    csr = canonical_csr(sparse.csr_array(np.arange(6).reshape(2, 3)))
+    np.testing.assert_array_equal(csr.T.tocsr().toarray(), [[0, 3], [1, 4], [2, 5]])
+    np.testing.assert_array_equal(csr @ np.ones(3), [3, 12])
+    np.testing.assert_array_equal(csr[[1]].toarray(), [[3, 4, 5]])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39, 1e-50])
+@pytest.mark.parametrize("format", ["csr", "csc", "coo"])
+def test_a_value_that_float32_cannot_hold_is_refused(format, value):
+    matrix = sparse.coo_array(([1.0, value], ([0, 2], [3, 1])), shape=(4, 4)).asformat(format)
+    with pytest.raises(ValueError, match=r"plays holds .* at row 2, .* remove or correct"):
+        canonical_csr(matrix, name="plays")
+    if 0 < value < np.inf:
+        assert canonical_csr(matrix, dtype=np.float64)[2, 1] == value
+
+
+def test_a_sum_that_overflows_is_refused():
+    with pytest.raises(ValueError, match=r"holds .* at row 1"):
+        canonical_csr(sparse.coo_array(([3e38, 3e38], ([1, 1], [0, 0])), shape=(2, 1)))
+
+
+def broken(format="csr", **attributes):
+    matrix = sparse.csr_array(np.ones((3, 3), np.float32)).asformat(format)
+    for name, value in attributes.items():
+        setattr(matrix, name, np.array(value))
+    return matrix
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (broken(indices=[0, 1, 2, 0, 3, 2, 0, 1, 2]), "column index 3 at row 1"),
+        (broken(indices=[0, 1, 2, 0, 1, 2, 0, -1, 2]), "column index -1 at row 2"),
+        (broken(indices=[2**32, 1, 2, 0, 1, 2, 0, 1, 2]), "column index 4294967296 at row 0"),
+        (broken("csc", indices=[0, 1, 2, 0, 3, 2, 0, 1, 2]), "row index 3 at column 1"),
+        (broken("coo", col=[0, 1, 2, 0, 3, 2, 0, 1, 2]), "column index 3 at row 1"),
+        (broken("coo", row=[0, 0, 0, 1, 1, 1, 2, -2, 2]), "row index -2"),
+        (broken(indptr=[0, 6, 3, 9]), "indptr decreases at row 1"),
+        (broken(indptr=[0, 3, 9]), "indptr must start with 0 and have 4 elements"),
+        (broken(indptr=[1, 3, 6, 9]), "indptr must start with 0"),
+        (broken(indptr=[0, 3, 6, 99]), "points past the 9 stored elements at row 2"),
+        (broken(data=np.ones(7, np.float32)), "points past the 7 stored elements at row 2"),
+        (sparse.coo_array((2**31, 1)), "at most 2,147,483,647 rows and columns"),
+        (sparse.coo_array(np.ones(3)), "two dimensions"),
+    ],
+)
+def test_a_broken_structure_is_refused(matrix, message):
+    with pytest.raises(ValueError, match=message) as error:
+        canonical_csr(matrix, name="plays")
+    assert str(error.value).startswith("plays")
+
+
+@pytest.mark.parametrize("matrix", [np.eye(2), [[1, 2]], pd.DataFrame([[1]]), None])
+def test_what_is_not_sparse_is_refused(matrix):
+    with pytest.raises(TypeError, match=r"user_items must be a scipy sparse matrix.*csr_array"):
+        canonical_csr(matrix)
+
+
+@pytest.mark.parametrize("matrix", [sparse.csr_array(np.eye(2, dtype=complex)), broken(indices=[0.5] * 9)])
+def test_values_and_indices_of_a_wrong_kind_are_refused(matrix):
+    with pytest.raises(TypeError, match=r"user_items has .* convert them"):
+        canonical_csr(matrix)
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 3), (3, 0), (1, 1)])
+def test_empty_matrices(shape):
+    csr = canonical_csr(sparse.coo_array(shape))
+    assert_canonical(csr)
+    assert csr.shape == shape
+
+
+# ---- Interactions
+
+
+def test_labels_default_to_codes():
+    interactions = Interactions(sparse.csr_array(np.array([[0, 2, 0], [1, 0, 0]])))
+    assert list(interactions.users) == [0, 1]
+    assert list(interactions.items) == [0, 1, 2]
+    assert interactions.shape == (interactions.n_users, interactions.n_items) == (2, 3)
+    assert interactions.nnz == 2
+    assert repr(interactions) == "<Interactions: 2 users × 3 items, 2 entries>"
+
+
+@pytest.mark.parametrize(
+    ("users", "message"),
+    [
+        (["a"], "users has 1 labels for the 2"),
+        (["a", "a"], "users: label 'a' at position 1 is not unique"),
+        (["a", None], "users: label .* at position 1 is missing"),
+    ],
+)
+def test_bad_labels_are_refused(users, message):
+    with pytest.raises(ValueError, match=message):
+        Interactions(sparse.csr_array(np.eye(2)), users=users)
+
+
+TABLE = pd.DataFrame({"who": ["b", "a", "b", "c", "b"], "what": [30, 10, 30, 20, 10], "n": [5, 1, 2, 7, 9]})
+
+
+def entries(interactions):
+    """The entries as a dict, read straight from the arrays."""
+    matrix = interactions.matrix
+    return {
+        (user, interactions.items[matrix.indices[at]]): matrix.data[at]
+        for row, user in enumerate(interactions.users)
+        for at in range(matrix.indptr[row], matrix.indptr[row + 1])
+    }
+
+
+def assert_accounted_for(interactions, read):
+    report = interactions.report
+    assert report.read == read
+    assert report.kept == interactions.nnz
+    assert report.read == report.kept + report.merged + len(report.rejected)
+
+
+@pytest.mark.parametrize(("duplicates", "value"), [("sum", 7), ("max", 5), ("last", 2)])
+def test_duplicates(duplicates, value):
+    interactions = Interactions.from_pandas(TABLE, "who", "what", "n", duplicates=duplicates)
+    assert entries(interactions) == {("a", 10): 1, ("b", 10): 9, ("b", 30): value, ("c", 20): 7}
+    assert list(interactions.users) == ["a", "b", "c"]
+    assert list(interactions.items) == [10, 20, 30]
+    assert interactions.report.merged == 1
+    assert_accounted_for(interactions, 5)
+
+
+def test_duplicates_can_be_an_error():
+    with pytest.raises(ValueError, match=r"1 rows have a \(who, what\) that comes again .* positions 0;"):
+        Interactions.from_pandas(TABLE, "who", "what", "n", duplicates="error")
+    interactions = Interactions.from_pandas(TABLE[1:], "who", "what", "n", duplicates="error")
+    assert interactions.nnz == 4
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(-2, 2)), max_size=30),
+    st.sampled_from(["sum", "max", "last"]),
+)
+@settings(max_examples=40, deadline=None)
+def test_duplicates_against_pandas(rows, duplicates):
+    df = pd.DataFrame(rows, columns=["u", "i", "v"], dtype=np.int64)
+    expected = df.groupby(["u", "i"])["v"].agg(duplicates)
+    interactions = Interactions.from_pandas(df, "u", "i", "v", duplicates=duplicates)
+    assert entries(interactions) == expected[expected != 0].to_dict()
+    assert_accounted_for(interactions, len(df))
+
+
+def test_without_values_each_row_counts_one():
+    interactions = Interactions.from_pandas(TABLE, user="who", item="what")
+    assert entries(interactions) == {("a", 10): 1, ("b", 10): 1, ("b", 30): 2, ("c", 20): 1}
+
+
+def test_codes_do_not_depend_on_the_order_of_the_rows():
+    one = Interactions.from_pandas(TABLE, "who", "what", "n")
+    other = Interactions.from_pandas(TABLE[::-1], "who", "what", "n")
+    assert one.users.equals(other.users)
+    assert one.items.equals(other.items)
+    np.testing.assert_array_equal(one.matrix.toarray(), other.matrix.toarray())
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([3, 1, 3], [1, 3]),
+        (np.array([2**40, -1, 2**40]), [-1, 2**40]),
+        (np.array([1.5, 0.5, 1.5]), [0.5, 1.5]),
+        (["b", "", "b"], ["", "b"]),
+        (pd.array(["ß", "z", "ß"], dtype="string"), ["z", "ß"]),
+        (pd.Categorical(["x", "w", "x"], categories=["x", "unused", "w"]), ["w", "x"]),
+        (pd.Categorical([9, 8, 9], categories=[9, 8, 7], ordered=True), [8, 9]),
+        (pd.to_datetime(["2021", "2020", "2021"]), [pd.Timestamp("2020"), pd.Timestamp("2021")]),
+        (pd.array([5, 4, 5], dtype="Int64"), [4, 5]),
+        ([("b", 1), ("a", 2), ("b", 1)], [("a", 2), ("b", 1)]),
+        (pd.Series([2, 1, 2], index=[7, 7, 7]), [1, 2]),
+    ],
+)
+def test_kinds_of_labels(labels, expected):
+    interactions = Interactions.from_arrays(labels, labels, [1, 2, 4])
+    assert list(interactions.users) == list(interactions.items) == expected
+    np.testing.assert_array_equal(interactions.matrix.toarray(), [[2, 0], [0, 5]])
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [([1, "1"], "items: .*bring the labels to one type"), ([[1], [2]], "items: .*labels must be hashable")],
+)
+def test_labels_that_do_not_sort_or_hash_are_refused(labels, message):
+    with pytest.raises(TypeError, match=message):
+        Interactions.from_arrays([1, 2], labels)
+
+
+FAULTY = pd.DataFrame(
+    {
+        "who": ["a", None, "b", "b", "d", "e", "f", "g"],
+        "what": ["x", "x", np.nan, "y", "y", "y", "y", "x"],
+        "n": [1, 2, 3, np.nan, np.inf, 1e300, 0, -1],
+    }
+)
+
+
+def test_faulty_rows_can_be_dropped_and_are_reported():
+    interactions = Interactions.from_pandas(FAULTY, "who", "what", "n", errors="drop")
+    assert entries(interactions) == {("a", "x"): 1, ("g", "x"): -1}
+    assert list(interactions.users) == ["a", "g"]
+    assert list(interactions.items) == ["x"]
+    assert list(interactions.report.rejected.itertuples(index=False, name=None)) == [
+        (1, "who: missing label"),
+        (2, "what: missing label"),
+        (3, "n: not a finite float32 number"),
+        (4, "n: not a finite float32 number"),
+        (5, "n: not a finite float32 number"),
+        (6, "n: zero, not observed"),
+    ]
+    assert_accounted_for(interactions, 8)
+    text = str(interactions.report)
+    assert "8 read, 2 kept, 0 merged, 6 rejected" in text
+    assert "3 × n: not a finite float32 number: 3, 4, 5" in text
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([0, 1], "who: missing label in 1 of 2 rows, at positions 1;"),
+        ([2, 0], "what: missing label in 1 of 2 rows, at positions 0;"),
+        ([0, 3, 4], "n: not a finite float32 number in 2 of 3 rows, at positions 1, 2;"),
+    ],
+)
+def test_faulty_rows_are_refused_by_default(rows, message):
+    with pytest.raises(ValueError, match=message + ".*errors='drop'"):
+        Interactions.from_pandas(FAULTY.iloc[rows], "who", "what", "n")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["1", "x", "3"],
+        np.array([1, 1j, 3]),
+        [1, None, 3],
+        [1, "2", 3],
+        pd.array([1, None, 3], dtype="Int64"),
+        pd.Categorical(["x", "y", "z"]),
+        pd.to_datetime(["2020", "2021", "2022"]),
+        [1, 1e-50, 3],
+        [1, 1e39, 3],
+    ],
+)
+def test_values_that_are_not_numbers_are_refused(values):
+    with pytest.raises(ValueError, match="values: not a finite float32 number"):
+        Interactions.from_arrays([1, 2, 3], [1, 2, 3], values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [True, False, True],
+        np.uint8([1, 0, 1]),
+        pd.array([1, 0, 1], "Int64"),
+        [Decimal(1), Decimal(0), Decimal(1)],
+        np.array([1, -0.0, True], object),
+    ],
+)
+def test_kinds_of_values_and_zeros(values):
+    interactions = Interactions.from_arrays([1, 2, 3], [1, 2, 3], values)
+    assert entries(interactions) == {(1, 1): 1, (3, 3): 1}
+    assert interactions.report.rejected["number"].tolist() == [1]
+
+
+def test_wrong_arguments_are_refused():
+    with pytest.raises(ValueError, match=r"item='artist' is not a column; the table has \['who', "):
+        Interactions.from_pandas(TABLE, "who", "artist")
+    with pytest.raises(ValueError, match="duplicates must be"):
+        Interactions.from_pandas(TABLE, "who", "what", duplicates="mean")
+    with pytest.raises(ValueError, match="errors must be"):
+        Interactions.from_pandas(TABLE, "who", "what", errors="ignore")
+    with pytest.raises(ValueError, match="equal lengths, not 2, 1 and 2"):
+        Interactions.from_arrays([1, 2], [1])
+
+
+def test_an_empty_table():
+    interactions = Interactions.from_arrays([], [], [])
+    assert interactions.shape == (0, 0)
+    assert_accounted_for(interactions, 0)
+
+
+def test_to_pandas_round_trip():
+    table = Interactions.from_pandas(TABLE, "who", "what", "n").to_pandas("who", "what", "n")
+    assert list(table.itertuples(index=False, name=None)) == [("a", 10, 1), ("b", 10, 9), ("b", 30, 7), ("c", 20, 7)]
+    again = Interactions.from_pandas(table, "who", "what", "n").to_pandas("who", "what", "n")
+    pd.testing.assert_frame_equal(again, table)
+
+
+def test_hetrec_play_counts(shared_data):
+    path = shared_data / "hetrec2011-lastfm-2k" / "user_artists.dat.gz"
+    with gzip.open(path, "rt", newline="") as file:
+        expected = {
+            (int(user), int(artist)): int(plays) for user, artist, plays in list(csv.reader(file, "excel-tab"))[1:]
+        }
+    interactions = Interactions.from_pandas(pd.read_csv(path, sep="\t"), "userID", "artistID", "weight")
+    assert interactions.shape == (1892, 17632)
+    assert entries(interactions) == expected

@@ -1,0 +1,48 @@
+"""The package as a whole: a light import, the public names, and what plug-ins build against."""
+
+import importlib.metadata
+from pathlib import Path
+
+import pytest
+
+import alscore
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import alscore", ["numpy", "scipy", "pandas", "pyarrow", "tqdm"]),
+        ("from alscore import AlternatingLeastSquares, calculate_loss", ["pandas", "pyarrow", "tqdm"]),
+        ("from alscore.testing import check_solver", ["pandas", "pyarrow", "tqdm", "pytest", "sklearn"]),
+    ],
+)
+def test_import_is_light(run_python, statement, absent):
+    result = run_python(f"import sys; {statement}; print(sorted(set({absent}) & set(sys.modules)))")
+    assert result.stdout == "[]\n", result.stderr
+
+
+@pytest.mark.parametrize("name", alscore.__all__)
+def test_public_name_resolves(name):
+    assert getattr(alscore, name).__doc__
+    assert name in dir(alscore)
+
+
+def test_unknown_name():
+    with pytest.raises(AttributeError, match="module 'alscore' has no attribute 'ALS'"):
+        alscore.ALS  # noqa: B018
+
+
+def test_version_is_that_of_the_distribution():
+    assert alscore.__version__ == importlib.metadata.version("alscore")
+
+
+def test_builtin_solvers_are_registered():
+    entries = importlib.metadata.entry_points(group="alscore.solvers")
+    assert {"auto", "cg", "cholesky"} <= entries.names
+
+
+def test_what_plug_ins_build_against_is_installed():
+    include = Path(alscore.get_include())
+    assert '#define ALSCORE_SOLVER_CAPSULE "alscore.solver.v1"' in (include / "alscore.h").read_text()
+    assert (include.parent / "solver.pxd").is_file()
+    assert (include.parent / "py.typed").is_file()

@@ -1,0 +1,456 @@
+"""Solvers: the built-in ones against the float64 oracle, and the ways in which others plug in."""
+
+import ctypes
+import itertools
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from alscore import AlternatingLeastSquares, solvers
+from alscore.als import Side
+from alscore.interactions import canonical_csr
+from alscore.objective import Objective
+from alscore.solvers import Auto, Cholesky, CompiledSolver, ConjugateGradient, NotPositiveDefiniteError
+from alscore.testing import (
+    check_solver,
+    half_sweep,
+    loss,
+    random_problem,
+    row_errors,
+    run_half_sweep,
+    tolerance,
+)
+
+
+def lengths(k):
+    """Rows on both sides of every choice that depends on their length."""
+    return sorted({0, 1, 2, 7, k // 2, max(k - 1, 0), k, k + 1, 2 * k, 4 * k})
+
+
+def solve(solver, user_items, item_factors, dtype=np.float64, **parameters):
+    """Factors by `solver` from a start of zeros, and by the oracle, in one basis."""
+    start = np.zeros((len(user_items), item_factors.shape[1]), dtype)
+    x, rotated = run_half_sweep(solver, user_items, item_factors, start, **parameters)
+    return x, half_sweep(user_items, rotated, **parameters)
+
+
+def test_builtin_solvers_conform(solver, isa):
+    assert check_solver(solver, exact=solver == "cholesky") == ("float32", "float64")
+
+
+EXACT_CASES = [
+    (1, 1e3, {"regularization": 1e-3}),
+    (2, 1e3, {"regularization": 100.0, "dislikes": True}),
+    (3, 1e3, {"regularization": 1e-3, "confidence": "log", "alpha": 100.0, "epsilon": 0.1}),
+    # confidences from 0.5 on, 1 elsewhere: weights of both signs, and exactly 0
+    (16, 1e3, {"regularization": 0.1, "confidence": "raw", "alpha": 0.5}),
+    (17, 1e3, {"regularization": 0.01, "confidence": "raw", "unobserved_weight": 2.5, "dislikes": True}),
+    (64, 1e3, {"regularization": 1e-3, "unobserved_weight": 0.1, "regularization_exponent": 0.7}),
+    (100, 1e3, {"regularization": 0.1, "dislikes": True}),
+    (128, 1e3, {"regularization": 100.0}),
+    (200, 1e3, {"regularization": 1e-3}),
+    (2, 1e5, {"regularization": 1e-3}),
+    (17, 1e5, {"regularization": 1.0, "dislikes": True, "unobserved_weight": 0.01}),
+    (64, 1e5, {"regularization": 1e-3}),
+    (128, 1e5, {"regularization": 100.0, "regularization_exponent": -0.5}),
+    (200, 1e5, {"regularization": 0.01}),
+]
+
+
+@pytest.mark.parametrize(("k", "largest", "parameters"), EXACT_CASES)
+def test_exact_solver_equals_oracle(k, largest, parameters, dtype, isa):
+    parameters = dict(parameters)
+    user_items, item_factors = random_problem(k, lengths(k), largest, parameters.pop("dislikes", False))
+    x, oracle = solve("cholesky", user_items, item_factors, dtype, **parameters)
+    operation = "half-sweep" if largest <= 1e3 else "half-sweep, strong"
+    assert row_errors(x, oracle).max() <= tolerance(operation, dtype)
+
+
+@pytest.mark.parametrize("k", [16, 64])
+def test_ill_conditioned_factors_cost_a_digit(k, dtype):
+    user_items, item_factors = random_problem(k, lengths(k), decay=1e-3)
+    x, oracle = solve("cholesky", user_items, item_factors, dtype, regularization=1e-3)
+    assert row_errors(x, oracle).max() <= 10 * tolerance("half-sweep", dtype)
+
+
+def test_zero_regularization_is_solved_where_the_system_is_definite(dtype, isa):
+    user_items, item_factors = random_problem(16, lengths(16))
+    x, oracle = solve("cholesky", user_items, item_factors, dtype, regularization=0.0)
+    assert row_errors(x, oracle).max() <= tolerance("half-sweep", dtype)
+
+
+def test_zero_regularization_leaves_undetermined_directions_at_zero(solver, dtype):
+    rng = np.random.default_rng(0)
+    item_factors, user_items = rng.standard_normal((6, 20)), rng.integers(0, 3, (9, 6)).astype(float)
+    start = rng.standard_normal((9, 20)).astype(dtype)
+    x, rotated = run_half_sweep(solver, user_items, item_factors, start, regularization=0.0)
+    assert np.isfinite(x).all()
+    if solver == "cholesky":
+        # six independent items in 20 dimensions: many x meet every preference, one has the least norm
+        least_norm = np.linalg.lstsq(item_factors, (user_items > 0).T)[0].T
+        np.testing.assert_allclose(x @ rotated.T, user_items > 0, atol=1e-4)
+        np.testing.assert_allclose(np.linalg.norm(x, axis=1), np.linalg.norm(least_norm, axis=1), rtol=1e-3)
+
+
+@pytest.mark.parametrize("confidence", [1e-1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8])
+def test_cancelling_weights_are_solved_or_refused(confidence, dtype, isa):
+    item_factors = random_problem(16, [64])[1]
+    user_items = np.full((1, len(item_factors)), confidence)
+    try:
+        x, oracle = solve("cholesky", user_items, item_factors, dtype, regularization=1e-3, confidence="raw")
+    except NotPositiveDefiniteError:
+        assert confidence < 0.01
+        assert dtype == np.float32
+    else:
+        assert row_errors(x, oracle).max() <= tolerance("half-sweep, cancelling", dtype)
+
+
+@pytest.mark.parametrize("name", ["user", "item"])
+def test_indefinite_system_names_the_row(name, dtype):
+    # row 2 has so little confidence in every column that rounding decides the sign of its system
+    strength = np.ones((4, 300))
+    strength[2] = 1e-30
+    objective = Objective(regularization=1e-30, confidence="raw")
+    matrix = canonical_csr(sparse.csr_array(strength), dtype=dtype)
+    side = Side(name, objective, matrix.indptr, matrix.indices, matrix.data, 300, 1)
+    fixed = np.random.default_rng(0).standard_normal((300, 64)).astype(dtype)
+    with pytest.raises(NotPositiveDefiniteError, match=f"{name} row 2: .*raise regularization"):
+        side.update(solvers.resolve("cholesky"), fixed, np.zeros((4, 64), dtype))
+
+
+OBJECTIVES = [
+    {"regularization": 0.01},
+    {"regularization": 1.0, "confidence": "log", "alpha": 20.0, "regularization_exponent": 0.5},
+    {"regularization": 0.1, "confidence": "raw", "alpha": 2.0, "unobserved_weight": 0.3},
+]
+
+
+@pytest.mark.parametrize("parameters", OBJECTIVES)
+def test_objective_never_rises_between_exact_half_sweeps(parameters, dtype):
+    rng = np.random.default_rng(0)
+    user_items = rng.integers(-3, 20, (60, 40)) * (rng.random((60, 40)) < 0.3)
+    X, Y = np.zeros((60, 8), dtype), rng.standard_normal((40, 8)).astype(dtype)
+    losses = []
+    for _ in range(6):
+        X, Y = run_half_sweep("cholesky", user_items, Y, X, **parameters)
+        losses.append(loss(user_items, X, Y, **parameters))
+        Y, X = run_half_sweep("cholesky", user_items.T, X, Y, **parameters)
+        losses.append(loss(user_items, X, Y, **parameters))
+    slack = 1 + tolerance("descent", dtype)
+    assert losses[-1] < 0.9 * losses[0]
+    assert all(after <= slack * before for before, after in itertools.pairwise(losses))
+
+
+def test_cg_converges_to_the_exact_solution(dtype, isa):
+    user_items, item_factors = random_problem(17, lengths(17), 100, dislikes=True)
+    x, oracle = solve(ConjugateGradient(steps=200), user_items, item_factors, dtype, regularization=0.1)
+    assert row_errors(x, oracle).max() <= tolerance("half-sweep", dtype)
+
+
+def test_cg_starts_from_the_last_factors(dtype):
+    user_items, item_factors = random_problem(17, lengths(17), 100)
+    solution = half_sweep(user_items, item_factors, regularization=0.1).astype(dtype)
+    one_step = ConjugateGradient(steps=1)
+    x, rotated = run_half_sweep(one_step, user_items, item_factors, solution, regularization=0.1)
+    oracle = half_sweep(user_items, rotated, regularization=0.1)
+    assert row_errors(x, oracle).max() <= tolerance("half-sweep", dtype)
+    cold, _ = solve(one_step, user_items, item_factors, dtype, regularization=0.1)
+    assert row_errors(cold, oracle).max() > 0.1
+
+
+def test_cg_stops_each_row_at_its_tolerance():
+    user_items, item_factors = random_problem(16, lengths(16), 100)
+    tol, by_steps = 1e-3, []
+    for steps in range(1, 60):
+        x, rotated = run_half_sweep(
+            ConjugateGradient(steps), user_items, item_factors, np.zeros((len(user_items), 16)), regularization=0.1
+        )
+        by_steps.append(x)
+    stopped, _ = solve(ConjugateGradient(steps=60, tol=tol), user_items, item_factors, regularization=0.1)
+    energy = (rotated**2).sum(axis=0) + 0.1
+    for row, x in enumerate(stopped):
+        c, p = 1 + user_items[row], user_items[row] > 0
+        b = rotated.T @ (c * p)
+
+        def residual(x, c=c, b=b):
+            return np.sqrt(((b - rotated.T @ (c * (rotated @ x)) - 0.1 * x) ** 2 / energy).sum())
+
+        enough = next(i for i, xs in enumerate(by_steps) if residual(xs[row]) <= tol * residual(0 * x))
+        np.testing.assert_array_equal(x, by_steps[enough][row])
+
+
+def test_auto_solves_short_and_long_rows_exactly():
+    user_items, item_factors = random_problem(8, [1, 5, 300, 1000, 10_000], 100)
+    auto, exact, cg = (
+        solve(solver, user_items, item_factors, regularization=0.1)[0] for solver in ("auto", "cholesky", "cg")
+    )
+    np.testing.assert_array_equal(auto[[0, 1, 4]], exact[[0, 1, 4]])
+    np.testing.assert_array_equal(auto[[2, 3]], cg[[2, 3]])
+    assert row_errors(cg, exact).min() > 0
+
+
+@pytest.mark.parametrize("option", [ConjugateGradient, Auto])
+@pytest.mark.parametrize(("name", "value"), [("steps", 0), ("steps", 2.0), ("tol", -0.1), ("tol", 1.0)])
+def test_wrong_options_are_refused(option, name, value):
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        option(**{name: value})
+
+
+# Plug-ins
+
+
+class PythonSolver:
+    """Exact, in numpy."""
+
+    def sweep(self, half_sweep, out):
+        out[:] = 0
+        for row, columns, weight, target, diag in half_sweep.rows():
+            y = half_sweep.factors[columns].astype(np.float64)
+            system = np.diag(diag) + y.T @ (weight[:, None] * y)
+            if half_sweep.gram is not None:
+                system += half_sweep.gram
+            out[row] = np.linalg.solve(system, y.T @ target)
+
+
+class OriginalBasis(PythonSolver):
+    original_basis = True
+
+
+@pytest.mark.parametrize("plugin", [PythonSolver, OriginalBasis])
+def test_solver_in_python_conforms(plugin):
+    assert check_solver(plugin(), exact=True) == ("float32", "float64")
+
+
+def fit(solver, plays, dtype=np.float64):
+    model = AlternatingLeastSquares(5, solver=solver, dtype=dtype, num_threads=1, random_state=0)
+    return model.fit(plays, show_progress=False)
+
+
+class Published:
+    """An option object as another package would write it."""
+
+    def capsule(self):
+        return Cholesky().capsule()
+
+
+@pytest.mark.parametrize("form", [Cholesky(), Cholesky, Published(), Published, Published().capsule()])
+def test_forms_of_one_solver_give_the_same_bits(form, plays):
+    np.testing.assert_array_equal(fit(form, plays).user_factors, fit("cholesky", plays).user_factors)
+
+
+@pytest.mark.parametrize("form", [PythonSolver(), PythonSolver, OriginalBasis()])
+def test_fit_with_a_solver_in_python(form, plays):
+    models = fit(form, plays), fit("cholesky", plays)
+    scores, expected = (model.user_factors @ model.item_factors.T for model in models)
+    assert np.linalg.norm(scores - expected) <= tolerance("fit", np.float64) * np.linalg.norm(expected)
+
+
+def test_unknown_name_lists_the_installed_solvers():
+    with pytest.raises(ValueError, match="no solver is named 'lu'; installed: auto, cg, cholesky"):
+        solvers.resolve("lu")
+
+
+@pytest.mark.parametrize("wrong", [None, 3, object()])
+def test_what_is_no_solver_is_refused(wrong):
+    with pytest.raises(TypeError, match="solver must be a name"):
+        solvers.resolve(wrong)
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Install a distribution of the given name that registers a solver."""
+
+    def install(distribution, solver):
+        folder = tmp_path / f"{distribution}-1.0.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+        (folder / "entry_points.txt").write_text(f"[alscore.solvers]\nlu = {solver}\n")
+        solvers.registered.cache_clear()
+
+    monkeypatch.syspath_prepend(tmp_path)
+    yield install
+    solvers.registered.cache_clear()
+
+
+def test_registered_solver_is_found_by_name(install):
+    install("other", "alscore.solvers:Cholesky")
+    assert isinstance(solvers.resolve("lu"), CompiledSolver)
+
+
+def test_name_registered_twice_is_refused(install):
+    install("other", "other:LU")
+    install("another", "another:LU")
+    with pytest.raises(ValueError, match=r"two packages register the solver 'lu': .*:LU and .*:LU; un"):
+        solvers.resolve("lu")
+
+
+def c_struct(*fields):
+    return type("Struct", (ctypes.Structure,), {"_fields_": fields})
+
+
+SIZE, ADDRESS = ctypes.c_size_t, ctypes.c_void_p
+WORKSPACE = ctypes.CFUNCTYPE(SIZE, ADDRESS, ctypes.c_int64, ctypes.c_int64, SIZE)
+SOLVER = c_struct(
+    ("version", ctypes.c_uint32),
+    ("flags", ctypes.c_uint32),
+    ("params", ADDRESS),
+    ("workspace", WORKSPACE),
+    ("solve_f32", ADDRESS),
+    ("solve_f64", ADDRESS),
+)
+ORIGINAL_BASIS = 1
+
+
+def solve_function(solve, real):
+    """C function for the struct of one row in this precision."""
+    arrays = [(name, ctypes.POINTER(real)) for name in ("factors", "weight", "target", "diag", "gram", "x")]
+    cols = ("cols", ctypes.POINTER(ctypes.c_int32))
+    row = c_struct(("n", ctypes.c_int64), ("k", ctypes.c_int64), cols, *arrays)
+    function = ctypes.CFUNCTYPE(ctypes.c_int, ADDRESS, ctypes.POINTER(row), ADDRESS)
+    return function(lambda params, row, work: solve(row.contents))
+
+
+class CSolver:
+    """A compiled plug-in by alscore.h, but for `solve(row)`: it gets one row's struct and returns a code."""
+
+    alive = []  # noqa: RUF012  # a capsule borrows what it is made of
+
+    def __init__(self, solve, flags=0, version=1, name=b"alscore.solver.v1", reals=("float", "double")):
+        offered = {real: solve_function(solve, getattr(ctypes, f"c_{real}")) for real in reals}
+        addresses = (ctypes.cast(offered.get(real), ADDRESS) for real in ("float", "double"))
+        workspace = WORKSPACE(lambda params, k, n_max, size: 0)
+        self._name, self._struct = name, SOLVER(version, flags, None, workspace, *addresses)
+        self.alive.append((self, offered, workspace))
+
+    def capsule(self):
+        new = ctypes.pythonapi.PyCapsule_New
+        new.restype, new.argtypes = ctypes.py_object, [ADDRESS, ctypes.c_char_p, ADDRESS]
+        return new(ctypes.addressof(self._struct), self._name, None)
+
+
+def exact_row(row):
+    cols = np.ctypeslib.as_array(row.cols, (row.n,))
+    y = np.ctypeslib.as_array(row.factors, (cols.max() + 1, row.k))[cols].astype(np.float64)
+    weight, target = (np.ctypeslib.as_array(array, (row.n,)) for array in (row.weight, row.target))
+    system = np.diag(np.ctypeslib.as_array(row.diag, (row.k,))) + y.T @ (weight[:, None] * y)
+    if row.gram:
+        system += np.ctypeslib.as_array(row.gram, (row.k, row.k))
+    np.ctypeslib.as_array(row.x, (row.k,))[:] = np.linalg.solve(system, y.T @ target)
+    return 0
+
+
+@pytest.mark.parametrize("flags", [0, ORIGINAL_BASIS])
+def test_compiled_solver_conforms(flags):
+    assert check_solver(CSolver(exact_row, flags), exact=True) == ("float32", "float64")
+
+
+def test_original_basis_gets_the_gram_matrix_and_factors_that_are_not_rotated():
+    user_items, item_factors = random_problem(3, [2])
+    grams = []
+
+    def solve_row(row):
+        grams.append(np.ctypeslib.as_array(row.gram, (3, 3)).copy())
+        return exact_row(row)
+
+    plugin = CSolver(solve_row, ORIGINAL_BASIS)
+    _, fixed = run_half_sweep(
+        plugin, user_items, item_factors, np.zeros((1, 3)), regularization=1.0, unobserved_weight=0.5
+    )
+    np.testing.assert_array_equal(fixed, item_factors)
+    np.testing.assert_allclose(grams[0], 0.5 * item_factors.T @ item_factors, rtol=1e-12)
+
+
+def test_compiled_solver_of_one_precision(plays):
+    plugin = CSolver(exact_row, reals=("float",))
+    assert check_solver(plugin, exact=True) == ("float32",)
+    with pytest.raises(TypeError, match="does not offer float64: choose the other dtype"):
+        fit(plugin, plays, np.float64)
+
+
+def test_solver_of_no_precision_does_not_conform():
+    with pytest.raises(AssertionError, match="refuses both"):
+        check_solver(CSolver(exact_row, reals=()))
+
+
+def test_error_code_of_a_compiled_solver_names_the_row(plays):
+    # user rows 0 and 7 are empty, so row 1 is the first of those that fail
+    plugin = CSolver(lambda row: 7)
+    with pytest.raises(RuntimeError, match="user row 1: the solver failed with its error code 7"):
+        fit(plugin, plays)
+
+
+def test_result_that_is_not_finite_names_the_row(plays):
+    def solve_row(row):
+        row.x[0] = np.nan
+        return 0
+
+    with pytest.raises(FloatingPointError, match="user row 1: the solution is not finite"):
+        fit(CSolver(solve_row), plays)
+
+
+def test_solver_of_another_version_is_refused():
+    with pytest.raises(ValueError, match="version 2 of the contract, this alscore has 1: rebuild"):
+        solvers.resolve(CSolver(exact_row, version=2))
+
+
+def test_capsule_of_another_name_is_refused():
+    with pytest.raises(TypeError, match=r"a PyCapsule named 'alscore\.solver\.v1'"):
+        solvers.resolve(CSolver(exact_row, name=b"numpy.random.bitgen"))
+
+
+# What check_solver must find
+
+
+class KeepsEmptyRows(PythonSolver):
+    def sweep(self, half_sweep, out):
+        empty = np.diff(half_sweep.indptr) == 0
+        before = out[empty].copy()
+        super().sweep(half_sweep, out)
+        out[empty] = before
+
+
+class NotFinite(PythonSolver):
+    def sweep(self, half_sweep, out):
+        super().sweep(half_sweep, out)
+        out[3:4] = np.inf
+
+
+class WritesInput(PythonSolver):
+    def sweep(self, half_sweep, out):
+        super().sweep(half_sweep, out)
+        half_sweep.strength[-1] += 1
+
+
+class DependsOnThreads(PythonSolver):
+    def sweep(self, half_sweep, out):
+        super().sweep(half_sweep, out)
+        out[5:6] *= 1 + 1e-6 * (half_sweep.num_threads == 5)
+
+
+class Overshoots(PythonSolver):
+    def sweep(self, half_sweep, out):
+        super().sweep(half_sweep, out)
+        out[1:2] *= 30
+
+
+class IsInexact(PythonSolver):
+    def sweep(self, half_sweep, out):
+        super().sweep(half_sweep, out)
+        out[2:3] *= 1 + 1e-4
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (KeepsEmptyRows, "not 0: row of 0 entries, with defaults, k=1, float32"),
+        (NotFinite, "not finite: row of 3 entries"),
+        (WritesInput, "modified strength"),
+        (DependsOnThreads, "other bits on 5 threads: row of 5 entries"),
+        (Overshoots, "the objective rose: row of 1 entries"),
+        (IsInexact, "errors up to 1.0e-04: row of 2 entries"),
+    ],
+)
+def test_conformance_suite_finds(broken, message):
+    with pytest.raises(AssertionError, match=message):
+        check_solver(broken(), exact=True)

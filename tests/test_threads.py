@@ -1,0 +1,147 @@
+"""Threads: how many, with BLAS on one of them, and after a fork."""
+
+import contextlib
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from alscore import AlternatingLeastSquares, _threads
+
+
+def blas_threads():
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+@pytest.fixture
+def two_blas_threads():
+    """So that a limit of one shows, and its end too."""
+    with threadpool_limits(2, user_api="blas"):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("quota", "cpus"),
+    [("max 100000", 5), ("250000 100000", 2), ("50000 100000", 1), ("900000 100000", 5), (OSError, 5)],
+)
+def test_available_cpus_obey_affinity_and_quota(monkeypatch, quota, cpus):
+    class FakePath:
+        def __init__(self, path):
+            assert path == "/sys/fs/cgroup/cpu.max"
+
+        def read_text(self):
+            if quota is OSError:
+                raise FileNotFoundError
+            return quota
+
+    monkeypatch.setattr(_threads.os, "sched_getaffinity", lambda process: {0, 1, 4, 5, 9}, raising=False)
+    monkeypatch.setattr(_threads, "Path", FakePath)
+    assert _threads.available_cpus() == cpus
+
+
+def test_resolve():
+    assert _threads.resolve(0) == _threads.available_cpus()
+    assert _threads.resolve(np.int16(3)) == 3
+
+
+def test_little_work_gets_one_thread():
+    assert _threads.resolve(3, work=1000) == 1
+    assert _threads.resolve(3, work=1e9) == 3
+
+
+@pytest.mark.parametrize("wrong", [-1, 2.0, "2", True, None])
+def test_resolve_refuses(wrong):
+    with pytest.raises(ValueError, match="num_threads must be an integer >= 0"):
+        _threads.resolve(wrong)
+
+
+def test_the_blas_that_numpy_ships_is_controlled():
+    shipped = (Path(np.__file__).parents[1] / "numpy.libs").glob("*openblas*")
+    assert {str(path) for path in shipped} <= {library["filepath"] for library in threadpool_info()}
+
+
+def test_blas_runs_on_one_thread_during_fit_alone(plays, two_blas_threads):
+    during = []
+    model = AlternatingLeastSquares(factors=2, iterations=1, num_threads=1)
+    model.fit(plays, show_progress=False, callback=lambda *arguments: during.append(blas_threads()))
+    assert during == [{1}]
+    assert blas_threads() == {2}
+
+
+def test_blas_limit_ends_with_an_error(two_blas_threads):
+    with pytest.raises(ZeroDivisionError), _threads.one_blas_thread():
+        1 / 0  # noqa: B018
+    assert blas_threads() == {2}
+
+
+def test_blas_limit_lasts_until_the_last_of_several_threads_leaves(two_blas_threads):
+    mine, others = contextlib.ExitStack(), contextlib.ExitStack()
+    mine.enter_context(_threads.one_blas_thread())
+    thread = threading.Thread(target=others.enter_context, args=[_threads.one_blas_thread()])
+    thread.start()
+    thread.join()
+    mine.close()
+    assert blas_threads() == {1}
+    others.close()
+    assert blas_threads() == {2}
+
+
+def test_two_fits_at_once_have_the_bits_of_one(plays, two_blas_threads, little_work_in_parallel):
+    models = [AlternatingLeastSquares(factors=8, num_threads=2, random_state=0) for _ in range(3)]
+    threads = [threading.Thread(target=model.fit, args=[plays, False]) for model in models[:2]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    models[2].fit(plays, show_progress=False)
+    assert len({model.user_factors.tobytes() for model in models}) == 1
+    assert blas_threads() == {2}
+
+
+FORK = """
+import os, traceback, warnings
+import numpy as np
+from scipy import sparse
+from alscore import AlternatingLeastSquares, _threads
+
+_threads._SMALL = 0  # else this little work ran on one thread
+
+def in_child(check):
+    child = os.fork()
+    if child == 0:
+        try:
+            check()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+def before_parallel_work():
+    with warnings.catch_warnings(action="error"):
+        assert _threads.resolve(2) == 2
+
+in_child(before_parallel_work)
+
+plays = sparse.csr_array(np.random.default_rng(0).random((400, 300)) < 0.05)
+model = AlternatingLeastSquares(factors=8, iterations=2, num_threads=2, random_state=0)
+bits = model.fit(plays, show_progress=False).user_factors.tobytes()
+
+def after_parallel_work():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert model.fit(plays, show_progress=False).user_factors.tobytes() == bits
+        model.recommend([0, 1], plays[:2])
+    assert {warning.category for warning in caught} == {RuntimeWarning}
+    assert "forked" in str(caught[0].message) and caught[0].filename == "<string>", caught[0]
+
+in_child(after_parallel_work)
+print("done")
+"""
+
+
+def test_child_forked_after_parallel_work_runs_on_one_thread(run_python):
+    result = run_python(FORK)
+    assert result.stdout == "done\n", result.stderr
