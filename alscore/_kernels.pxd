@@ -8,37 +8,37 @@ from libc.stdint cimport int32_t
 cdef extern from "kernels.h" nogil:
     ctypedef struct als_kernels_f32:
         ptrdiff_t lanes
-        void (*gather_rows)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const float *Y, ptrdiff_t stride,
+        void (*gather_rows)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const float *Y,
                             const float *d, const float *e, float *P) noexcept nogil
-        void (*gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const float *Y, ptrdiff_t stride,
+        void (*gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const float *Y,
                                const float *d, const float *e, float *P) noexcept nogil
         void (*identity)(ptrdiff_t q, float *C) noexcept nogil
         void (*rank_update)(int subtract, ptrdiff_t q, ptrdiff_t depth, const float *P, float *C) noexcept nogil
         ptrdiff_t (*cholesky)(ptrdiff_t q, float *C) noexcept nogil
         void (*solve)(ptrdiff_t q, const float *U, float *b) noexcept nogil
-        void (*rows_dot)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const float *Y, ptrdiff_t stride,
+        void (*rows_dot)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const float *Y,
                          const float *x, float *out) noexcept nogil
-        void (*rows_dot_wide)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const float *Y, ptrdiff_t stride,
+        void (*rows_dot_wide)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const float *Y,
                               const float *x, double *out) noexcept nogil
-        void (*rows_sum)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const float *Y, ptrdiff_t stride,
+        void (*rows_sum)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const float *Y,
                          const float *s, float *out) noexcept nogil
         float (*dot)(ptrdiff_t k, const float *a, const float *b) noexcept nogil
 
     ctypedef struct als_kernels_f64:
         ptrdiff_t lanes
-        void (*gather_rows)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const double *Y, ptrdiff_t stride,
+        void (*gather_rows)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const double *Y,
                             const double *d, const double *e, double *P) noexcept nogil
-        void (*gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const double *Y, ptrdiff_t stride,
+        void (*gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const double *Y,
                                const double *d, const double *e, double *P) noexcept nogil
         void (*identity)(ptrdiff_t q, double *C) noexcept nogil
         void (*rank_update)(int subtract, ptrdiff_t q, ptrdiff_t depth, const double *P, double *C) noexcept nogil
         ptrdiff_t (*cholesky)(ptrdiff_t q, double *C) noexcept nogil
         void (*solve)(ptrdiff_t q, const double *U, double *b) noexcept nogil
-        void (*rows_dot)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const double *Y, ptrdiff_t stride,
+        void (*rows_dot)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const double *Y,
                          const double *x, double *out) noexcept nogil
-        void (*rows_dot_wide)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const double *Y, ptrdiff_t stride,
+        void (*rows_dot_wide)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const double *Y,
                               const double *x, double *out) noexcept nogil
-        void (*rows_sum)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const double *Y, ptrdiff_t stride,
+        void (*rows_sum)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const double *Y,
                          const double *s, double *out) noexcept nogil
         double (*dot)(ptrdiff_t k, const double *a, const double *b) noexcept nogil
 
@@ -65,18 +65,18 @@ cdef inline void gather_rows(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, cons
                              const floating *e, floating *P) noexcept nogil:
     """P = D Y[cols] E in panels over the factors: depth n, q = k."""
     if floating is float:
-        active.f32.gather_rows(n, k, cols, Y, k, d, e, P)
+        active.f32.gather_rows(n, k, cols, Y, d, e, P)
     else:
-        active.f64.gather_rows(n, k, cols, Y, k, d, e, P)
+        active.f64.gather_rows(n, k, cols, Y, d, e, P)
 
 
 cdef inline void gather_columns(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const floating *Y,
                                 const floating *d, const floating *e, floating *P) noexcept nogil:
     """P = (D Y[cols] E)' in panels over the entries: depth k, q = n."""
     if floating is float:
-        active.f32.gather_columns(n, k, cols, Y, k, d, e, P)
+        active.f32.gather_columns(n, k, cols, Y, d, e, P)
     else:
-        active.f64.gather_columns(n, k, cols, Y, k, d, e, P)
+        active.f64.gather_columns(n, k, cols, Y, d, e, P)
 
 
 cdef inline void identity(ptrdiff_t q, floating *C) noexcept nogil:
@@ -116,27 +116,27 @@ cdef inline void rows_dot(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const f
                           floating *out) noexcept nogil:
     """out = Y[cols] x"""
     if floating is float:
-        active.f32.rows_dot(n, k, cols, Y, k, x, out)
+        active.f32.rows_dot(n, k, cols, Y, x, out)
     else:
-        active.f64.rows_dot(n, k, cols, Y, k, x, out)
+        active.f64.rows_dot(n, k, cols, Y, x, out)
 
 
 cdef inline void rows_dot_wide(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const floating *Y,
                                const floating *x, double *out) noexcept nogil:
     """out = Y[cols] x, summed in float64"""
     if floating is float:
-        active.f32.rows_dot_wide(n, k, cols, Y, k, x, out)
+        active.f32.rows_dot_wide(n, k, cols, Y, x, out)
     else:
-        active.f64.rows_dot_wide(n, k, cols, Y, k, x, out)
+        active.f64.rows_dot_wide(n, k, cols, Y, x, out)
 
 
 cdef inline void rows_sum(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const floating *Y, const floating *s,
                           floating *out) noexcept nogil:
     """out += Y[cols]' s"""
     if floating is float:
-        active.f32.rows_sum(n, k, cols, Y, k, s, out)
+        active.f32.rows_sum(n, k, cols, Y, s, out)
     else:
-        active.f64.rows_sum(n, k, cols, Y, k, s, out)
+        active.f64.rows_sum(n, k, cols, Y, s, out)
 
 
 cdef inline floating dot(ptrdiff_t k, const floating *a, const floating *b) noexcept nogil:

@@ -1,7 +1,7 @@
 """The built-in solvers, published as any third party's would be: one als_solver in a capsule.
 
 Cholesky factorises one row's system; conjugate gradient multiplies by it. Which of the two a row gets is a matter of
-its length alone, so the three solvers (exact, CG, auto) are one function, which uses CG between different lengths.
+its length alone, so the three solvers (exact, CG, auto) are one function that draws the line at different lengths.
 
 With E = diag and B = D^1/2 Y E^-1/2 (n x k), every system is the identity plus a product:
     primal    (I + B'B) w = E^-1/2 Y't,    x = E^-1/2 w
@@ -25,10 +25,17 @@ cdef enum:
     # chunk would all start in the same sets of the first-level cache.
     CHUNK = 120
     PADDING = 16      # the widest panel
+    L1 = 24576        # bytes of factors that CG multiplies by twice while they are in the first-level cache
+    # A row is long from LONG k entries on; then the exact solution takes no more time than CG if there are at most
+    # FACTORS_A_STEP factors for each step. Measured at 3 steps on the full Last.fm shape, item half, exact against
+    # CG: k = 32 takes 0.7 of the time, k = 64 the same, k = 128 1.2 of it.
+    LONG = 32
+    FACTORS_A_STEP = 20
 
-# How far the squared pivots of a float32 system are from 1 when its solution is refined once, or three times: the error
-# of the plain solve grows with that, and stays below 5e-6 up to the first.
-cdef double REFINE_ABOVE = 20, REFINE_MORE_ABOVE = 1e4
+# How far the squared pivots of a float32 system are from 1 when its solution is refined, and when it is computed in
+# float64 instead: the error of the plain solution grows with that, and stays below 5e-6 up to the first; refinement
+# squares it, and may diverge some way beyond the second.
+cdef double REFINE_ABOVE = 20, WIDEN_ABOVE = 1e4
 
 # Negative weights can make I + B'B singular. A squared pivot below this has lost too many digits of the weights to be
 # told from 0.
@@ -38,8 +45,7 @@ cdef double SINGULAR_F32 = 1e-3, SINGULAR_F64 = 1e-10
 cdef struct Params:
     int64_t steps
     double tol
-    int64_t exact_up_to   # rows of at most this length are solved exactly,
-    int64_t exact_from    # and so are those of at least this
+    int64_t exact_up_to   # rows of at most this length are solved exactly
 
 
 cdef struct Published:
@@ -59,9 +65,9 @@ cdef inline floating root(floating value) noexcept nogil:
 
 
 cdef size_t workspace(const void *params, int64_t k, int64_t n_max, size_t real_size) noexcept nogil:
-    """C, P, and vectors e, b, d, g, u of `exact`, which are more than the vectors of `conjugate_gradient`."""
+    """What `exact` lays out in float64, which is more than in float32 and than `conjugate_gradient` needs."""
     cdef size_t K = padded(k)
-    return (K * K + max(K, CHUNK) * K + 4 * K + max(K, CHUNK)) * real_size
+    return (K * K + 2 * max(K, CHUNK) * K + 4 * K + 3 * max(K, CHUNK)) * sizeof(double)
 
 
 cdef void residual(bint wide, int64_t n, int64_t k, const int32_t *cols, const floating *Y, const floating *weight,
@@ -90,12 +96,12 @@ cdef void multiply(int64_t n, int64_t k, const int32_t *cols, const floating *Y,
                    const floating *diag, const floating *p, floating *out) noexcept nogil:
     """out = (E + Y'DY) p"""
     cdef floating s[CHUNK]
-    cdef int64_t i, j, block, start, count
+    cdef int64_t i, j, block, start, count, chunk = max(8, min(CHUNK, L1 / (k * sizeof(floating))))
     for j in range(k):
         out[j] = diag[j] * p[j]
-    for block in range((n + CHUNK - 1) // CHUNK):
-        start = block * CHUNK
-        count = min(n - start, CHUNK)
+    for block in range((n + chunk - 1) // chunk):
+        start = block * chunk
+        count = min(n - start, chunk)
         rows_dot(count, k, cols + start, Y, p, s)
         for i in range(count):
             s[i] *= weight[start + i]
@@ -154,9 +160,53 @@ cdef void refine(bint dual, int64_t n, int64_t k, const int32_t *cols, const flo
             x[j] += b[j] * e[j]
 
 
+cdef int exact_in_float64(int64_t n, int64_t k, const int32_t *cols, const float *Y, const float *weight,
+                          const float *target, const float *diag, float *x, double *work) noexcept nogil:
+    """The k x k system of a float32 row, in float64."""
+    cdef int64_t K = padded(k), i, j, block, start, count
+    cdef double *C = work
+    cdef double *P = C + K * K
+    cdef double *rows = P + CHUNK * K
+    cdef double *e = rows + CHUNK * K
+    cdef double *b = e + K
+    cdef double *d = b + K
+    cdef double *weights = d + CHUNK
+    cdef double *targets = weights + CHUNK
+    cdef int32_t own[CHUNK]
+    cdef double smallest, largest
+    for i in range(CHUNK):
+        own[i] = <int32_t> i
+    for j in range(K):
+        e[j] = 1 / sqrt(diag[j]) if j < k else 0
+    memset(b, 0, K * sizeof(double))
+    identity(k, C)
+    for block in range((n + CHUNK - 1) // CHUNK):
+        start = block * CHUNK
+        count = min(n - start, CHUNK)
+        for i in range(count):
+            weights[i] = weight[start + i]
+            targets[i] = target[start + i]
+            for j in range(k):
+                rows[i * k + j] = Y[cols[start + i] * k + j]
+        update(False, count, k, own, rows, weights, e, P, d, C)
+        update(True, count, k, own, rows, weights, e, P, d, C)
+        rows_sum(count, k, own, rows, targets, b)
+    if cholesky(k, C) != 0:
+        return ALSCORE_NOT_POSITIVE_DEFINITE
+    pivot_range(k, C, &smallest, &largest)
+    if smallest < SINGULAR_F32:   # the weights are still float32
+        return ALSCORE_NOT_POSITIVE_DEFINITE
+    for j in range(k):
+        b[j] *= e[j]
+    solve(k, C, b)
+    for j in range(k):
+        x[j] = <float> (b[j] * e[j])
+    return ALSCORE_OK
+
+
 cdef int exact(int64_t n, int64_t k, const int32_t *cols, const floating *Y, const floating *weight,
                const floating *target, const floating *diag, floating *x, floating *work) noexcept nogil:
-    cdef int64_t K = padded(k), i, j, block, start, count, q, _
+    cdef int64_t K = padded(k), i, j, block, start, count, q
     cdef floating *C = work
     cdef floating *P = C + K * K
     cdef floating *e = P + max(K, CHUNK) * K
@@ -164,8 +214,8 @@ cdef int exact(int64_t n, int64_t k, const int32_t *cols, const floating *Y, con
     cdef floating *g = b + K
     cdef floating *u = g + K
     cdef floating *d = u + K
-    cdef bint dual = n <= k
-    cdef double smallest, largest, spread
+    cdef bint failed, dual = n <= k
+    cdef double smallest = 0, largest = 0, spread = 0
 
     for j in range(k):
         e[j] = 1 / root(diag[j])
@@ -192,10 +242,14 @@ cdef int exact(int64_t n, int64_t k, const int32_t *cols, const floating *Y, con
             rows_sum(count, k, cols + start, Y, target + start, b)
         for j in range(k):
             b[j] *= e[j]
-    if cholesky(q, C) != 0:
-        return ALSCORE_NOT_POSITIVE_DEFINITE
-    pivot_range(q, C, &smallest, &largest)
-    if smallest < (SINGULAR_F32 if sizeof(floating) == 4 else SINGULAR_F64):
+    failed = cholesky(q, C) != 0
+    if not failed:
+        pivot_range(q, C, &smallest, &largest)
+        spread = max(largest, 1 / smallest)
+    if floating is float:
+        if failed or spread > WIDEN_ABOVE or smallest < SINGULAR_F32:
+            return exact_in_float64(n, k, cols, Y, weight, target, diag, x, <double *> work)
+    elif failed or smallest < SINGULAR_F64:
         return ALSCORE_NOT_POSITIVE_DEFINITE
 
     solve(q, C, b)
@@ -210,9 +264,8 @@ cdef int exact(int64_t n, int64_t k, const int32_t *cols, const floating *Y, con
         for j in range(k):
             x[j] = b[j] * e[j]
 
-    spread = max(largest, 1 / smallest)
-    if floating is float and spread > REFINE_ABOVE:
-        for _ in range(3 if spread > REFINE_MORE_ABOVE else 1):
+    if floating is float:
+        if spread > REFINE_ABOVE:
             refine(dual, n, k, cols, Y, weight, target, diag, C, e, d, b, g, u, x)
     return ALSCORE_OK
 
@@ -259,13 +312,17 @@ cdef int conjugate_gradient(int64_t steps, double tol, int64_t n, int64_t k, con
     return ALSCORE_OK
 
 
-cdef inline bint is_exact(const Params *params, int64_t n) noexcept nogil:
-    return n <= params.exact_up_to or n >= params.exact_from
+cdef inline bint is_exact(const Params *params, int64_t n, int64_t k) noexcept nogil:
+    """Whether a row is solved exactly: because its solver says so, or because its k x k system costs less than CG does.
+
+    CG reads a long row's factors from memory in each step, the exact solution once, with k/4 times the arithmetic.
+    """
+    return n <= params.exact_up_to or (n >= LONG * k and k <= FACTORS_A_STEP * (params.steps + 1))
 
 
 cdef int solve_f32(const void *state, const als_row_f32 *row, void *work) noexcept nogil:
     cdef const Params *params = <const Params *> state
-    if is_exact(params, row.n):
+    if is_exact(params, row.n, row.k):
         return exact(row.n, row.k, row.cols, row.factors, row.weight, row.target, row.diag, row.x, <float *> work)
     return conjugate_gradient(params.steps, params.tol, row.n, row.k, row.cols, row.factors, row.weight, row.target,
                               row.diag, row.x, <float *> work)
@@ -273,7 +330,7 @@ cdef int solve_f32(const void *state, const als_row_f32 *row, void *work) noexce
 
 cdef int solve_f64(const void *state, const als_row_f64 *row, void *work) noexcept nogil:
     cdef const Params *params = <const Params *> state
-    if is_exact(params, row.n):
+    if is_exact(params, row.n, row.k):
         return exact(row.n, row.k, row.cols, row.factors, row.weight, row.target, row.diag, row.x, <double *> work)
     return conjugate_gradient(params.steps, params.tol, row.n, row.k, row.cols, row.factors, row.weight, row.target,
                               row.diag, row.x, <double *> work)
@@ -283,15 +340,15 @@ cdef void release(object capsule) noexcept:
     free(PyCapsule_GetPointer(capsule, ALSCORE_SOLVER_CAPSULE))
 
 
-def publish(int64_t steps, double tol, int64_t exact_up_to, int64_t exact_from):
-    """Capsule of the solver that takes CG steps on rows longer than `exact_up_to` and shorter than `exact_from`."""
+def publish(int64_t steps, double tol, int64_t exact_up_to):
+    """Capsule of the solver that takes CG steps on rows longer than `exact_up_to`, unless they are very long."""
     cdef Published *published = <Published *> malloc(sizeof(Published))
     if published == NULL:
         raise MemoryError
-    published.params = Params(steps, tol, exact_up_to, exact_from)
+    published.params = Params(steps, tol, exact_up_to)
     published.solver = als_solver(
         ALSCORE_SOLVER_VERSION,
-        ALSCORE_WARM_START if exact_from > exact_up_to + 1 else 0,
+        ALSCORE_WARM_START if steps > 0 else 0,
         &published.params,
         workspace,
         solve_f32,

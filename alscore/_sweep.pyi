@@ -11,6 +11,7 @@ Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
 
+def in_range(codes: npt.NDArray[np.integer[Any]], size: int) -> bool: ...
 def solver_flags(capsule: Any) -> tuple[bool, bool]: ...
 def sweep(
     capsule: Any,

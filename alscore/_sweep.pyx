@@ -171,6 +171,12 @@ cdef int solve_row(const Problem *problem, int64_t row, floating *scratch) noexc
     return ALSCORE_OK
 
 
+def in_range(codes, size):
+    """Whether all `codes` are from 0 to size - 1."""
+    codes = np.asarray(codes)
+    return codes.size == 0 or (codes.min() >= 0 and codes.max() < size)
+
+
 def sweep(capsule, const int64_t[::1] indptr, const int32_t[::1] indices, const floating[::1] strength,
           const int64_t[::1] order, const floating[:, ::1] factors, const floating[:, ::1] gram,
           const double[::1] diag, const double[::1] regularization, double floor, tuple confidence,
@@ -188,8 +194,13 @@ def sweep(capsule, const int64_t[::1] indptr, const int32_t[::1] indices, const 
 
     if (indptr.shape[0] != n_rows + 1 or order.shape[0] != n_rows or factors.shape[1] != out.shape[1]
             or diag.shape[0] != out.shape[1] or strength.shape[0] != indices.shape[0]
-            or regularization.shape[0] not in (1, n_rows) or (loss is not None and loss.shape[0] != n_rows)):
+            or regularization.shape[0] not in (1, n_rows) or (loss is not None and loss.shape[0] != n_rows)
+            or (gram is not None and not gram.shape[0] == gram.shape[1] == out.shape[1])):
         raise ValueError("the arrays of the half-sweep do not fit each other")
+    lengths = np.diff(indptr)
+    if (np.asarray(indptr)[:1].any() or lengths.min(initial=0) < 0 or lengths.sum() > indices.shape[0]
+            or not in_range(indices, factors.shape[0]) or not in_range(order, n_rows)):
+        raise ValueError("indptr, indices or order of the half-sweep point outside of its arrays")
     if (solver.solve_f32 == NULL) if floating is float else (solver.solve_f64 == NULL):
         raise TypeError(f"the solver does not offer {'float32' if floating is float else 'float64'}: "
                         "choose the other dtype")
@@ -208,7 +219,7 @@ def sweep(capsule, const int64_t[::1] indptr, const int32_t[::1] indices, const 
     problem.floor = floor
     problem.confidence = Confidence(confidence[0], confidence[1], confidence[2])
     problem.k = out.shape[1]
-    problem.n_max = indptr[order[0] + 1] - indptr[order[0]]
+    problem.n_max = lengths.max()
     problem.out = &out[0, 0]
     problem.loss = &loss[0] if loss is not None else NULL
 
@@ -244,8 +255,8 @@ cdef void add_to_gram(const floating *rows, int64_t n, int64_t k, double *wide, 
 def gram(const floating[:, ::1] factors, int num_threads):
     """factors' factors, (k, k) float64, summed over fixed parts of the rows in order."""
     cdef int64_t n = factors.shape[0], k = factors.shape[1], part
-    # parts: enough for many threads, but no more than 16 MB of partial sums beyond 16 parts
-    cdef int64_t parts = max(1, min((n + 4 * BLOCK - 1) // (4 * BLOCK), min(256, max(16, (16 << 20) // (8 * k * k)))))
+    # enough parts for many threads, but no more than 32 MB of partial sums
+    cdef int64_t parts = max(1, min((n + 4 * BLOCK - 1) // (4 * BLOCK), min(256, max(2, (32 << 20) // (8 * k * k)))))
     cdef int64_t size = (n + parts - 1) // parts
     sums = np.zeros((parts, k, k))
     cdef double[:, :, ::1] partial = sums

@@ -33,6 +33,7 @@ def available_cpus() -> int:
 
 # Multiplications below which starting threads, and their spinning at the end, costs more than they save.
 _SMALL = 1 << 21
+_MOST = 4096
 
 
 def resolve(num_threads: int, work: float = math.inf) -> int:
@@ -42,8 +43,10 @@ def resolve(num_threads: int, work: float = math.inf) -> int:
     copy, so there the answer is 1, with a RuntimeWarning. Results have the same bits on any number of threads.
     """
     global _parallel_used
-    if isinstance(num_threads, bool) or not hasattr(num_threads, "__index__") or num_threads < 0:
-        raise ValueError(f"num_threads must be an integer >= 0 (0: all CPUs of this process), not {num_threads!r}")
+    if isinstance(num_threads, bool) or not hasattr(num_threads, "__index__") or not 0 <= num_threads <= _MOST:
+        raise ValueError(
+            f"num_threads must be an integer from 0 (all CPUs of this process) to {_MOST}, not {num_threads!r}"
+        )
     threads = int(num_threads) or available_cpus()
     if work < _SMALL:
         return 1
@@ -52,7 +55,7 @@ def resolve(num_threads: int, work: float = math.inf) -> int:
             "this process was forked after alscore had run on several threads, which OpenMP does not survive: "
             "running on one thread. Start workers with the 'spawn' or 'forkserver' method to use more.",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
         return 1
     _parallel_used = _parallel_used or threads > 1

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import inspect
 import math
+import numbers
 import signal
 import threading
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from alscore import _sweep, _threads, retrieval, solvers
 from alscore.interactions import canonical_csr
@@ -27,7 +29,7 @@ def _principal_axes(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.maximum(energy[::-1], 0), np.ascontiguousarray(axes[:, ::-1])
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Side:
     """The rows that one half-sweep solves, users or items: everything about them but the factors."""
 
@@ -38,12 +40,21 @@ class Side:
     strength: np.ndarray
     n_columns: int
     num_threads: int
+    order: np.ndarray = dataclasses.field(init=False)
+    regularization: np.ndarray = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         entries = np.diff(self.indptr)
-        regularization = self.objective.row_regularization(entries, self.n_columns)
-        object.__setattr__(self, "order", np.argsort(-entries, kind="stable"))
-        object.__setattr__(self, "regularization", regularization)
+        self.order = np.argsort(-entries, kind="stable")
+        self.regularization = self.objective.row_regularization(entries, self.n_columns)
+
+    @classmethod
+    def of(cls, name: str, objective: Objective, matrix: Any, factors: int, num_threads: int) -> "Side":
+        """The rows of a canonical matrix."""
+        threads = _threads.resolve(num_threads, matrix.nnz * factors)
+        return cls(
+            name, objective, matrix.indptr, matrix.indices, objective.strength(matrix.data), matrix.shape[1], threads
+        )
 
     def transposed(self, name: str) -> "Side":
         arrays = _sweep.transpose(self.indptr, self.indices, self.strength, self.n_columns)
@@ -69,10 +80,11 @@ class Side:
     ) -> bool:
         """As `update`, for a `fixed` whose Gram matrix is known: its diagonal (k,) if it is diagonal, or all (k, k)."""
         gram = self.objective.unobserved_weight * gram
-        # Without regularization a direction that has no energy gets the tiny ridge that sets it to 0. With it, the
-        # floor only keeps reciprocals finite.
-        eps = float(np.finfo(fixed.dtype).eps)
-        floor = gram.max(initial=0) * (16 * eps if self.objective.regularization == 0 else eps * eps)
+        # A direction with less than this of the largest energy holds nothing but the rounding of the rotation: a ridge
+        # keeps rows from explaining themselves by it, and all but sets them to 0 there when regularization does not.
+        limits = np.finfo(fixed.dtype)
+        share = limits.eps * (16 if self.objective.regularization == 0 else 1)
+        floor = max(float(gram.max(initial=0) * share), float(limits.tiny))
         half_sweep = solvers.HalfSweep(
             side=self.name,
             indptr=self.indptr,
@@ -83,7 +95,7 @@ class Side:
             gram=gram.astype(fixed.dtype) if gram.ndim == 2 else None,
             diag=np.zeros(len(gram)) if gram.ndim == 2 else gram,
             regularization=self.regularization,
-            floor=max(floor, float(np.finfo(fixed.dtype).tiny)),
+            floor=floor,
             confidence=self.objective.weights,
             num_threads=self.num_threads,
         )
@@ -133,8 +145,8 @@ class AlternatingLeastSquares:
     factors : int
         Length k of every factor vector.
     regularization : float
-        λ, at least 0. With 0, a direction in which the other side's factors have no energy (there are more factors than
-        items, say) is held near 0 by a ridge of 16 eps times the largest energy.
+        λ, at least 0. Where it is next to nothing, a direction in which the other side's factors have no energy (there
+        are more factors than items, say) is held near 0 by a ridge of eps (16 eps with 0) times the largest energy.
     alpha : float
         Scale of the confidence.
     iterations : int
@@ -168,7 +180,10 @@ class AlternatingLeastSquares:
     user_factors : array (n_users, factors)
     item_factors : array (n_items, factors)
         None before `fit`. In the canonical basis: ``item_factors.T @ item_factors`` is diagonal and descends along it,
-        and the number of largest magnitude in each column of `item_factors` is positive.
+        and the number of largest magnitude in each column of `item_factors` is positive. (A solver that asks for the
+        original basis keeps it.)
+    training_loss : list of float
+        The objective after each sweep of the last `fit`, if that computed it.
     """
 
     def __init__(
@@ -204,6 +219,7 @@ class AlternatingLeastSquares:
         self.epsilon = epsilon
         self.user_factors: np.ndarray | None = None
         self.item_factors: np.ndarray | None = None
+        self.training_loss: list[float] = []
 
     @classmethod
     def _defaults(cls) -> dict[str, Any]:
@@ -238,10 +254,13 @@ class AlternatingLeastSquares:
             value = getattr(self, name)
             if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
                 raise ValueError(f"{name} must be an integer >= {least}, not {value!r}")
-        dtype = np.dtype(self.dtype)
+        try:
+            dtype = np.dtype(self.dtype)
+        except TypeError:
+            dtype = np.dtype(object)
         if dtype not in (np.float32, np.float64):
-            raise ValueError(f"dtype must be float32 or float64, not {dtype}")
-        if self.tol is not None and not 0 <= self.tol < 1:
+            raise ValueError(f"dtype must be float32 or float64, not {self.dtype!r}")
+        if self.tol is not None and not (isinstance(self.tol, numbers.Real) and 0 <= self.tol < 1):
             raise ValueError(f"tol must be None, or at least 0 and below 1, not {self.tol!r}")
         return self._objective(), dtype, solvers.resolve(self.solver)
 
@@ -249,7 +268,12 @@ class AlternatingLeastSquares:
         """Normal with standard deviation 0.1 / sqrt(k) (Rendle et al. 2021): the same start in both precisions."""
         random = self.random_state
         if not isinstance(random, (np.random.Generator, np.random.RandomState)):
-            random = np.random.default_rng(random)
+            try:
+                random = np.random.default_rng(random)
+            except (TypeError, ValueError) as error:
+                raise type(error)(
+                    f"random_state must be None, an integer >= 0, a Generator or a RandomState, not {random!r}"
+                ) from error
         if isinstance(random, np.random.Generator):
             start = random.standard_normal((n_items, self.factors), np.float32)
         else:
@@ -293,21 +317,14 @@ class AlternatingLeastSquares:
 
         objective, dtype, solver = self._checked()
         matrix = canonical_csr(getattr(user_items, "matrix", user_items), dtype=dtype)
-        users = Side(
-            "user",
-            objective,
-            matrix.indptr,
-            matrix.indices,
-            objective.strength(matrix.data),
-            matrix.shape[1],
-            _threads.resolve(self.num_threads, matrix.nnz * self.factors),
-        )
+        users = Side.of("user", objective, matrix, self.factors, self.num_threads)
         items = users.transposed("item")
         X, Y = np.zeros((matrix.shape[0], self.factors), dtype), self._first_factors(matrix.shape[1], dtype)
 
         wants_loss = self.calculate_training_loss or self.tol is not None or callback is not None
         shares = np.zeros(len(Y)) if wants_loss else None
         loss = previous_loss = math.inf
+        losses: list[float] = []
         stopped_by: BaseException | None = None
         with (
             _threads.one_blas_thread(),
@@ -322,6 +339,7 @@ class AlternatingLeastSquares:
                 has_shares = items.update(solver, X, Y, shares)
                 if wants_loss:
                     previous_loss, loss = loss, self._loss(users, items, X, Y, shares if has_shares else None)
+                    losses.append(loss)
                     progress.set_postfix(loss=f"{loss:.6g}", refresh=False)
                 progress.update()
                 if callback is not None:
@@ -333,7 +351,9 @@ class AlternatingLeastSquares:
                 converged = self.tol is not None and previous_loss - loss < self.tol * abs(previous_loss)
                 if converged or interrupted():
                     break
-            self.user_factors, self.item_factors = self._canonical(X, Y, users.num_threads)
+            if not getattr(solver, "original_basis", False):
+                X, Y = self._canonical(X, Y, users.num_threads)
+            self.user_factors, self.item_factors, self.training_loss = X, Y, losses
             if interrupted():
                 stopped_by = KeyboardInterrupt()
         if stopped_by is not None:
@@ -374,7 +394,10 @@ class AlternatingLeastSquares:
     def _rows_of(self, user_items: Any, n_rows: int) -> Any:
         """`user_items` as a canonical matrix with one row for each of n_rows users."""
         _, Y = self._fitted()
-        matrix = canonical_csr(getattr(user_items, "matrix", user_items), dtype=Y.dtype)
+        rows = getattr(user_items, "matrix", user_items)
+        if sparse.issparse(rows) and rows.ndim == 1:  # what csr_array[userid] gives for one id
+            rows = rows.reshape((1, -1))
+        matrix = canonical_csr(rows, dtype=Y.dtype)
         if matrix.shape != (n_rows, len(Y)):
             raise ValueError(
                 f"user_items has shape {matrix.shape}, but must have {(n_rows, len(Y))}: one row for each "
@@ -385,20 +408,24 @@ class AlternatingLeastSquares:
     def _fold_in(self, user_items: Any) -> np.ndarray:
         """Factors of the users whose rows these are, solved exactly on the item factors as they stand."""
         _, Y = self._fitted()
-        objective = self._objective()
-        rows = Side(
-            "user",
-            objective,
-            user_items.indptr,
-            user_items.indices,
-            objective.strength(user_items.data),
-            len(Y),
-            _threads.resolve(self.num_threads, user_items.nnz * Y.shape[1]),
-        )
-        out = np.zeros((len(user_items.indptr) - 1, Y.shape[1]), Y.dtype)
+        solver = solvers.resolve(self.solver)
+        rows = Side.of("user", self._objective(), user_items, Y.shape[1], self.num_threads)
+        out = np.zeros((user_items.shape[0], Y.shape[1]), Y.dtype)
         with _threads.one_blas_thread():
-            energy = np.diag(_sweep.gram(Y, rows.num_threads)).copy()  # Y is in the canonical basis
-            rows.solve(solvers.resolve(solvers.Cholesky()), Y, energy, out)
+            gram = _sweep.gram(Y, rows.num_threads)
+            if getattr(solver, "original_basis", False):
+                rows.solve(solver, Y, gram, out)
+                return out
+            energy, rotation = _principal_axes(gram)
+            if np.allclose(gram, np.diag(np.diag(gram)), rtol=0, atol=1e-6 * energy.max(initial=0)):
+                rows.solve(solvers.resolve(solvers.Cholesky()), Y, np.diag(gram).copy(), out)
+                return out
+            # factors from elsewhere, not in the canonical basis: there and back
+            rotation = rotation.astype(Y.dtype)
+            rotated = Y.copy()
+            _sweep.rotate(rotated, rotation, rows.num_threads)
+            rows.solve(solvers.resolve(solvers.Cholesky()), rotated, energy, out)
+            _sweep.rotate(out, np.ascontiguousarray(rotation.T), rows.num_threads)
         return out
 
     def recommend(
@@ -417,8 +444,8 @@ class AlternatingLeastSquares:
         ----------
         userid : int or int array (n,)
         user_items : sparse matrix, shape (n, n_items)
-            One row for each id, as ``user_items[userid]`` gives: what is already liked, and what `recalculate_user`
-            solves from. May be None where neither is wanted.
+            One row for each id, as ``user_items[userid]`` gives (for one id, of one dimension too): what is already
+            liked, and what `recalculate_user` solves from. May be None where neither is wanted.
         N : int
         filter_already_liked_items : bool
             Leave out the items that stand in the user's row.

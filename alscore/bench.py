@@ -32,15 +32,7 @@ def _alscore(solver: str, plays: Any, start: np.ndarray, settings: dict[str, Any
 
     resolved, objective = solvers.resolve(solver), Objective(settings["regularization"], settings["alpha"])
     matrix = canonical_csr(plays)
-    users = als.Side(
-        "user",
-        objective,
-        matrix.indptr,
-        matrix.indices,
-        matrix.data,
-        matrix.shape[1],
-        _threads.resolve(settings["threads"]),
-    )
+    users = als.Side.of("user", objective, matrix, start.shape[1], settings["threads"])
     items = users.transposed("item")
     X, Y = np.zeros((matrix.shape[0], start.shape[1]), start.dtype), start.copy()
     with _threads.one_blas_thread():

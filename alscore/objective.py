@@ -65,8 +65,15 @@ class Objective:
         """λ (n_u + α0 n_columns)^ν for rows with the given numbers of entries, or just λ where ν is 0."""
         if self.regularization_exponent == 0:
             return np.array([self.regularization], np.float64)
-        size = np.maximum(entries + self.unobserved_weight * n_columns, 1e-300)
-        return self.regularization * size**self.regularization_exponent
+        size = entries + self.unobserved_weight * n_columns
+        # a row of size 0 has no entries, so its factors are 0 whatever its regularization
+        scale = np.power(size, self.regularization_exponent, out=np.zeros(len(size)), where=size > 0)
+        if not np.isfinite(self.regularization * scale).all():
+            raise ValueError(
+                f"regularization_exponent={self.regularization_exponent!r} makes a row's regularization infinite: "
+                "bring it nearer to 0"
+            )
+        return self.regularization * scale
 
     def loss(
         self,

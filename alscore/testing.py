@@ -195,15 +195,8 @@ def run_half_sweep(
     """
     objective = Objective(**parameters)
     matrix = canonical_csr(sparse.csr_array(user_items), dtype=start.dtype)
-    side = Side(
-        "user",
-        objective,
-        matrix.indptr,
-        matrix.indices,
-        objective.strength(matrix.data),
-        matrix.shape[1],
-        _threads.resolve(num_threads),
-    )
+    side = Side.of("user", objective, matrix, start.shape[1], num_threads)
+    side.num_threads = _threads.resolve(num_threads)  # little work too
     fixed, out = np.array(item_factors, start.dtype, order="C"), np.array(start, order="C")
     with _threads.one_blas_thread():
         side.update(solvers.resolve(solver), fixed, out)

@@ -87,14 +87,14 @@ INLINE REAL FN(sum)(vec v)
 }
 
 /* Rows between the one that is read and the one that is prefetched: they lie at random places in memory. */
-#define AHEAD 8
+#define AHEAD 16
 
-static void FN(gather_rows)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y, ptrdiff_t stride,
+static void FN(gather_rows)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y,
                             const REAL *d, const REAL *e, REAL *P)
 {
     const ptrdiff_t whole = k / LANES;
     for (ptrdiff_t i = 0; i < n; i++) {
-        const REAL *y = Y + cols[i] * stride, *ahead = i + AHEAD < n ? Y + cols[i + AHEAD] * stride : y;
+        const REAL *y = Y + cols[i] * k, *ahead = i + AHEAD < n ? Y + cols[i + AHEAD] * k : y;
         REAL *out = P + i * LANES;
         for (ptrdiff_t c = 0; c < whole; c++, out += n * LANES) {
             FN(store)(out, FN(load)(y + c * LANES) * FN(load)(e + c * LANES) * d[i]);
@@ -105,7 +105,7 @@ static void FN(gather_rows)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const
     }
 }
 
-static void FN(gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y, ptrdiff_t stride,
+static void FN(gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y,
                                const REAL *d, const REAL *e, REAL *P)
 {
     static const REAL nothing[LANES] = {0};
@@ -114,9 +114,9 @@ static void FN(gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, co
         REAL scale[LANES];
         for (int i = 0; i < LANES; i++) {
             const int there = i0 + i < n;
-            y[i] = there ? Y + cols[i0 + i] * stride : NULL;
+            y[i] = there ? Y + cols[i0 + i] * k : NULL;
             scale[i] = there ? d[i0 + i] : 0;
-            next[i] = i0 + LANES + i < n ? Y + cols[i0 + LANES + i] * stride : nothing;
+            next[i] = i0 + LANES + i < n ? Y + cols[i0 + LANES + i] * k : nothing;
         }
         for (ptrdiff_t j0 = 0; j0 < k; j0 += LANES, P += LANES * LANES) {
             const ptrdiff_t width = k - j0 < LANES ? k - j0 : LANES;
@@ -313,7 +313,7 @@ static REAL FN(dot)(ptrdiff_t k, const REAL *a, const REAL *b)
 /* ROWS rows at a time: independent sums, so that the next product need not wait for the last. */
 #define ROWS 4
 
-static void FN(rows_dot)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y, ptrdiff_t stride,
+static void FN(rows_dot)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y,
                          const REAL *x, REAL *out)
 {
     const ptrdiff_t whole = k - k % LANES;
@@ -322,8 +322,8 @@ static void FN(rows_dot)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const RE
         const REAL *y[ROWS], *ahead[ROWS];
         vec acc[ROWS] = {{0}};
         for (int r = 0; r < ROWS; r++) {
-            y[r] = Y + cols[i + r] * stride;
-            ahead[r] = i + AHEAD + r < n ? Y + cols[i + AHEAD + r] * stride : y[r];
+            y[r] = Y + cols[i + r] * k;
+            ahead[r] = i + AHEAD + r < n ? Y + cols[i + AHEAD + r] * k : y[r];
         }
         for (ptrdiff_t j = 0; j < whole; j += LANES) {
             const vec right = FN(load)(x + j);
@@ -341,10 +341,10 @@ static void FN(rows_dot)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const RE
         }
     }
     for (; i < n; i++)
-        out[i] = FN(dot)(k, Y + cols[i] * stride, x);
+        out[i] = FN(dot)(k, Y + cols[i] * k, x);
 }
 
-static void FN(rows_dot_wide)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y, ptrdiff_t stride,
+static void FN(rows_dot_wide)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y,
                               const REAL *x, double *out)
 {
     const ptrdiff_t whole = k - k % WIDE_LANES;
@@ -352,7 +352,7 @@ static void FN(rows_dot_wide)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, con
         const REAL *y[ROWS];
         wide acc[ROWS] = {{0}};
         for (int r = 0; r < ROWS; r++)
-            y[r] = Y + cols[i + r < n ? i + r : i] * stride;
+            y[r] = Y + cols[i + r < n ? i + r : i] * k;
         for (ptrdiff_t j = 0; j < whole; j += WIDE_LANES) {
             const wide right = FN(load_wide)(x + j);
 #pragma GCC unroll 4
@@ -370,7 +370,7 @@ static void FN(rows_dot_wide)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, con
     }
 }
 
-static void FN(rows_sum)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y, ptrdiff_t stride,
+static void FN(rows_sum)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y,
                          const REAL *s, REAL *out)
 {
     const ptrdiff_t whole = k - k % LANES;
@@ -379,7 +379,7 @@ static void FN(rows_sum)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const RE
         vec acc[8];
         memcpy(acc, out + j, sizeof acc);
         for (ptrdiff_t i = 0; i < n; i++) {
-            const REAL *y = Y + cols[i] * stride + j;
+            const REAL *y = Y + cols[i] * k + j;
 #pragma GCC unroll 8
             for (int c = 0; c < 8; c++)
                 acc[c] += FN(load)(y + c * LANES) * s[i];
@@ -389,12 +389,12 @@ static void FN(rows_sum)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const RE
     for (; j < whole; j += LANES) {
         vec acc = FN(load)(out + j);
         for (ptrdiff_t i = 0; i < n; i++)
-            acc += FN(load)(Y + cols[i] * stride + j) * s[i];
+            acc += FN(load)(Y + cols[i] * k + j) * s[i];
         FN(store)(out + j, acc);
     }
     for (; j < k; j++)
         for (ptrdiff_t i = 0; i < n; i++)
-            out[j] += Y[cols[i] * stride + j] * s[i];
+            out[j] += Y[cols[i] * k + j] * s[i];
 }
 
 #undef vec

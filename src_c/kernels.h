@@ -6,8 +6,8 @@
  * block of depth ceil(q / lanes) * lanes in the same form, of which only the upper triangle counts and
  * whose padding is the identity.
  *
- * Pointers named P, C, e and work are aligned to 64 bytes; cols holds row numbers of the factor matrix Y,
- * whose rows lie `stride` elements apart. Nothing here allocates or fails, but cholesky.
+ * cols holds row numbers of the factor matrix Y, which is row-major with k numbers a row. Arrays need no alignment, though
+ * 64 bytes are faster. Nothing here allocates, and only cholesky can fail.
  */
 #ifndef ALSCORE_KERNELS_H
 #define ALSCORE_KERNELS_H
@@ -19,13 +19,13 @@
     struct {                                                                                                  \
         ptrdiff_t lanes; /* numbers in one vector; panel width */                                             \
                                                                                                               \
-        /* P: k panels' worth of the rows Y[cols[i]], times d[i] and e (padded to panels): depth n, q = k. */ \
-        void (*gather_rows)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const real *Y, ptrdiff_t stride,   \
-                            const real *d, const real *e, real *P);                                           \
+        /* P: the rows Y[cols[i]], times d[i] and, by factor, e (padded to panels): depth n, q = k. */        \
+        void (*gather_rows)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const real *Y, const real *d,      \
+                            const real *e, real *P);                                                          \
                                                                                                               \
         /* The same block transposed: depth k, q = n. */                                                      \
-        void (*gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const real *Y,                  \
-                               ptrdiff_t stride, const real *d, const real *e, real *P);                      \
+        void (*gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const real *Y, const real *d,   \
+                               const real *e, real *P);                                                       \
                                                                                                               \
         /* C = I */                                                                                           \
         void (*identity)(ptrdiff_t q, real *C);                                                               \
@@ -33,22 +33,22 @@
         /* C += sum_p P_p P_p', or -= where subtract is not 0 */                                              \
         void (*rank_update)(int subtract, ptrdiff_t q, ptrdiff_t depth, const real *P, real *C);              \
                                                                                                               \
-        /* C = U'U, in place: zeros below the diagonal, reciprocals of the pivots on it. Returns 0, or     \
-         * 1 + a row whose pivot is not positive. */                                                           \
+        /* C = U'U, in place: zeros below the diagonal, reciprocals of the pivots on it. Returns 0, or 1 + a row\
+         * whose pivot is not positive. */                                                                    \
         ptrdiff_t (*cholesky)(ptrdiff_t q, real *C);                                                          \
                                                                                                               \
         /* b = (U'U)^-1 b; b padded to panels */                                                              \
         void (*solve)(ptrdiff_t q, const real *U, real *b);                                                   \
                                                                                                               \
         /* out[i] = Y[cols[i]] . x, and the same with the products summed in float64 */                       \
-        void (*rows_dot)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const real *Y, ptrdiff_t stride,      \
-                         const real *x, real *out);                                                           \
-        void (*rows_dot_wide)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const real *Y,                   \
-                              ptrdiff_t stride, const real *x, double *out);                                  \
+        void (*rows_dot)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const real *Y, const real *x,         \
+                         real *out);                                                                          \
+        void (*rows_dot_wide)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const real *Y, const real *x,    \
+                              double *out);                                                                   \
                                                                                                               \
         /* out += sum_i s[i] Y[cols[i]] */                                                                    \
-        void (*rows_sum)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const real *Y, ptrdiff_t stride,      \
-                         const real *s, real *out);                                                           \
+        void (*rows_sum)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const real *Y, const real *s,         \
+                         real *out);                                                                          \
                                                                                                               \
         /* a . b */                                                                                           \
         real (*dot)(ptrdiff_t k, const real *a, const real *b);                                               \

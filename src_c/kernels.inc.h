@@ -41,7 +41,7 @@
     {                                                                                                         \
         ALS_BYTES / width, gather_rows_##suffix, gather_columns_##suffix, identity_##suffix,                  \
             rank_update_##suffix, cholesky_##suffix, solve_##suffix, rows_dot_##suffix,                       \
-            rows_dot_wide_##suffix, rows_sum_##suffix, dot_##suffix                                                         \
+            rows_dot_wide_##suffix, rows_sum_##suffix, dot_##suffix                                           \
     }
 
 const als_kernels ALS_PASTE(als_kernels, _, ALS_ISA) = {ALS_STRING(ALS_ISA), ALS_TABLE(f32, 4),

@@ -95,6 +95,44 @@ def test_exact_training_lowers_the_objective_in_every_sweep(plays, dtype):
     assert losses[-1] < 0.9 * losses[0]
 
 
+@pytest.mark.parametrize(("shape", "factors"), [((60, 300), 64), ((30, 12), 17)])
+@pytest.mark.parametrize("unobserved_weight", [0.0, 1e-6, 1e-3])
+def test_exact_training_lowers_the_objective_of_ill_conditioned_rows(shape, factors, unobserved_weight):
+    rng = np.random.default_rng(0)
+    strong = sparse.csr_array((rng.random(shape) < 0.3) * np.rint(1e5 ** rng.random(shape)))
+    model = train(strong, factors=factors, unobserved_weight=unobserved_weight, solver="cholesky", iterations=8,
+                  calculate_training_loss=True)  # fmt: skip
+    losses = np.array(model.training_loss)
+    assert np.all(np.diff(losses) <= tolerance("descent", np.float32) * losses[:-1])
+    dense = {"regularization": 0.01, "unobserved_weight": unobserved_weight}
+    oracle = loss(strong.toarray(), model.user_factors, model.item_factors, **dense)
+    np.testing.assert_allclose(losses[-1], oracle, rtol=1e-5)
+
+
+@pytest.mark.parametrize("regularization", [1e-8, 1e-7, 1e-6, 1e-5])
+def test_next_to_no_regularization_with_more_factors_than_items(regularization):
+    binary = sparse.csr_array((np.random.default_rng(0).random((30, 12)) < 0.3).astype(float))
+    results = [
+        train(binary, factors=150, regularization=regularization, solver="cholesky", iterations=8, dtype=dtype)
+        for dtype in (np.float32, np.float64)
+    ]
+    low, high = (loss(binary.toarray(), m.user_factors, m.item_factors, regularization=regularization) for m in results)
+    np.testing.assert_allclose(low, high, rtol=0.02)
+
+
+def test_empty_rows_have_no_regularization_to_overflow(plays):
+    plays = plays.tolil()
+    plays[3] = 0
+    options = {"unobserved_weight": 0.0, "regularization_exponent": -2.0, "regularization": 0.1}
+    model = train(plays, iterations=2, calculate_training_loss=True, solver="cholesky", **options)
+    assert np.isfinite(model.training_loss).all()
+
+
+def test_training_loss_is_kept_only_where_it_was_computed(plays):
+    assert len(train(plays, iterations=3, calculate_training_loss=True).training_loss) == 3
+    assert train(plays, iterations=3).training_loss == []
+
+
 def test_tol_stops_at_the_first_sweep_that_improves_less(plays):
     without, stopped = [], []
     train(plays, lambda iteration, seconds, loss: without.append(loss), iterations=20)

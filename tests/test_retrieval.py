@@ -5,6 +5,7 @@ import pytest
 from scipy import sparse
 
 from alscore import AlternatingLeastSquares, Interactions
+from alscore.interactions import canonical_csr
 from alscore.retrieval import top_n
 from alscore.testing import half_sweep, row_errors, tolerance
 from alscore.testing import top_n as oracle_top_n
@@ -198,6 +199,21 @@ def test_recalculated_users_are_solved_exactly(plays, parameters, dtype, solver)
     assert row_errors(found, scores).max() <= tolerance("fold-in", dtype)
     ids, _ = model.recommend(np.arange(6), sparse.csr_array(new), N=3, recalculate_user=True)
     np.testing.assert_array_equal(ids, oracle_top_n(scores, 3, new != 0)[0])
+
+
+def test_recalculated_users_on_factors_in_another_basis(plays):
+    model = AlternatingLeastSquares(8, iterations=2, num_threads=1, random_state=0).fit(plays, show_progress=False)
+    expected = model.recommend([0, 5], plays[[0, 5]], recalculate_user=True)[1]
+    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((8, 8)))[0].astype(np.float32)
+    model.item_factors = model.item_factors @ turn
+    np.testing.assert_allclose(model.recommend([0, 5], plays[[0, 5]], recalculate_user=True)[1], expected, rtol=1e-4)
+
+
+def test_row_of_one_dimension_is_taken_for_one_user(plays):
+    model = AlternatingLeastSquares(8, iterations=2, num_threads=1, random_state=0).fit(plays, show_progress=False)
+    expected = model.recommend(4, sparse.csr_array(plays)[[4]])
+    for matrix in (sparse.csr_matrix(plays), sparse.csr_array(plays), canonical_csr(plays)):
+        np.testing.assert_array_equal(model.recommend(4, matrix[4]), expected)
 
 
 # Similar items and users

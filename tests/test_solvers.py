@@ -1,6 +1,7 @@
 """Solvers: the built-in ones against the float64 oracle, and the ways in which others plug in."""
 
 import ctypes
+import dataclasses
 import itertools
 
 import numpy as np
@@ -65,6 +66,20 @@ def test_exact_solver_equals_oracle(k, largest, parameters, dtype, isa):
     x, oracle = solve("cholesky", user_items, item_factors, dtype, **parameters)
     operation = "half-sweep" if largest <= 1e3 else "half-sweep, strong"
     assert row_errors(x, oracle).max() <= tolerance(operation, dtype)
+
+
+ENTRIES_ALONE_CASES = [
+    (17, 1e5, {"regularization": 0.01, "unobserved_weight": 1e-3}),
+    (64, 1e5, {"regularization": 1e-3, "unobserved_weight": 0.0}),
+    (128, 1e3, {"regularization": 1e-3, "unobserved_weight": 1e-6}),
+]
+
+
+@pytest.mark.parametrize(("k", "largest", "parameters"), ENTRIES_ALONE_CASES)
+def test_float32_rows_beyond_refinement_are_solved_in_float64(k, largest, parameters, isa):
+    user_items, item_factors = random_problem(k, lengths(k), largest)
+    x, oracle = solve("cholesky", user_items, item_factors, np.float32, **parameters)
+    assert row_errors(x, oracle).max() <= tolerance("half-sweep", np.float32)
 
 
 @pytest.mark.parametrize("k", [16, 64])
@@ -181,20 +196,28 @@ def test_cg_stops_each_row_at_its_tolerance():
 
 
 def test_auto_solves_short_and_long_rows_exactly():
-    user_items, item_factors = random_problem(8, [1, 5, 300, 1000, 10_000], 100)
+    user_items, item_factors = random_problem(8, [1, 5, 30, 200, 10_000], 100)
     auto, exact, cg = (
         solve(solver, user_items, item_factors, regularization=0.1)[0] for solver in ("auto", "cholesky", "cg")
     )
     np.testing.assert_array_equal(auto[[0, 1, 4]], exact[[0, 1, 4]])
     np.testing.assert_array_equal(auto[[2, 3]], cg[[2, 3]])
-    assert row_errors(cg, exact).min() > 0
+    assert row_errors(cg, exact)[:4].min() > 0
+    np.testing.assert_array_equal(cg[4], exact[4])  # so long that the k x k system costs less than the steps
 
 
 @pytest.mark.parametrize("option", [ConjugateGradient, Auto])
-@pytest.mark.parametrize(("name", "value"), [("steps", 0), ("steps", 2.0), ("tol", -0.1), ("tol", 1.0)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("steps", 0), ("steps", 2.0), ("steps", True), ("steps", 2**70), ("tol", -0.1), ("tol", 1.0), ("tol", "x")],
+)
 def test_wrong_options_are_refused(option, name, value):
     with pytest.raises(ValueError, match=f"{name} must be"):
         option(**{name: value})
+
+
+def test_options_may_be_numpy_integers():
+    assert ConjugateGradient(steps=np.int64(4)).capsule() is not None
 
 
 # Plug-ins
@@ -454,3 +477,64 @@ class IsInexact(PythonSolver):
 def test_conformance_suite_finds(broken, message):
     with pytest.raises(AssertionError, match=message):
         check_solver(broken(), exact=True)
+
+
+class Tampering:
+    """Hands a half-sweep on to the built-in solver with one array changed."""
+
+    def __init__(self, **changes):
+        self.changes = changes
+
+    def sweep(self, half_sweep, out):
+        changed = {name: change(getattr(half_sweep, name)) for name, change in self.changes.items()}
+        solvers.resolve("cholesky").sweep(dataclasses.replace(half_sweep, **changed), out)
+
+
+def test_order_of_the_rows_does_not_matter():
+    user_items, item_factors = random_problem(8, [3, 40, 0, 12])
+    x, oracle = solve(Tampering(order=lambda order: order[::-1].copy()), user_items, item_factors, regularization=0.1)
+    assert row_errors(x, oracle).max() <= tolerance("half-sweep", np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("order", lambda order: order + 1),
+        ("order", lambda order: -1 - order),
+        ("indices", lambda indices: indices + 1000),
+        ("indices", lambda indices: -1 - indices),
+        ("indptr", lambda indptr: indptr * 2),
+        ("indptr", lambda indptr: indptr[::-1].copy()),
+        ("factors", lambda factors: factors[:3]),
+        ("diag", lambda diag: diag[:-1]),
+        ("regularization", lambda regularization: np.ones(3)),
+    ],
+)
+def test_half_sweep_that_points_outside_of_its_arrays_is_refused(name, change):
+    user_items, item_factors = random_problem(8, [3, 40, 0, 12])
+    with pytest.raises(ValueError, match="half-sweep"):
+        run_half_sweep(Tampering(**{name: change}), user_items, item_factors, np.zeros((4, 8)), regularization=0.1)
+
+
+class NonNegative:
+    """Exact for the sign-free problem, then clipped: enough to see that nothing rotates its factors."""
+
+    original_basis = True
+
+    def sweep(self, half_sweep, out):
+        out[:] = 0
+        for row, columns, weight, target, diag in half_sweep.rows():
+            Y = half_sweep.factors[columns].astype(np.float64)
+            A = half_sweep.gram + np.diag(diag) + Y.T @ (weight[:, None] * Y)
+            out[row] = np.maximum(np.linalg.solve(A, Y.T @ target), 0)
+
+
+def test_fit_and_fold_in_keep_the_basis_of_a_solver_that_asks_for_it(plays):
+    model = AlternatingLeastSquares(6, iterations=3, solver=NonNegative(), random_state=0).fit(plays, False)
+    assert model.user_factors.min() >= 0
+    assert model.item_factors.min() >= 0
+    ids, scores = model.recommend([0], plays[[0]], recalculate_user=True)
+    Y = model.item_factors.astype(np.float64)
+    row = plays[[0]].toarray()[0]
+    x = np.maximum(np.linalg.solve(Y.T @ ((1 + row)[:, None] * Y) + 0.01 * np.eye(6), Y.T @ ((1 + row) * (row > 0))), 0)
+    np.testing.assert_allclose(scores[0], (Y @ x)[ids[0]], rtol=1e-4)

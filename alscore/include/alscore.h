@@ -56,7 +56,7 @@ typedef ALSCORE_ROW(double) als_row_f64;
 
 typedef struct {
     uint32_t version;   /* ALSCORE_SOLVER_VERSION as compiled; always first */
-    uint32_t flags;     /* the two above, or'ed */     
+    uint32_t flags;     /* the two above, or'ed */
     const void *params; /* the solver's own; must live as long as the capsule */
 
     /* Bytes of scratch one thread needs for k factors and rows of up to n_max entries of real_size (4 or 8) bytes. */
