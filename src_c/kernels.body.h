@@ -87,7 +87,7 @@ INLINE REAL FN(sum)(vec v)
 }
 
 /* Rows between the one that is read and the one that is prefetched: they lie at random places in memory. */
-#define AHEAD 16
+#define AHEAD 8
 
 static void FN(gather_rows)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y,
                             const REAL *d, const REAL *e, REAL *P)
@@ -278,23 +278,47 @@ static ptrdiff_t FN(cholesky)(ptrdiff_t q, REAL *C)
     return bad;
 }
 
+/* TILE_ROWS rows at a time, which lie in one panel: their own triangle in scalars, all else in vectors. */
 static void FN(solve)(ptrdiff_t q, const REAL *U, REAL *b)
 {
     const ptrdiff_t last = FN(panels)(q), panel = last * LANES * LANES;
-    for (ptrdiff_t i = 0; i < q; i++) {
-        const REAL *row = U + i * LANES;
-        const REAL z = b[i] * row[(i / LANES) * panel + i % LANES];
-        for (ptrdiff_t c = i / LANES; c < last; c++)
-            FN(store)(b + c * LANES, FN(load)(b + c * LANES) - FN(load)(row + c * panel) * z);
-        b[i] = z;
+    const ptrdiff_t tiles = (q + TILE_ROWS - 1) / TILE_ROWS;
+    REAL z[TILE_ROWS];
+    for (ptrdiff_t i = 0; i < tiles * TILE_ROWS; i += TILE_ROWS) {
+        const REAL *rows = U + i * LANES, *own = rows + (i / LANES) * panel + i % LANES;
+        for (int r = 0; r < TILE_ROWS; r++) {
+            z[r] = b[i + r];
+            for (int p = 0; p < r; p++)
+                z[r] -= own[p * LANES + r] * z[p];
+            z[r] *= own[r * LANES + r];
+        }
+        for (ptrdiff_t c = i / LANES; c < last; c++) {
+            vec acc = FN(load)(b + c * LANES);
+#pragma GCC unroll 8
+            for (int r = 0; r < TILE_ROWS; r++)
+                acc -= FN(load)(rows + c * panel + r * LANES) * z[r];
+            FN(store)(b + c * LANES, acc);
+        }
+        memcpy(b + i, z, sizeof z);
     }
-    for (ptrdiff_t i = q - 1; i >= 0; i--) {
-        const REAL *row = U + i * LANES, z = b[i];
-        vec acc = {0};
-        b[i] = 0;
-        for (ptrdiff_t c = i / LANES; c < last; c++)
-            acc += FN(load)(row + c * panel) * FN(load)(b + c * LANES);
-        b[i] = (z - FN(sum)(acc)) * row[(i / LANES) * panel + i % LANES];
+    for (ptrdiff_t i = (tiles - 1) * TILE_ROWS; i >= 0; i -= TILE_ROWS) {
+        const REAL *rows = U + i * LANES, *own = rows + (i / LANES) * panel + i % LANES;
+        vec acc[TILE_ROWS] = {{0}};
+        memcpy(z, b + i, sizeof z);
+        memset(b + i, 0, sizeof z);
+        for (ptrdiff_t c = i / LANES; c < last; c++) {
+            const vec right = FN(load)(b + c * LANES);
+#pragma GCC unroll 8
+            for (int r = 0; r < TILE_ROWS; r++)
+                acc[r] += FN(load)(rows + c * panel + r * LANES) * right;
+        }
+        for (int r = TILE_ROWS - 1; r >= 0; r--) {
+            z[r] -= FN(sum)(acc[r]);
+            for (int p = r + 1; p < TILE_ROWS; p++)
+                z[r] -= own[r * LANES + p] * z[p];
+            z[r] *= own[r * LANES + r];
+        }
+        memcpy(b + i, z, sizeof z);
     }
 }
 
