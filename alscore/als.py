@@ -66,14 +66,13 @@ class Side:
         Returns whether `loss` was filled with each row's share of the objective, its own regularization included.
         """
         gram = _sweep.gram(fixed, self.num_threads)
-        energy, rotation = _principal_axes(gram)
-        rotates = not getattr(solver, "original_basis", False)
-        if rotates:
+        if not solvers.keeps_basis(solver):
+            gram, rotation = _principal_axes(gram)
             rotation = rotation.astype(fixed.dtype)
             _sweep.rotate(fixed, rotation, self.num_threads)
             if getattr(solver, "warm_start", True):
                 _sweep.rotate(out, rotation, self.num_threads)
-        return self.solve(solver, fixed, energy if rotates else gram, out, loss)
+        return self.solve(solver, fixed, gram, out, loss)
 
     def solve(
         self, solver: Any, fixed: np.ndarray, gram: np.ndarray, out: np.ndarray, loss: np.ndarray | None = None
@@ -351,7 +350,7 @@ class AlternatingLeastSquares:
                 converged = self.tol is not None and previous_loss - loss < self.tol * abs(previous_loss)
                 if converged or interrupted():
                     break
-            if not getattr(solver, "original_basis", False):
+            if not solvers.keeps_basis(solver):
                 X, Y = self._canonical(X, Y, users.num_threads)
             self.user_factors, self.item_factors, self.training_loss = X, Y, losses
             if interrupted():
@@ -413,7 +412,7 @@ class AlternatingLeastSquares:
         out = np.zeros((user_items.shape[0], Y.shape[1]), Y.dtype)
         with _threads.one_blas_thread():
             gram = _sweep.gram(Y, rows.num_threads)
-            if getattr(solver, "original_basis", False):
+            if solvers.keeps_basis(solver):
                 rows.solve(solver, Y, gram, out)
                 return out
             energy, rotation = _principal_axes(gram)

@@ -174,6 +174,11 @@ class CompiledSolver:
         raise RuntimeError(f"{h.side} row {row}: the solver failed with its error code {code}")
 
 
+def keeps_basis(solver: Any) -> bool:
+    """Whether a resolved solver asks for factors that are not rotated."""
+    return bool(getattr(solver, "original_basis", False))
+
+
 @functools.cache
 def registered() -> dict[str, Any]:
     """The installed solvers: their entry points by name."""
