@@ -2,11 +2,13 @@
 
 import os
 import sys
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
-DEBUG = os.environ.get("ALSCORE_DEBUG") == "1"  # bounds checks in Cython, assertions in C
+DEBUG = os.environ.get("ALSCORE_DEBUG") == "1"  # bounds checks
 # gnu11, not c99: with a strict standard GCC does not contract a*b+c to one FMA
 CFLAGS = ["-std=gnu11", "-fno-math-errno", "-O1" if DEBUG else "-O3", "-g" if DEBUG else "-g0"]
 OPENMP = ["-fopenmp"] if sys.platform != "win32" else ["/openmp"]
@@ -25,9 +27,24 @@ def extension(name, sources=()):
     )
 
 
+class BuildExtensions(build_ext):
+    """Compiles everything afresh after a build in the other mode: time stamps do not tell the two apart."""
+
+    def run(self):
+        stamp = Path("build/debug" if DEBUG else "build/release")
+        self.force = self.force or not stamp.exists()
+        super().run()
+        for old in (Path("build/debug"), Path("build/release")):
+            old.unlink(missing_ok=True)
+        stamp.parent.mkdir(exist_ok=True)
+        stamp.touch()
+
+
 setup(
+    cmdclass={"build_ext": BuildExtensions},
     ext_modules=cythonize(
         [extension("_kernels", KERNELS), extension("_solvers"), extension("_sweep"), extension("_topk")],
+        build_dir="build/cython-debug" if DEBUG else "build/cython",
         language_level=3,
         compiler_directives={
             "boundscheck": DEBUG,
@@ -37,5 +54,5 @@ setup(
             "binding": True,
             "embedsignature": True,
         },
-    )
+    ),
 )

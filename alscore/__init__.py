@@ -15,9 +15,12 @@ __version__ = "0.1.0"
 # Where each public name lives. They are imported on first use: `import alscore` costs a few milliseconds.
 _HOMES = {
     "AlternatingLeastSquares": "alscore.als",
+    "FormatError": "alscore.persistence",
     "Interactions": "alscore.interactions",
     "NotFittedError": "alscore.als",
+    "NotPositiveDefiniteError": "alscore.solvers",
     "Recommender": "alscore.recommender",
+    "UnknownLabelError": "alscore.recommender",
     "calculate_loss": "alscore.objective",
     "load": "alscore.persistence",
 }
@@ -30,8 +33,9 @@ if TYPE_CHECKING:
     from alscore.als import AlternatingLeastSquares, NotFittedError  # noqa: F401
     from alscore.interactions import Interactions  # noqa: F401
     from alscore.objective import calculate_loss  # noqa: F401
-    from alscore.persistence import load  # noqa: F401
-    from alscore.recommender import Recommender  # noqa: F401
+    from alscore.persistence import FormatError, load  # noqa: F401
+    from alscore.recommender import Recommender, UnknownLabelError  # noqa: F401
+    from alscore.solvers import NotPositiveDefiniteError  # noqa: F401
 
 
 def get_include() -> str:

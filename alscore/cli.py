@@ -74,10 +74,9 @@ def _parser():
 
 
 def _positive(text):
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return int(text)
 
 
 def _demo_arguments(parser):
@@ -108,7 +107,7 @@ def _demo(args):
 
     favourites = []
     for code in np.linspace(0, interactions.n_users - 1, 3, dtype=int):
-        plays = interactions.matrix[[code]]
+        plays = interactions.rows([code])
         played = interactions.items[plays.indices[np.argsort(-plays.data, kind="stable")[:5]]]
         wanted = recommender.recommend([interactions.users[code]], n=5)["item"]
         print(f"\nuser {interactions.users[code]}")
@@ -133,9 +132,11 @@ def _train_arguments(parser):
         ("--factors", "factors", int, "length of the factors"),
         ("--regularization", "regularization", float, "λ"),
         ("--alpha", "alpha", float, "weight of the plays in the confidence"),
-        ("--iterations", "iterations", int, "number of sweeps"),
+        ("--iterations", "iterations", int, "number of sweeps at most"),
+        ("--tol", "tol", float, "stop when a sweep lowers the loss by less than this fraction"),
         ("--solver", "solver", str, "cholesky, cg, auto, or the name of an installed plug-in"),
         ("--confidence", "confidence", str, "linear, log or raw"),
+        ("--epsilon", "epsilon", float, "unit of the plays in the log confidence"),
         ("--unobserved-weight", "unobserved_weight", float, "confidence of what was not played"),
         ("--regularization-exponent", "regularization_exponent", float, "growth of λ with a row's plays"),
         ("--threads", "num_threads", int, "0: all that this process may use"),
@@ -162,6 +163,8 @@ def _train(args):
     names = AlternatingLeastSquares().get_params()
     params = {name: value for name, value in vars(args).items() if name in names}
     recommender = Recommender(AlternatingLeastSquares(**params))
+    if os.path.exists(args.output) and os.path.samefile(args.path, args.output):
+        raise ValueError(f"{args.output} is the file to read: give the model another name")
     # Opened first, so that a path that cannot be written to fails now and not after the training.
     with atomic_writer(args.output) as file:
         interactions = _read(args.path, say, items=args.items)

@@ -90,11 +90,16 @@ def canonical_csr(matrix, dtype=np.float32, name="user_items"):
         stored = np.flatnonzero(data)
         data, indices, indptr = data[stored], indices[stored], np.searchsorted(stored, indptr)
 
+    return _canonical(data, indices, indptr, matrix.shape)
+
+
+def _canonical(data, indices, indptr, shape):
+    """Return a csr_array of arrays that are in canonical form already."""
     # Set as attributes: the constructor would bring indptr and indices to one dtype.
-    canonical = sparse.csr_array(matrix.shape, dtype=dtype)
-    canonical.indptr, canonical.indices, canonical.data = indptr, indices, data
-    canonical.has_canonical_format = True
-    return canonical
+    matrix = sparse.csr_array(shape, dtype=data.dtype)
+    matrix.indptr, matrix.indices, matrix.data = indptr, indices, data
+    matrix.has_canonical_format = True
+    return matrix
 
 
 def _check_compressed(matrix, name):
@@ -229,6 +234,26 @@ class Interactions:
     def nnz(self):
         """Number of (user, item) pairs observed."""
         return self.matrix.nnz
+
+    def rows(self, codes):
+        """The entries of some users, as a matrix in canonical form.
+
+        Unlike ``matrix[codes]`` it touches these rows alone: for the two index dtypes scipy would copy all indices.
+
+        Parameters
+        ----------
+        codes : int array, length n
+            Row numbers, in any order.
+
+        Returns
+        -------
+        scipy.sparse.csr_array, float32, shape (n, n_items)
+        """
+        codes = np.asarray(codes, np.int64)
+        starts, ends = self.matrix.indptr[codes], self.matrix.indptr[codes + 1]
+        indptr = np.concatenate([[0], np.cumsum(ends - starts)])
+        entries = np.repeat(starts - indptr[:-1], ends - starts) + np.arange(indptr[-1])
+        return _canonical(self.matrix.data[entries], self.matrix.indices[entries], indptr, (len(codes), self.n_items))
 
     def __repr__(self):
         return f"<Interactions: {self.n_users:,} users × {self.n_items:,} items, {self.nnz:,} entries>"

@@ -285,13 +285,13 @@ def _solver_to_json(solver):
             f"cannot save the solver {solver!r}, not an option object of an installed one; "
             f"choose another with set_params(solver=...)"
         )
-    return {"name": names[0], **dataclasses.asdict(solver)}
+    return {"name": names[0], "options": dataclasses.asdict(solver)}
 
 
 def _solver_from_json(solver):
     if isinstance(solver, str):
         return solver
-    name = solver.pop("name")
+    name = solver["name"]
     if name not in solvers.registered():
         raise ValueError(f"its solver {name!r} is not installed here")
-    return solvers.registered()[name].load()(**solver)
+    return solvers.registered()[name].load()(**solver["options"])

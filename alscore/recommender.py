@@ -92,7 +92,8 @@ class Recommender:
         users : label or sequence of labels
             A repeated user is answered each time.
         n : int
-            Items for each user; fewer come where the user has played nearly everything.
+            Items for each user. Fewer come where the user has played nearly everything, and none where the user has
+            played nothing: then the factors are 0, and no item is better than another.
         on_unknown : {"raise", "skip"}
             What to do about users that the model has not seen.
 
@@ -114,9 +115,10 @@ class Recommender:
         n = _check_n(n)
         interactions = self._fitted()
         codes = _codes(interactions.users, users, "users", on_unknown)
-        ids, scores = self.model.recommend(codes, interactions.matrix[codes], N=n)
+        ids, scores = self.model.recommend(codes, interactions.rows(codes), N=n)
         users = interactions.users.take(codes)
-        return _tidy(("user", "item"), users, interactions.items, ids, scores, wanted=ids >= 0)
+        wanted = (ids >= 0) & self.model.user_factors[codes].any(axis=1, keepdims=True)
+        return _tidy(("user", "item"), users, interactions.items, ids, scores, wanted)
 
     def similar_items(self, items, n=10, on_unknown="raise"):
         """Find the items whose factors point most nearly the same way (cosine), leaving out the item itself.
@@ -125,7 +127,7 @@ class Recommender:
         ----------
         items : label or sequence of labels
         n, on_unknown
-            As for `recommend`.
+            As for `recommend`; an item that nobody played is like no other.
 
         Returns
         -------
@@ -143,7 +145,7 @@ class Recommender:
         codes = _codes(interactions.items, items, "items", on_unknown)
         ids, scores = self.model.similar_items(codes, N=n + 1)
         # Where others point exactly the same way, the item itself may come after them, or not at all.
-        wanted = (ids >= 0) & (ids != codes[:, None])
+        wanted = (ids >= 0) & (ids != codes[:, None]) & self.model.item_factors[codes].any(axis=1, keepdims=True)
         wanted &= np.cumsum(wanted, axis=1) <= n
         items = interactions.items.take(codes)
         return _tidy(("item", "similar_item"), items, interactions.items, ids, scores, wanted)

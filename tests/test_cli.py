@@ -209,6 +209,12 @@ def test_bad_models(folder, tmp_path, capsys):
         assert reason in failure(capsys, "similar", model, "--item", "x")
 
 
+def test_plays_are_not_replaced_by_the_model(folder, capsys):
+    plays = (folder / "plays.tsv").read_bytes()
+    assert "is the file to read" in failure(capsys, "train", folder / "plays.tsv", "-o", folder / "plays.tsv")
+    assert (folder / "plays.tsv").read_bytes() == plays
+
+
 def test_bad_plays(tmp_path, capsys):
     (tmp_path / "empty.tsv").touch()
     (tmp_path / "table.csv").write_text("user,item\n1,2\n")

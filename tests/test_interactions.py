@@ -396,3 +396,14 @@ def test_hetrec_play_counts(shared_data):
     interactions = Interactions.from_pandas(pd.read_csv(path, sep="\t"), "userID", "artistID", "weight")
     assert interactions.shape == (1892, 17632)
     assert entries(interactions) == expected
+
+
+def test_rows_equal_dense_rows():
+    dense = np.random.default_rng(0).integers(-1, 3, (9, 6)).astype(float)
+    dense[4] = 0
+    interactions = Interactions(sparse.csr_array(dense))
+    for codes in ([3], [8, 4, 0, 8], [], [4]):
+        rows = interactions.rows(codes)
+        np.testing.assert_array_equal(rows.toarray(), dense[codes])
+        assert (rows.indptr.dtype, rows.indices.dtype, rows.data.dtype) == (np.int64, np.int32, np.float32)
+        assert rows.has_canonical_format

@@ -1,11 +1,15 @@
 """The package as a whole: a light import, the public names, and what plug-ins build against."""
 
 import importlib.metadata
+import re
 from pathlib import Path
 
 import pytest
 
 import alscore
+from alscore import datasets
+
+README = Path(__file__).parents[1] / "README.md"
 
 
 @pytest.mark.parametrize(
@@ -46,3 +50,18 @@ def test_what_plug_ins_build_against_is_installed():
     assert '#define ALSCORE_SOLVER_CAPSULE "alscore.solver.v1"' in (include / "alscore.h").read_text()
     assert (include.parent / "solver.pxd").is_file()
     assert (include.parent / "py.typed").is_file()
+
+
+def test_readme_does_what_it_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plays = datasets.synthetic(300, 200, seed=0)
+    datasets.write_lastfm_360k(plays, "plays.tsv.gz")
+    names = {"AlternatingLeastSquares": alscore.AlternatingLeastSquares, "itemid": 3, "userid": 5}
+    names["user_items"] = plays.matrix
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        block = block.replace("lastfm-dataset-360K.tar.gz", "plays.tsv.gz").replace("radiohead", plays.items[0])
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["ids"].shape == (10,)
+    assert Path("lastfm.als").is_file()

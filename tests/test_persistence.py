@@ -236,6 +236,14 @@ def test_save_follows_links_and_the_umask(tmp_path, recommender):
     assert path.stat().st_mode & 0o777 == 0o640
 
 
+def test_file_that_is_replaced_passes_its_permissions_on(tmp_path, recommender):
+    path = tmp_path / "model.als"
+    recommender.save(path)
+    path.chmod(0o600)
+    recommender.save(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_paths_that_cannot_be_written(tmp_path, recommender):
     for path in (str(tmp_path), os.devnull):
         with pytest.raises(FileExistsError, match="not a regular file") as caught:
@@ -309,7 +317,7 @@ def float_factors(rows, columns=3):
         (update_params(colour="red"), "colour"),
         (update_params(dtype="nonsense"), "nonsense"),
         (update_params(solver={"name": "magic"}), "solver 'magic' is not installed here"),
-        (update_params(solver={"name": "cg", "steps": -1}), "steps"),
+        (update_params(solver={"name": "cg", "options": {"steps": -1}}), "steps"),
         (update_manifest(kind="AlternatingLeastSquares"), "incomplete set of members"),
         (remove("item_factors.npy"), "incomplete set of members: data.npy"),
         (remove("indices.npy"), "incomplete set of members"),

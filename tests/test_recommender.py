@@ -76,6 +76,16 @@ def test_no_padding_rows(recommender):
     assert np.isfinite(table["score"]).all()
 
 
+def test_nothing_is_said_of_those_without_plays():
+    plays = np.zeros((3, 4))
+    plays[:2, :3] = [[1, 2, 0], [0, 3, 1]]
+    model = AlternatingLeastSquares(factors=2, iterations=2, num_threads=1, random_state=0)
+    interactions = Interactions(sparse.csr_array(plays), list("abc"), list("wxyz"))
+    recommender = Recommender(model).fit(interactions, show_progress=False)
+    assert recommender.recommend(["c", "a"])["user"].unique().tolist() == ["a"]
+    assert recommender.similar_items(["z", "w"])["item"].unique().tolist() == ["w"]
+
+
 def test_nobody_asked(recommender):
     table = recommender.recommend([], n=3)
     assert len(table) == 0
