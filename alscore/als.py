@@ -79,10 +79,11 @@ class Side:
     ) -> bool:
         """As `update`, for a `fixed` whose Gram matrix is known: its diagonal (k,) if it is diagonal, or all (k, k)."""
         gram = self.objective.unobserved_weight * gram
-        # A direction with less than this of the largest energy holds nothing but the rounding of the rotation: a ridge
-        # keeps rows from explaining themselves by it, and all but sets them to 0 there when regularization does not.
+        # A direction with less than this share of the largest energy holds nothing but rounding, of the rotation and of
+        # the energy itself: a ridge keeps rows from explaining themselves by it, and all but sets them to 0 there when
+        # regularization does not.
         limits = np.finfo(fixed.dtype)
-        share = limits.eps * (16 if self.objective.regularization == 0 else 1)
+        share = max(16 * limits.eps, 1e-12) if self.objective.regularization == 0 else limits.eps
         floor = max(float(gram.max(initial=0) * share), float(limits.tiny))
         half_sweep = solvers.HalfSweep(
             side=self.name,
@@ -145,7 +146,7 @@ class AlternatingLeastSquares:
         Length k of every factor vector.
     regularization : float
         λ, at least 0. Where it is next to nothing, a direction in which the other side's factors have no energy (there
-        are more factors than items, say) is held near 0 by a ridge of eps (16 eps with 0) times the largest energy.
+        are more factors than items, say) is held near 0 by a ridge of about eps times the largest energy.
     alpha : float
         Scale of the confidence.
     iterations : int

@@ -27,7 +27,8 @@ TEXT = [f"naïve «{code}» 坂本" for code in range(N_USERS)]
 
 
 def fitted(users=None, items=None, **params):
-    plays = sparse.random_array((N_USERS, N_ITEMS), density=0.4, rng=np.random.default_rng(5), format="csr")
+    rng = np.random.default_rng(5)
+    plays = sparse.csr_array(rng.random((N_USERS, N_ITEMS)) * (rng.random((N_USERS, N_ITEMS)) < 0.4))
     model = AlternatingLeastSquares(factors=3, iterations=2, num_threads=1, random_state=0, **params)
     return Recommender(model).fit(Interactions(plays, users, items), show_progress=False)
 
