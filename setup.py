@@ -31,13 +31,11 @@ class BuildExtensions(build_ext):
     """Compiles everything afresh after a build in the other mode: time stamps do not tell the two apart."""
 
     def run(self):
-        stamp = Path("build/debug" if DEBUG else "build/release")
-        self.force = self.force or not stamp.exists()
+        stamps = Path("build/release"), Path("build/debug")
+        self.force = self.force or not stamps[DEBUG].exists()
+        stamps[not DEBUG].unlink(missing_ok=True)
         super().run()
-        for old in (Path("build/debug"), Path("build/release")):
-            old.unlink(missing_ok=True)
-        stamp.parent.mkdir(exist_ok=True)
-        stamp.touch()
+        stamps[DEBUG].touch()
 
 
 setup(

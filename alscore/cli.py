@@ -11,13 +11,20 @@ import sys
 import tempfile
 import time
 import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from alscore import __version__
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def main(argv=None):
+    from alscore import Interactions, Recommender
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Parameters
@@ -41,8 +48,8 @@ def main(argv=None):
         # The interpreter flushes stdout once more at its end, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except KeyboardInterrupt:
-        print("alscore: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print("alscore: interrupted", *interrupt.args, file=sys.stderr)
         return 130
     except Exception as error:
         if args.debug:
@@ -52,13 +59,13 @@ def main(argv=None):
     return 0
 
 
-def _one_line(error):
+def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
     parser = argparse.ArgumentParser(
@@ -73,20 +80,20 @@ def _parser():
     return parser
 
 
-def _positive(text):
+def _positive(text: str) -> int:
     if not text.strip().isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
     return int(text)
 
 
-def _demo_arguments(parser):
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--users", type=_positive, default=20_000, help="default: %(default)s")
     parser.add_argument("--items", type=_positive, default=15_000, help="default: %(default)s")
     parser.add_argument("--factors", type=_positive, default=64, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
 
 
-def _demo(args):
+def _demo(args: argparse.Namespace) -> None:
     """make a file of plays, read it, train and recommend; needs no data"""
     import numpy as np
 
@@ -121,7 +128,7 @@ def _demo(args):
     )
 
 
-def _train_arguments(parser):
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", help="Last.fm 360K: .tar.gz, .tsv, .tsv.gz or folder")
     parser.add_argument("-o", "--output", metavar="MODEL", required=True, help="file for the trained model")
     parser.add_argument("--items", choices=("name", "mbid"), default="name", help="default: %(default)s")
@@ -153,17 +160,18 @@ def _train_arguments(parser):
         )
 
 
-def _train(args):
+def _train(args: argparse.Namespace) -> None:
     """train a model on a file of plays and save it"""
     from alscore import AlternatingLeastSquares, Recommender
     from alscore._files import atomic_writer
+    from alscore.datasets.lastfm import plays_file
 
     started = time.perf_counter()
     say = _messages(args)
     names = AlternatingLeastSquares().get_params()
     params = {name: value for name, value in vars(args).items() if name in names}
     recommender = Recommender(AlternatingLeastSquares(**params))
-    if os.path.exists(args.output) and os.path.samefile(args.path, args.output):
+    if os.path.exists(args.output) and os.path.samefile(plays_file(args.path), args.output):
         raise ValueError(f"{args.output} is the file to read: give the model another name")
     # Opened first, so that a path that cannot be written to fails now and not after the training.
     with atomic_writer(args.output) as file:
@@ -174,6 +182,7 @@ def _train(args):
     say(f"\n{args.output}: {os.path.getsize(args.output) / 1e6:.1f} MB, {seconds:.1f} s in all")
     if args.json:
         report = interactions.report
+        assert report is not None  # as from any reader
         _print_json(
             {
                 "model": args.output,
@@ -189,7 +198,7 @@ def _train(args):
         )
 
 
-def _read(path, say, **options):
+def _read(path: str | os.PathLike[str], say: Callable[..., None], **options: str) -> "Interactions":
     """Read a file of plays; say what became of its lines."""
     from alscore import datasets
 
@@ -200,39 +209,43 @@ def _read(path, say, **options):
     return interactions
 
 
-def _fit(recommender, interactions, say):
+def _fit(recommender: "Recommender", interactions: "Interactions", say: Callable[..., None]) -> list[dict[str, float]]:
     """Fit; say what each sweep came to, and return the same as a list of dicts."""
-    sweeps, n_sweeps = [], recommender.model.iterations
+    sweeps: list[dict[str, float]] = []
+    n_sweeps = recommender.model.iterations
 
-    def after_sweep(iteration, seconds, loss):
+    def after_sweep(iteration: int, seconds: float, loss: float) -> None:
         sweeps.append({"seconds": seconds, "loss": loss})
         say(f"sweep {iteration + 1:2}/{n_sweeps}: {seconds:8.3f} s, loss {loss:,.2f}", flush=True)
 
-    recommender.fit(interactions, show_progress=False, callback=after_sweep)
+    try:
+        recommender.fit(interactions, show_progress=False, callback=after_sweep)
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(f"after {len(sweeps)} of {n_sweeps} sweeps; nothing is saved") from interrupt
     return sweeps
 
 
-def _recommend_arguments(parser):
+def _recommend_arguments(parser: argparse.ArgumentParser) -> None:
     _ranking_arguments(parser, "user")
 
 
-def _recommend(args):
+def _recommend(args: argparse.Namespace) -> None:
     """recommend items to users of a trained model"""
-    recommender = _load(args.model)
-    _answer(args, recommender.recommend, args.user, recommender.interactions.users, "recommendations")
+    recommender, interactions = _load(args.model)
+    _answer(args, recommender.recommend, args.user, interactions.users, "recommendations")
 
 
-def _similar_arguments(parser):
+def _similar_arguments(parser: argparse.ArgumentParser) -> None:
     _ranking_arguments(parser, "item")
 
 
-def _similar(args):
+def _similar(args: argparse.Namespace) -> None:
     """find the items that are most like others in a trained model"""
-    recommender = _load(args.model)
-    _answer(args, recommender.similar_items, args.item, recommender.interactions.items, "similar_items")
+    recommender, interactions = _load(args.model)
+    _answer(args, recommender.similar_items, args.item, interactions.items, "similar_items")
 
 
-def _ranking_arguments(parser, kind):
+def _ranking_arguments(parser: argparse.ArgumentParser, kind: str) -> None:
     parser.add_argument("model", metavar="MODEL", help="file written by alscore train")
     parser.add_argument(f"--{kind}", metavar="LABEL", action="append", required=True, help="may be repeated")
     parser.add_argument("-n", type=_positive, default=10, help="answers for each; default: %(default)s")
@@ -240,17 +253,19 @@ def _ranking_arguments(parser, kind):
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
-def _load(path):
-    """Read a fitted Recommender."""
+def _load(path: str) -> tuple["Recommender", "Interactions"]:
+    """Read a fitted Recommender; return its interactions too."""
     from alscore import Recommender, load
 
     recommender = load(path)
     if not isinstance(recommender, Recommender) or recommender.interactions is None:
         raise ValueError(f"{path} holds a model without labels; save a fitted alscore.Recommender")
-    return recommender
+    return recommender, recommender.interactions
 
 
-def _answer(args, ask, texts, index, name):
+def _answer(
+    args: argparse.Namespace, ask: Callable[..., "pd.DataFrame"], texts: list[str], index: "pd.Index", name: str
+) -> None:
     """Print what `ask` answers for the labels given as `texts`."""
     import pandas as pd
 
@@ -277,7 +292,7 @@ def _answer(args, ask, texts, index, name):
         print()
 
 
-def _bench_arguments(parser):
+def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(metavar="KIND", required=True)
     sweep = kinds.add_parser("sweep", help="seconds of a full sweep, users and items")
     sweep.add_argument("--data", metavar="PATH", help="Last.fm 360K file; default: synthetic plays of its shape")
@@ -298,7 +313,7 @@ def _bench_arguments(parser):
     sweep.add_argument("--json", action="store_true", help="print one JSON document; messages go to stderr")
 
 
-def _bench(args):
+def _bench(args: argparse.Namespace) -> None:
     """compare the speed of solvers, ours and others', on this machine"""
     from alscore import bench, datasets
 
@@ -306,8 +321,8 @@ def _bench(args):
     if args.data:
         interactions = datasets.lastfm_360k(args.data)
     else:
-        shape = (max(1, round(size * args.scale)) for size in (358_868, 292_385))
-        interactions = datasets.synthetic(*shape, seed=0)
+        n_users, n_items = (max(1, round(size * args.scale)) for size in (358_868, 292_385))
+        interactions = datasets.synthetic(n_users, n_items, seed=0)
     say(interactions)
     contenders = [f"alscore-{name}" for name in args.solver.split(",")] + [
         name for name in args.against.split(",") if name
@@ -336,28 +351,28 @@ def _bench(args):
     )
 
 
-def _messages(args):
+def _messages(args: argparse.Namespace) -> Callable[..., None]:
     """Return a `print` for people: silent if --quiet, to stderr if stdout is for a JSON document."""
     if args.quiet:
         return lambda *values, **kwargs: None
     return functools.partial(print, file=sys.stderr if args.json else sys.stdout)
 
 
-def _print_json(document):
+def _print_json(document: dict[str, Any]) -> None:
     json.dump(document, sys.stdout, indent=2, default=str)
     print()
 
 
-def _print_table(header, rows):
+def _print_table(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
     """Print columns of text, as wide as their contents on a terminal, two spaces in."""
-    rows = [header, *(tuple(map(str, row)) for row in rows)]
-    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (text + " " * (width - _width(text)) for text, width in zip(row, widths, strict=True))
+    lines = [header, *(tuple(map(str, row)) for row in rows)]
+    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (text + " " * (width - _width(text)) for text, width in zip(line, widths, strict=True))
         print("  " + "  ".join(cells).rstrip())
 
 
-def _width(text):
+def _width(text: str) -> int:
     """Count the places of text on a terminal: East Asian wide letters take two, combining ones none."""
     return sum(
         1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text if not unicodedata.combining(letter)

@@ -1,11 +1,13 @@
 """Who played what, how often: labels for users and items over one canonical sparse matrix."""
 
 import numbers
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import numpy.typing as npt
 from scipy import sparse
 
 if TYPE_CHECKING:
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
 _MAX_CODE = np.iinfo(np.int32).max
 
 
-def canonical_csr(matrix, dtype=np.float32, name="user_items"):
+def canonical_csr(
+    matrix: sparse.sparray | sparse.spmatrix, dtype: npt.DTypeLike = np.float32, name: str = "user_items"
+) -> sparse.csr_array:
     """Verify a sparse matrix and bring it to the one form that the compiled core reads.
 
     Parameters
@@ -93,7 +97,7 @@ def canonical_csr(matrix, dtype=np.float32, name="user_items"):
     return _canonical(data, indices, indptr, matrix.shape)
 
 
-def _canonical(data, indices, indptr, shape):
+def _canonical(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: tuple[int, int]) -> sparse.csr_array:
     """Return a csr_array of arrays that are in canonical form already."""
     # Set as attributes: the constructor would bring indptr and indices to one dtype.
     matrix = sparse.csr_array(shape, dtype=data.dtype)
@@ -102,7 +106,7 @@ def _canonical(data, indices, indptr, shape):
     return matrix
 
 
-def _check_compressed(matrix, name):
+def _check_compressed(matrix: Any, name: str) -> None:
     """Verify the structure of a CSR or CSC matrix, whose attributes anyone may have set."""
     indptr, indices = matrix.indptr, matrix.indices
     major, minor = ("row", "column") if matrix.format == "csr" else ("column", "row")
@@ -124,7 +128,9 @@ def _check_compressed(matrix, name):
     )
 
 
-def _check_codes(codes, size, axis, name, owner, owner_axis="row"):
+def _check_codes(
+    codes: np.ndarray, size: int, axis: str, name: str, owner: Callable[[Any], Any], owner_axis: str = "row"
+) -> None:
     """Verify that `codes` are integers in [0, size); `owner(position)` finds the row to name."""
     if codes.dtype.kind not in "iu":
         raise TypeError(f"{name} has {axis} indices of dtype {codes.dtype}; convert them to integers")
@@ -136,7 +142,7 @@ def _check_codes(codes, size, axis, name, owner, owner_axis="row"):
         )
 
 
-def _cast(values, dtype, indptr, name):
+def _cast(values: np.ndarray, dtype: npt.DTypeLike, indptr: np.ndarray, name: str) -> np.ndarray:
     """Return `values` as a contiguous `dtype` array, shared if they are one; refuse those it cannot hold."""
     with np.errstate(over="ignore", under="ignore"):
         cast = np.ascontiguousarray(values, dtype)
@@ -153,7 +159,7 @@ def _cast(values, dtype, indptr, name):
     return cast
 
 
-def _unrepresentable(values, cast):
+def _unrepresentable(values: np.ndarray, cast: np.ndarray) -> np.ndarray:
     """Mask of `values` that became infinite, NaN or zero in `cast`."""
     return ~np.isfinite(cast) | ((cast == 0) & (values != 0))
 
@@ -180,7 +186,7 @@ class Report:
     merged: int
     rejected: "pd.DataFrame"
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [f"{self.read:,} read, {self.kept:,} kept, {self.merged:,} merged, {len(self.rejected):,} rejected"]
         for reason, group in self.rejected.groupby("reason")["number"]:
             lines.append(f"  {len(group):,} × {reason}: {_first(group)}")
@@ -209,33 +215,39 @@ class Interactions:
     report : Report or None
     """
 
-    def __init__(self, matrix, users=None, items=None, report=None):
+    def __init__(
+        self,
+        matrix: sparse.sparray | sparse.spmatrix,
+        users: Iterable[Any] | None = None,
+        items: Iterable[Any] | None = None,
+        report: Report | None = None,
+    ) -> None:
         self.matrix = canonical_csr(matrix, name="matrix")
         self.users = _labels(users, self.matrix.shape[0], "users")
         self.items = _labels(items, self.matrix.shape[1], "items")
         self.report = report
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int]:
         """(n_users, n_items)."""
         return self.matrix.shape
 
     @property
-    def n_users(self):
+    def n_users(self) -> int:
         """Number of rows."""
         return self.matrix.shape[0]
 
     @property
-    def n_items(self):
+    def n_items(self) -> int:
         """Number of columns."""
         return self.matrix.shape[1]
 
     @property
-    def nnz(self):
+    def nnz(self) -> int:
         """Number of (user, item) pairs observed."""
         return self.matrix.nnz
 
-    def rows(self, codes):
+    def rows(self, codes: npt.ArrayLike) -> sparse.csr_array:
         """The entries of some users, as a matrix in canonical form.
 
         Unlike ``matrix[codes]`` it touches these rows alone: for the two index dtypes scipy would copy all indices.
@@ -248,18 +260,34 @@ class Interactions:
         Returns
         -------
         scipy.sparse.csr_array, float32, shape (n, n_items)
+
+        Raises
+        ------
+        ValueError, TypeError
+            Codes outside of [0, n_users), or that are not integers.
         """
-        codes = np.asarray(codes, np.int64)
+        codes = np.asarray(codes)
+        if codes.size:
+            _check_codes(codes, self.n_users, "row", "codes", int, "position")
+        codes = codes.astype(np.int64)
         starts, ends = self.matrix.indptr[codes], self.matrix.indptr[codes + 1]
         indptr = np.concatenate([[0], np.cumsum(ends - starts)])
         entries = np.repeat(starts - indptr[:-1], ends - starts) + np.arange(indptr[-1])
         return _canonical(self.matrix.data[entries], self.matrix.indices[entries], indptr, (len(codes), self.n_items))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<Interactions: {self.n_users:,} users × {self.n_items:,} items, {self.nnz:,} entries>"
 
     @classmethod
-    def from_pandas(cls, df, user, item, value=None, duplicates="sum", errors="raise"):
+    def from_pandas(
+        cls,
+        df: "pd.DataFrame",
+        user: str,
+        item: str,
+        value: str | None = None,
+        duplicates: str = "sum",
+        errors: str = "raise",
+    ) -> Self:
         """Read a table with one observation a row.
 
         Parameters
@@ -292,12 +320,18 @@ class Interactions:
         for argument, name in (("user", user), ("item", item), ("value", value)):
             if name is not None and name not in columns:
                 raise ValueError(f"{argument}={name!r} is not a column; the table has {list(df.columns)}")
-        return cls._from_columns(
-            columns[user], columns[item], columns.get(value), (user, item, value), duplicates, errors
-        )
+        values, named = (None, "count") if value is None else (columns[value], value)
+        return cls._from_columns(columns[user], columns[item], values, (user, item, named), duplicates, errors)
 
     @classmethod
-    def from_arrays(cls, users, items, values=None, duplicates="sum", errors="raise"):
+    def from_arrays(
+        cls,
+        users: Iterable[Any],
+        items: Iterable[Any],
+        values: Iterable[Any] | None = None,
+        duplicates: str = "sum",
+        errors: str = "raise",
+    ) -> Self:
         """Read parallel arrays with one observation a position.
 
         Parameters
@@ -312,7 +346,9 @@ class Interactions:
         return cls._from_columns(users, items, values, ("users", "items", "values"), duplicates, errors)
 
     @classmethod
-    def _from_columns(cls, users, items, values, names, duplicates, errors):
+    def _from_columns(
+        cls, users: Any, items: Any, values: Any, names: tuple[str, str, str], duplicates: str, errors: str
+    ) -> Self:
         import pandas as pd
 
         if duplicates not in ("sum", "max", "last", "error"):
@@ -368,7 +404,17 @@ class Interactions:
         )
 
     @classmethod
-    def _from_codes(cls, users, user_labels, items, item_labels, values, names, rejected, read):
+    def _from_codes(
+        cls,
+        users: np.ndarray,
+        user_labels: "pd.Index",
+        items: np.ndarray,
+        item_labels: "pd.Index",
+        values: np.ndarray,
+        names: tuple[str, str, str],
+        rejected: "pd.DataFrame",
+        read: int,
+    ) -> Self:
         """Sort the labels in use, sum repeats, and account for all of the rows read."""
         users, user_labels = _sorted(users, user_labels, names[0])
         items, item_labels = _sorted(items, item_labels, names[1])
@@ -377,7 +423,7 @@ class Interactions:
         report = Report(read, matrix.nnz, read - matrix.nnz - len(rejected), rejected)
         return cls(matrix, user_labels, item_labels, report)
 
-    def to_pandas(self, user="user", item="item", value="value"):
+    def to_pandas(self, user: str = "user", item: str = "item", value: str = "value") -> "pd.DataFrame":
         """Return the entries as a table, by user and then item.
 
         Parameters
@@ -398,7 +444,7 @@ class Interactions:
         )
 
 
-def _labels(labels, length, name):
+def _labels(labels: Iterable[Any] | None, length: int, name: str) -> "pd.Index":
     """Return `labels` as a verified pandas Index of `length`."""
     import pandas as pd
 
@@ -416,7 +462,7 @@ def _labels(labels, length, name):
     return index
 
 
-def _factorize(labels, name):
+def _factorize(labels: Any, name: str) -> tuple[np.ndarray, "pd.Index"]:
     """Return (codes, -1 for missing; the distinct labels as a pandas Index)."""
     import pandas as pd
 
@@ -430,7 +476,7 @@ def _factorize(labels, name):
     return codes, distinct
 
 
-def _sorted(codes, labels, name):
+def _sorted(codes: np.ndarray, labels: "pd.Index", name: str) -> tuple[np.ndarray, "pd.Index"]:
     """Renumber `codes` so that the labels in use ascend; return (int32 codes, those labels)."""
     used = np.zeros(len(labels), bool)
     used[codes] = True
@@ -444,7 +490,7 @@ def _sorted(codes, labels, name):
     return rank[codes], labels[order]
 
 
-def _numbers(values, length):
+def _numbers(values: Any, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Return (float32 values, mask of those that are missing, not numbers, or out of float32's range)."""
     import pandas as pd
 
@@ -460,7 +506,9 @@ def _numbers(values, length):
     return cast, _unrepresentable(exact, cast)
 
 
-def _distinct(rows, users, items, values):
+def _distinct(
+    rows: np.ndarray, users: np.ndarray, items: np.ndarray, values: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Choose one of `rows` for each (user, item): the last, or the one of the largest value where given.
 
     Return (the chosen rows; the others, ascending).
@@ -472,6 +520,6 @@ def _distinct(rows, users, items, values):
     return order[last], np.sort(order[~last])
 
 
-def _first(positions):
+def _first(positions: "np.ndarray | pd.Series") -> str:
     """Spell out the first few of `positions`."""
     return ", ".join(map(str, positions[:5])) + (", …" if len(positions) > 5 else "")

@@ -10,18 +10,29 @@ Its members are stored, not deflated:
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import io
 import json
 import math
 import os
 import zipfile
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 from scipy import sparse
 
 from alscore import __version__, solvers
 from alscore._files import atomic_writer
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from alscore.als import AlternatingLeastSquares
+    from alscore.recommender import Recommender
 
 FORMAT = "alscore"
 FORMAT_VERSION = 1
@@ -35,7 +46,7 @@ class FormatError(ValueError):
     """A file that is not a whole and unaltered alscore model which this version can read."""
 
 
-def save(obj, file):
+def save(obj: "Recommender | AlternatingLeastSquares", file: str | os.PathLike[str] | BinaryIO) -> None:
     """Write a model to one file, without pickle.
 
     Equal models give equal bytes. Not kept: a `random_state` that is a generator (it becomes None), and the
@@ -60,40 +71,42 @@ def save(obj, file):
         with atomic_writer(file) as opened:
             return save(obj, opened)
 
-    model = obj.model if isinstance(obj, Recommender) else obj
+    model, interactions = (obj.model, obj.interactions) if isinstance(obj, Recommender) else (obj, None)
     if not isinstance(model, AlternatingLeastSquares):
         raise TypeError(f"can save a Recommender or an AlternatingLeastSquares, not {type(model).__name__}")
 
+    digests: dict[str, str] = {}
     manifest = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "alscore_version": __version__,
         "kind": "AlternatingLeastSquares" if model is obj else "Recommender",
         "params": _params_to_json(model.get_params()),
-        "members": {},
+        "members": digests,
     }
-    arrays, labels = {}, {}
-    if model.user_factors is not None:
+    arrays: dict[str, np.ndarray] = {}
+    labels: dict[str, pa.Table] = {}
+    if model.user_factors is not None and model.item_factors is not None:
         arrays |= zip(FACTORS, (model.user_factors, model.item_factors), strict=True)
-    if model is not obj and obj.interactions is not None:
-        matrix = obj.interactions.matrix
+    if interactions is not None:
+        matrix = interactions.matrix
         arrays |= zip(MATRIX, (matrix.indptr, matrix.indices, matrix.data), strict=True)
-        users = _labels_to_arrow(obj.interactions.users, "users")
-        items = _labels_to_arrow(obj.interactions.items, "items")
+        users = _labels_to_arrow(interactions.users, "users")
+        items = _labels_to_arrow(interactions.items, "items")
         labels |= zip(LABELS, (users, items), strict=True)
 
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
-            with _digesting(archive, name, manifest["members"]) as member:
+            with _digesting(archive, name, digests) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
         for name, table in labels.items():
-            with _digesting(archive, name, manifest["members"]) as member:
+            with _digesting(archive, name, digests) as member:
                 _write_arrow(member, table)
         with archive.open(MANIFEST, "w") as member:
             member.write(json.dumps(manifest, indent=2, default=np.generic.item).encode())
 
 
-def load(file):
+def load(file: str | os.PathLike[str] | BinaryIO) -> "Recommender | AlternatingLeastSquares":
     """Read what `save` wrote.
 
     Parameters
@@ -110,7 +123,7 @@ def load(file):
     FormatError
         Damaged, incomplete, inconsistent, foreign, or written by a newer alscore. The message says which.
     OSError
-        The file cannot be opened.
+        The file cannot be opened or read.
     """
     if isinstance(file, str | os.PathLike):
         with open(file, "rb") as opened:
@@ -118,8 +131,11 @@ def load(file):
     try:
         with zipfile.ZipFile(file) as archive:
             return _restore(archive)
-    # The readers of zip, JSON, .npy and Arrow raise nearly every kind for bytes that are not as written.
+    # The readers of zip, JSON, .npy and Arrow raise nearly every kind for bytes that are not as written: OSErrors too,
+    # EINVAL where a damaged offset leads to before the start of the file, and Arrow's own, which have no errno.
     except Exception as error:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)):
+            raise
         name, reason = getattr(file, "name", "the file object"), str(error) or type(error).__name__
         raise FormatError(f"{name} is not a usable alscore model: {reason}") from error
 
@@ -127,20 +143,20 @@ def load(file):
 class _Digester(io.RawIOBase):
     """A writer that passes everything on and takes its SHA-256."""
 
-    def __init__(self, target):
+    def __init__(self, target: IO[bytes]) -> None:
         self.target = target
         self.sha256 = hashlib.sha256()
 
-    def writable(self):
+    def writable(self) -> bool:
         return True
 
-    def write(self, data):
+    def write(self, data: Any) -> int:
         self.sha256.update(data)
         return self.target.write(data)
 
 
 @contextlib.contextmanager
-def _digesting(archive, name, digests):
+def _digesting(archive: zipfile.ZipFile, name: str, digests: dict[str, str]) -> Iterator[_Digester]:
     """Open member `name` for writing; note its digest in `digests` afterwards."""
     with archive.open(name, "w", force_zip64=True) as member:
         digester = _Digester(member)
@@ -148,7 +164,7 @@ def _digesting(archive, name, digests):
     digests[name] = digester.sha256.hexdigest()
 
 
-def _restore(archive):
+def _restore(archive: zipfile.ZipFile) -> "Recommender | AlternatingLeastSquares":
     from alscore.als import AlternatingLeastSquares
     from alscore.interactions import Interactions
     from alscore.recommender import Recommender
@@ -184,7 +200,7 @@ def _restore(archive):
     return recommender
 
 
-def _verified_manifest(archive):
+def _verified_manifest(archive: zipfile.ZipFile) -> dict[str, Any]:
     """Return the manifest, having verified that every member is there and holds what was written."""
     infos = {info.filename: info for info in archive.infolist()}
     if MANIFEST not in infos:
@@ -203,12 +219,12 @@ def _verified_manifest(archive):
         raise ValueError(f"members are missing or not listed in its {MANIFEST}: {', '.join(sorted(odd))}")
     for name, digest in manifest["members"].items():
         with archive.open(name) as member:
-            if hashlib.file_digest(member, "sha256").hexdigest() != digest:
+            if hashlib.file_digest(member, "sha256").hexdigest() != digest:  # type: ignore[arg-type]  # it has readinto
                 raise ValueError(f"its member {name} is damaged")
     return manifest
 
 
-def _read_array(archive, name, ndim, *dtypes):
+def _read_array(archive: zipfile.ZipFile, name: str, ndim: int, *dtypes: npt.DTypeLike) -> np.ndarray:
     """Read an array of one of `dtypes`, provided that its header claims the very bytes that there are."""
     with archive.open(name) as member:
         np.lib.format.read_magic(member)
@@ -220,7 +236,7 @@ def _read_array(archive, name, ndim, *dtypes):
         return np.lib.format.read_array(member, allow_pickle=False)
 
 
-def _labels_to_arrow(labels, name):
+def _labels_to_arrow(labels: "pd.Index", name: str) -> "pa.Table":
     """Return the labels as a table of one column, from which pandas restores their dtype."""
     import pandas as pd
     import pyarrow as pa
@@ -239,20 +255,20 @@ def _labels_to_arrow(labels, name):
     return table
 
 
-def _labels_from_arrow(table):
+def _labels_from_arrow(table: "pa.Table") -> "pd.Index":
     import pandas as pd
 
     return pd.Index(table.to_pandas()["label"], tupleize_cols=False).rename(None)
 
 
-def _write_arrow(file, table):
+def _write_arrow(file: _Digester, table: "pa.Table") -> None:
     import pyarrow as pa
 
     with pa.ipc.new_stream(file, table.schema) as stream:
         stream.write_table(table)
 
 
-def _read_labels(archive, name):
+def _read_labels(archive: zipfile.ZipFile, name: str) -> "pd.Index":
     import pyarrow as pa
 
     with archive.open(name) as member:
@@ -261,7 +277,7 @@ def _read_labels(archive, name):
     return _labels_from_arrow(table)
 
 
-def _params_to_json(params):
+def _params_to_json(params: dict[str, Any]) -> dict[str, Any]:
     seed = params["random_state"]
     return params | {
         "dtype": np.dtype(params["dtype"]).name,
@@ -270,17 +286,17 @@ def _params_to_json(params):
     }
 
 
-def _params_from_json(params):
+def _params_from_json(params: dict[str, Any]) -> dict[str, Any]:
     return params | {"dtype": np.dtype(params["dtype"]).type, "solver": _solver_from_json(params["solver"])}
 
 
-def _solver_to_json(solver):
+def _solver_to_json(solver: Any) -> str | dict[str, Any]:
     """Return a solver's name, or the name and the options of an option object that is registered under it."""
     if isinstance(solver, str):
         return solver
     origin = f"{type(solver).__module__}:{type(solver).__qualname__}"
     names = [name for name, entry in solvers.registered().items() if entry.value == origin]
-    if not names or not dataclasses.is_dataclass(solver):
+    if not names or not dataclasses.is_dataclass(type(solver)):
         raise TypeError(
             f"cannot save the solver {solver!r}, not an option object of an installed one; "
             f"choose another with set_params(solver=...)"
@@ -288,7 +304,7 @@ def _solver_to_json(solver):
     return {"name": names[0], "options": dataclasses.asdict(solver)}
 
 
-def _solver_from_json(solver):
+def _solver_from_json(solver: str | dict[str, Any]) -> Any:
     if isinstance(solver, str):
         return solver
     name = solver["name"]

@@ -1,11 +1,17 @@
 """Labels in, labels out: a model together with the users, the items and the plays that it was fitted on."""
 
 import operator
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 
 from alscore.als import AlternatingLeastSquares, NotFittedError
 from alscore.interactions import Interactions
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class UnknownLabelError(LookupError):
@@ -17,7 +23,7 @@ class UnknownLabelError(LookupError):
         The unknown ones of those asked for.
     """
 
-    def __init__(self, message, labels):
+    def __init__(self, message: str, labels: "pd.Index") -> None:
         super().__init__(message)
         self.labels = labels
 
@@ -42,14 +48,14 @@ class Recommender:
     >>> recommender.recommend(["alice", "bob"], n=5)                                          # doctest: +SKIP
     """
 
-    def __init__(self, model=None):
+    def __init__(self, model: AlternatingLeastSquares | None = None) -> None:
         self.model = AlternatingLeastSquares() if model is None else model
-        self.interactions = None
+        self.interactions: Interactions | None = None
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Recommender({self.model!r})"
 
-    def fit(self, interactions, **kwargs):
+    def fit(self, interactions: Interactions, **kwargs: Any) -> Self:
         """Fit the model and keep the labels and the plays.
 
         Parameters
@@ -84,7 +90,7 @@ class Recommender:
                 self.interactions = interactions
         return self
 
-    def recommend(self, users, n=10, on_unknown="raise"):
+    def recommend(self, users: Any, n: int = 10, on_unknown: str = "raise") -> "pd.DataFrame":
         """Find the items that each user is likeliest to want, of those not played yet.
 
         Parameters
@@ -113,14 +119,14 @@ class Recommender:
             `fit` was not called yet.
         """
         n = _check_n(n)
-        interactions = self._fitted()
+        interactions, user_factors, _ = self._fitted()
         codes = _codes(interactions.users, users, "users", on_unknown)
         ids, scores = self.model.recommend(codes, interactions.rows(codes), N=n)
         users = interactions.users.take(codes)
-        wanted = (ids >= 0) & self.model.user_factors[codes].any(axis=1, keepdims=True)
+        wanted = (ids >= 0) & user_factors[codes].any(axis=1, keepdims=True)
         return _tidy(("user", "item"), users, interactions.items, ids, scores, wanted)
 
-    def similar_items(self, items, n=10, on_unknown="raise"):
+    def similar_items(self, items: Any, n: int = 10, on_unknown: str = "raise") -> "pd.DataFrame":
         """Find the items whose factors point most nearly the same way (cosine), leaving out the item itself.
 
         Parameters
@@ -141,35 +147,43 @@ class Recommender:
             As for `recommend`.
         """
         n = _check_n(n)
-        interactions = self._fitted()
+        interactions, _, item_factors = self._fitted()
         codes = _codes(interactions.items, items, "items", on_unknown)
         ids, scores = self.model.similar_items(codes, N=n + 1)
         # Where others point exactly the same way, the item itself may come after them, or not at all.
-        wanted = (ids >= 0) & (ids != codes[:, None]) & self.model.item_factors[codes].any(axis=1, keepdims=True)
+        wanted = (ids >= 0) & (ids != codes[:, None]) & item_factors[codes].any(axis=1, keepdims=True)
         wanted &= np.cumsum(wanted, axis=1) <= n
         items = interactions.items.take(codes)
         return _tidy(("item", "similar_item"), items, interactions.items, ids, scores, wanted)
 
-    def save(self, file):
+    def save(self, file: str | os.PathLike[str] | BinaryIO) -> None:
         """Write the model, the labels and the plays to one file; see `alscore.persistence.save`."""
         from alscore.persistence import save
 
         save(self, file)
 
-    def _fitted(self):
-        if self.interactions is None:
+    def _fitted(self) -> tuple[Interactions, np.ndarray, np.ndarray]:
+        X, Y = self.model.user_factors, self.model.item_factors
+        if self.interactions is None or X is None or Y is None:
             raise NotFittedError("this Recommender has no interactions yet: call fit first")
-        return self.interactions
+        return self.interactions, X, Y
 
 
-def _check_n(n):
+def _check_n(n: int) -> int:
     n = operator.index(n)
     if n < 1:
         raise ValueError(f"n must be at least 1, not {n}")
     return n
 
 
-def _tidy(names, asked, items, ids, scores, wanted):
+def _tidy(
+    names: tuple[str, str],
+    asked: "pd.Index",
+    items: "pd.Index",
+    ids: np.ndarray,
+    scores: np.ndarray,
+    wanted: np.ndarray,
+) -> "pd.DataFrame":
     """Return the `wanted` places of `ids` and `scores`, each (n_asked, N), as a table with a row for each."""
     import pandas as pd
 
@@ -183,7 +197,7 @@ def _tidy(names, asked, items, ids, scores, wanted):
     )
 
 
-def _codes(index, labels, kind, on_unknown):
+def _codes(index: "pd.Index", labels: Any, kind: str, on_unknown: str) -> np.ndarray:
     """Look the labels up: the positions in `index` of those that it has (int64, in the order asked)."""
     import pandas as pd
 
@@ -198,7 +212,7 @@ def _codes(index, labels, kind, on_unknown):
     return codes[~unknown]
 
 
-def _explain(index, unknown, kind):
+def _explain(index: "pd.Index", unknown: "pd.Index", kind: str) -> str:
     """Say which labels are unknown, and what may have been meant by the first few of them."""
     import pandas as pd
 
@@ -216,7 +230,9 @@ def _explain(index, unknown, kind):
     return f"unknown {kind} ({len(unknown):,}): {', '.join(hints)}{more}; {remedy}"
 
 
-def _close_matches(index, labels, n_matches=3, cutoff=0.7, n_candidates=1000):
+def _close_matches(
+    index: "pd.Index", labels: Sequence[str], n_matches: int = 3, cutoff: float = 0.7, n_candidates: int = 1000
+) -> list[list[str]]:
     """Return for each of `labels` up to `n_matches` labels in `index` that are spelt alike, case aside.
 
     difflib alone takes seconds on 10^5 labels. Its own bound on the similarity, from the number of letters in

@@ -17,16 +17,17 @@ def plays():
 
 
 def test_sweep_minimises_the_objective_from_the_common_start(plays):
-    """The first exact sweep against the float64 oracle's, from the same item factors."""
+    """Exact sweeps against the float64 oracle's, from the same item factors."""
     answer = bench.sweep(plays, ["alscore-cholesky", "alscore-cg"], factors=5, threads=1, sweeps=1, repeats=2)
-    dense = plays.toarray()
-    start = np.random.default_rng(0).standard_normal((50, 5), np.float32) * np.float32(0.1 / np.sqrt(5))
-    X = half_sweep(dense, start, regularization=0.01)
-    Y = half_sweep(dense.T, X, regularization=0.01)
+    dense, expected = plays.toarray(), []
+    Y = np.random.default_rng(0).standard_normal((50, 5), np.float32) * np.float32(0.1 / np.sqrt(5))
+    for _ in range(2):
+        X = half_sweep(dense, Y, regularization=0.01)
+        Y = half_sweep(dense.T, X, regularization=0.01)
+        expected.append(loss(dense, X, Y, regularization=0.01))
     exact, cg = answer["results"]
-    np.testing.assert_allclose(exact["objective"][0], loss(dense, X, Y, regularization=0.01), rtol=1e-4)
-    assert len(exact["objective"]) == len(cg["objective"]) == 2
-    assert exact["objective"][1] <= exact["objective"][0]
+    np.testing.assert_allclose(exact["objective"], expected, rtol=1e-4)
+    assert len(cg["objective"]) == 2
     assert cg["objective"][0] >= exact["objective"][0]
     assert exact["ratio"] == 1.0
     assert cg["ratio"] == cg["median"] / exact["median"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from scipy import sparse
 
 from alscore import AlternatingLeastSquares, Interactions, Recommender, __version__, datasets, load
 from alscore.cli import main
+from alscore.datasets.lastfm import PLAYS_FILE
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +81,10 @@ def test_train_passes_every_parameter_on(folder, tmp_path, capsys):
         "--regularization=0.5",
         "--alpha=2",
         "--iterations=2",
+        "--tol=1e-9",
         "--solver=cholesky",
         "--confidence=log",
+        "--epsilon=3",
         "--unobserved-weight=0.5",
         "--regularization-exponent=0.25",
         "--threads=1",
@@ -102,8 +106,10 @@ def test_train_passes_every_parameter_on(folder, tmp_path, capsys):
         regularization=0.5,
         alpha=2.0,
         iterations=2,
+        tol=1e-9,
         solver="cholesky",
         confidence="log",
+        epsilon=3.0,
         unobserved_weight=0.5,
         regularization_exponent=0.25,
         num_threads=1,
@@ -209,10 +215,15 @@ def test_bad_models(folder, tmp_path, capsys):
         assert reason in failure(capsys, "similar", model, "--item", "x")
 
 
-def test_plays_are_not_replaced_by_the_model(folder, capsys):
-    plays = (folder / "plays.tsv").read_bytes()
-    assert "is the file to read" in failure(capsys, "train", folder / "plays.tsv", "-o", folder / "plays.tsv")
-    assert (folder / "plays.tsv").read_bytes() == plays
+def test_plays_are_not_replaced_by_the_model(folder, tmp_path, capsys):
+    plays, link = tmp_path / PLAYS_FILE, tmp_path / "link"
+    shutil.copy(folder / "plays.tsv", plays)
+    link.symlink_to(plays)
+    for path, output in ((plays, plays), (plays, link), (link, plays), (tmp_path, plays)):
+        message = f"alscore: error: {output} is the file to read: give the model another name\n"
+        assert failure(capsys, "train", path, "-o", output) == message
+    assert plays.read_bytes() == (folder / "plays.tsv").read_bytes()
+    assert main(["train", str(tmp_path), "-o", str(tmp_path / "model.als"), "--iterations=1", "--quiet"]) == 0
 
 
 def test_bad_plays(tmp_path, capsys):
@@ -250,22 +261,25 @@ def test_bad_parameters(folder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "argv",
+    ("argv", "message"),
     [
-        [],
-        ["predict"],
-        ["train", "plays.tsv"],
-        ["train", "plays.tsv", "-o", "m", "--factors=many"],
-        ["recommend", "m"],
-        ["recommend", "m", "--user=x", "-n=0"],
-        ["demo", "--users=0"],
+        ([], "required: COMMAND"),
+        (["predict"], "invalid choice: 'predict'"),
+        (["train", "plays.tsv"], "required: -o/--output"),
+        (["train", "plays.tsv", "-o", "m", "--factors=many"], "argument --factors: invalid int value: 'many'"),
+        (["recommend", "m"], "required: --user"),
+        (["recommend", "m", "--user=x", "-n=0"], "argument -n: must be a whole number of at least 1, not '0'"),
+        (["demo", "--users=x"], "argument --users: must be a whole number of at least 1, not 'x'"),
+        (["demo", "--users=2.5"], "argument --users: must be a whole number of at least 1, not '2.5'"),
     ],
 )
-def test_wrong_usage(argv, capsys):
+def test_wrong_usage(argv, message, capsys):
     with pytest.raises(SystemExit) as caught:
         main(argv)
     assert caught.value.code == 2
-    assert "usage: alscore" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert err.startswith("usage: alscore")
+    assert message in err
 
 
 def test_debug_shows_the_traceback(tmp_path):
@@ -277,11 +291,24 @@ def test_debug_shows_the_traceback(tmp_path):
             main(argv)
 
 
-def test_interrupted_train_leaves_nothing(folder, tmp_path, monkeypatch, capsys):
-    def interrupt(*args, **kwargs):
+@pytest.mark.parametrize("n_sweeps", [0, 2])
+def test_interrupted_train_leaves_nothing(folder, tmp_path, monkeypatch, capsys, n_sweeps):
+    def interrupted(self, interactions, show_progress, callback):
+        for iteration in range(n_sweeps):
+            callback(iteration, 0.1, 1.0)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(AlternatingLeastSquares, "fit", interrupt)
+    monkeypatch.setattr(AlternatingLeastSquares, "fit", interrupted)
+    assert main(["train", str(folder / "plays.tsv"), "-o", str(tmp_path / "model.als"), "--quiet"]) == 130
+    assert capsys.readouterr() == ("", f"alscore: interrupted after {n_sweeps} of 15 sweeps; nothing is saved\n")
+    assert not os.listdir(tmp_path)
+
+
+def test_interrupted_reading_leaves_nothing(folder, tmp_path, monkeypatch, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(datasets, "lastfm_360k", interrupted)
     assert main(["train", str(folder / "plays.tsv"), "-o", str(tmp_path / "model.als"), "--quiet"]) == 130
     assert capsys.readouterr() == ("", "alscore: interrupted\n")
     assert not os.listdir(tmp_path)
@@ -338,10 +365,11 @@ def test_real_plays(shared_data, tmp_path, capsys):
     path = str(tmp_path / "model.als")
     assert main(["train", str(plays), "-o", path, "--factors=16", "--confidence=log", "--seed=0"]) == 0
     assert "10,000 read, 10,000 kept" in capsys.readouterr().out
-    user = "00000c289a1829a808ac09c00daf10bc3c4e223b"
+    table = datasets.lastfm_360k(plays).to_pandas()
+    user = table["user"][0]
     assert main(["recommend", path, "--user", user, "-n", "20", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["recommendations"]
-    heard = datasets.lastfm_360k(plays).to_pandas().query("user == @user")["item"]
+    heard = table.query("user == @user")["item"]
     assert len(heard) > 0
     assert len(found) == 20
     assert not {row["item"] for row in found} & set(heard)

@@ -407,3 +407,8 @@ def test_rows_equal_dense_rows():
         np.testing.assert_array_equal(rows.toarray(), dense[codes])
         assert (rows.indptr.dtype, rows.indices.dtype, rows.data.dtype) == (np.int64, np.int32, np.float32)
         assert rows.has_canonical_format
+    for wrong in (-1, 9):
+        with pytest.raises(ValueError, match=rf"codes: row index {wrong} at position 1 is outside of \[0, 9\)"):
+            interactions.rows([0, wrong])
+    with pytest.raises(TypeError, match="codes has row indices of dtype float64; convert them to integers"):
+        interactions.rows([0.5])

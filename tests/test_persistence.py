@@ -241,7 +241,10 @@ def test_file_that_is_replaced_passes_its_permissions_on(tmp_path, recommender):
     path = tmp_path / "model.als"
     recommender.save(path)
     path.chmod(0o600)
-    recommender.save(path)
+    with atomic_writer(path) as file:
+        assert os.stat(file.fileno()).st_mode & 0o777 == 0o600  # nor may others read it while it is written
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -381,6 +384,29 @@ def test_members_are_those_listed(content):
 def test_compressed_members_are_refused(content):
     with pytest.raises(FormatError, match=r"member user_factors\.npy is compressed"):
         load(io.BytesIO(rewritten(content, lambda members: None, compression=zipfile.ZIP_DEFLATED)))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EIO, os.strerror(errno.EIO))])
+def test_want_of_memory_or_disk_is_not_blamed_on_the_file(content, monkeypatch, error):
+    class Broken(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell() < len(content) // 2:
+                raise error
+            return super().read(size)
+
+    with pytest.raises(type(error)) as caught:
+        load(Broken(content))
+    assert caught.value is error
+
+
+def test_offset_to_before_the_start_of_the_file(content, tmp_path):
+    """On a disk, unlike in memory, the system refuses such a seek."""
+    damaged, end = bytearray(content), content.rindex(b"PK\5\6")
+    offset = int.from_bytes(content[end + 16 : end + 20], "little")  # of the directory of members
+    damaged[end + 16 : end + 20] = (2 * offset).to_bytes(4, "little")
+    (tmp_path / "model.als").write_bytes(damaged)
+    with pytest.raises(FormatError, match=r"model\.als is not a usable alscore model"):
+        load(tmp_path / "model.als")
 
 
 @settings(max_examples=200, deadline=None)

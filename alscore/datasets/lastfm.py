@@ -2,14 +2,21 @@
 
 import contextlib
 import gzip
+import os
 import re
 import tarfile
 import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from alscore.interactions import Interactions
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
 
 PLAYS_FILE = "usersha1-artmbid-artname-plays.tsv"
 _BLOCK = 1 << 24  # bytes read at a time
@@ -26,9 +33,10 @@ _FAULTS = np.array(
     object,
 )
 _FIELDS, _UTF8, _USER, _ARTIST, _ZERO, _PLAYS = range(1, len(_FAULTS))
+_Coded = tuple[np.ndarray, "pa.Array"]  # int32 codes, and the labels that they number
 
 
-def lastfm_360k(path, items="name"):
+def lastfm_360k(path: str | os.PathLike[str], items: str = "name") -> Interactions:
     """Read the plays file of Last.fm 360K: ``user SHA-1 TAB artist MBID TAB artist name TAB plays``.
 
     Lines end with LF (or CRLF); all else in a name, quotes and CR included, is text and kept to the letter.
@@ -60,17 +68,17 @@ def lastfm_360k(path, items="name"):
 
     if items not in ("name", "mbid"):
         raise ValueError(f"items must be 'name' or 'mbid', not {items!r}")
-    parts = []
+    parts: list[tuple[_Coded, _Coded, np.ndarray, np.ndarray]] = []
     try:
-        with _open(Path(path)) as stream:
+        with _open(plays_file(path)) as stream:
             parts.extend(_parse(block, items) for block in _blocks(stream))
     except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.ReadError) as error:
         after = sum(len(part[-1]) for part in parts)
         raise ValueError(f"{path} is damaged after line {after:,} ({error}); obtain it again") from error
     if not parts:
         raise ValueError(f"{path} is empty; it should have lines of user TAB MBID TAB artist TAB plays")
-    users, artists, plays, faults = zip(*parts, strict=True)
-    faults = np.concatenate(faults)
+    users, artists, plays, judged = zip(*parts, strict=True)
+    faults = np.concatenate(judged)
     lost = np.flatnonzero(faults)
     if lost.size == faults.size:
         raise ValueError(
@@ -82,22 +90,29 @@ def lastfm_360k(path, items="name"):
     )
 
 
+def plays_file(path: str | os.PathLike[str]) -> Path:
+    """Return the file that `lastfm_360k` reads for `path`: itself, or the plays file in that folder."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    found = sorted(path.rglob(PLAYS_FILE)) or sorted(path.rglob(PLAYS_FILE + ".gz"))
+    if len(found) != 1:
+        raise ValueError(f"{path} holds {len(found)} files named {PLAYS_FILE}; give the path of one")
+    return found[0]
+
+
 @contextlib.contextmanager
-def _open(path):
-    """Yield the plays file as a binary stream."""
-    if path.is_dir():
-        found = sorted(path.rglob(PLAYS_FILE)) or sorted(path.rglob(PLAYS_FILE + ".gz"))
-        if len(found) != 1:
-            raise ValueError(f"{path} holds {len(found)} files named {PLAYS_FILE}; give the path of one")
-        path = found[0]
+def _open(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
+    """Yield the plays in an archive or file as a binary stream."""
     if tarfile.is_tarfile(path):
         with tarfile.open(path, "r|*") as archive:
-            member = next((m for m in archive if m.isfile() and Path(m.name).name == PLAYS_FILE), None)
-            if member is None:
+            named = (archive.extractfile(m) for m in archive if m.isfile() and Path(m.name).name == PLAYS_FILE)
+            plays = next(named, None)
+            if plays is None:
                 raise ValueError(
                     f"{path} is an archive without {PLAYS_FILE}; the original is lastfm-dataset-360K.tar.gz"
                 )
-            yield archive.extractfile(member)
+            yield plays
     else:
         with path.open("rb") as file:
             gzipped = file.read(2) == b"\x1f\x8b"
@@ -105,7 +120,7 @@ def _open(path):
             yield stream
 
 
-def _blocks(stream):
+def _blocks(stream: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
     """Yield the stream in blocks of whole lines."""
     rest = b""
     while block := stream.read(_BLOCK):
@@ -119,11 +134,11 @@ def _blocks(stream):
         yield rest
 
 
-def _parse(block, items):
+def _parse(block: bytes, items: str) -> tuple[_Coded, _Coded, np.ndarray, np.ndarray]:
     """Split a block into lines and judge each.
 
-    Return (users, artists, plays, faults): of the valid lines, users and artists as (int32 codes, arrow array
-    of labels), and float32 plays; of every line, the index into _FAULTS.
+    Return (users, artists, plays, faults): of the valid lines, users, artists and float32 plays; of every line, the
+    index into _FAULTS.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -171,7 +186,7 @@ def _parse(block, items):
     return (user[valid], users), (artist[valid], artists), counts[count[valid]].astype(np.float32), faults
 
 
-def _read_csv(block):
+def _read_csv(block: bytes) -> "pa.Table":
     """Return the table of a block of lines, blank ones as four empty fields.
 
     Columns are binary and dictionary-encoded, so no value stops arrow, and checks run over distinct values.
@@ -190,7 +205,7 @@ def _read_csv(block):
     )
 
 
-def _decode(labels, mark):
+def _decode(labels: "pa.Array", mark: bytes) -> "pa.Array":
     """Return binary labels as text, null where they are not UTF-8, with CR for every `mark`."""
     import pyarrow as pa
 
@@ -206,12 +221,12 @@ def _decode(labels, mark):
     return pa.array(texts, pa.large_string())
 
 
-def _mask(booleans):
+def _mask(booleans: "pa.Array") -> np.ndarray:
     """Return an arrow array of booleans as numpy, null as False."""
     return booleans.fill_null(False).to_numpy(zero_copy_only=False)
 
 
-def _unify(parts):
+def _unify(parts: Iterable[_Coded]) -> tuple[np.ndarray, "pd.Index"]:
     """Join (codes, labels) of all blocks: return codes into one pandas Index of distinct labels."""
     import pandas as pd
     import pyarrow as pa

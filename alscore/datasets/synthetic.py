@@ -4,9 +4,11 @@ import contextlib
 import gzip
 import hashlib
 import itertools
+import os
 import re
 import uuid
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from scipy import sparse
@@ -89,7 +91,7 @@ _DRAWS = 96  # per user, enough for about 49 different artists
 _USERS_AT_ONCE = 1 << 14
 
 
-def synthetic(n_users, n_items, seed=0):
+def synthetic(n_users: int, n_items: int, seed: int = 0) -> Interactions:
     """Make play counts that look like Last.fm 360K and have known tastes in them.
 
     A user likes one to three of up to 20 genres and plays about 49 artists, mostly of those genres; the more
@@ -156,7 +158,7 @@ def synthetic(n_users, n_items, seed=0):
     return Interactions(matrix, users, [labels[rank] for rank in by_label])
 
 
-def _artists(n_items, n_genres, rng):
+def _artists(n_items: int, n_genres: int, rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
     """Return the genres and labels of artists by falling popularity, each genre once in every `n_genres`."""
     rounds = np.tile(np.arange(n_genres), (-(-n_items // n_genres), 1))
     genre = rng.permuted(rounds, axis=1).ravel()[:n_items]
@@ -167,7 +169,7 @@ def _artists(n_items, n_genres, rng):
     ]
 
 
-def _distinct(drawn, wanted):
+def _distinct(drawn: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Take from each row the first `wanted` different codes.
 
     Return (the codes, ascending within each row, flat; how many each row has).
@@ -182,7 +184,7 @@ def _distinct(drawn, wanted):
     return drawn[taken], taken.sum(axis=1)
 
 
-def write_lastfm_360k(interactions, path):
+def write_lastfm_360k(interactions: Interactions, path: str | os.PathLike[str]) -> None:
     """Write interactions in the form of Last.fm 360K's plays file: user SHA-1, artist MBID, artist, plays.
 
     Fields are separated by TAB, lines end with LF, quotes are text; by user, then plays descending. User
@@ -227,7 +229,7 @@ def write_lastfm_360k(interactions, path):
     bounds = np.searchsorted(matrix.indptr, np.arange(0, matrix.nnz, 2**20))
     bounds = np.unique(np.append(bounds, interactions.n_users))
     with contextlib.ExitStack() as files:
-        out = files.enter_context(atomic_writer(path))
+        out: BinaryIO | gzip.GzipFile = files.enter_context(atomic_writer(path))
         if Path(path).suffix == ".gz":
             out = files.enter_context(gzip.GzipFile("", "wb", compresslevel=6, fileobj=out, mtime=0))
         for first, end in itertools.pairwise(bounds):
@@ -244,12 +246,12 @@ def write_lastfm_360k(interactions, path):
             out.write(lines.buffers()[2])
 
 
-def _sha1(label):
+def _sha1(label: str) -> str:
     """Return `label` if it is 40 hexadecimal digits, else its SHA-1."""
     return label if re.fullmatch("[0-9A-Fa-f]{40}", label) else hashlib.sha1(label.encode()).hexdigest()
 
 
-def _mbid(name):
+def _mbid(name: str) -> str:
     """Return an MBID (a UUID) made from `name`, or none for one name in a hundred."""
     mbid = uuid.uuid5(uuid.NAMESPACE_DNS, name)
     return str(mbid) if mbid.int % 100 else ""
