@@ -221,7 +221,7 @@ class _Guarded:
 
 
 _CONFORMANCE_FACTORS = (1, 2, 3, 16, 17, 40)
-_CONFORMANCE_CASES = {
+_CONFORMANCE_CASES: dict[str, dict[str, Any]] = {
     "defaults": {"regularization": 0.01},
     "strong regularization": {"regularization": 100.0},
     "dislikes": {"regularization": 0.1, "dislikes": True},
@@ -290,7 +290,7 @@ def _check_rows(solver: Any, exact: bool, k: int, dtype: np.dtype[Any], name: st
 
     case = f"{name}, k={k}, {dtype}"
     _require(np.isfinite(X).all(axis=1), "not finite", case)
-    _require((X == 0).all(axis=1) | (R != 0).any(axis=1), "not 0", case)
+    _require(np.logical_or((X == 0).all(axis=1), (R != 0).any(axis=1)), "not 0", case)
     bound = np.maximum(row_losses(R, start, Y, **parameters), row_losses(R, 0 * start, Y, **parameters))
     slack = 1 + tolerance("descent", dtype)
     _require(row_losses(R, X, rotated, **parameters) <= slack * bound, "the objective rose", case)
