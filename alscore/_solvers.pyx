@@ -21,6 +21,9 @@ from alscore.solver cimport (ALSCORE_NOT_POSITIVE_DEFINITE, ALSCORE_OK, ALSCORE_
                              ALSCORE_SOLVER_VERSION, ALSCORE_WARM_START, als_row_f32, als_row_f64, als_solver)
 
 cdef enum:
+    # Up to so many factors a float32 row is solved in float64: it costs nothing there, and sums that cancel keep their
+    # digits.
+    NARROW = 4
     # Entries handled at a time where a row may be longer than the scratch memory. Not a power of two: the panels of a
     # chunk would all start in the same sets of the first-level cache.
     CHUNK = 120
@@ -217,6 +220,9 @@ cdef int exact(int64_t n, int64_t k, const int32_t *cols, const floating *Y, con
     cdef bint failed, dual = n <= k
     cdef double smallest = 0, largest = 0, spread = 0
 
+    if floating is float:
+        if k <= NARROW:
+            return exact_in_float64(n, k, cols, Y, weight, target, diag, x, <double *> work)
     for j in range(k):
         e[j] = 1 / root(diag[j])
     for j in range(k, K):

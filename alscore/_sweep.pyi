@@ -23,7 +23,6 @@ def sweep(
     gram: Floats | None,
     diag: Doubles,
     regularization: Doubles,
-    floor: float,
     confidence: tuple[float, float, float],
     out: Floats,
     loss: Doubles | None,

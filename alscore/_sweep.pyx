@@ -49,7 +49,6 @@ cdef struct Problem:
     const double *diag            # k
     const double *regularization  # one number, or one a row
     int64_t regularization_step   # 0 or 1
-    double floor                  # diagonals smaller than this are raised to it
     Confidence confidence
     int64_t k
     int64_t n_max
@@ -155,7 +154,7 @@ cdef int solve_row(const Problem *problem, int64_t row, floating *scratch) noexc
             problem.loss[row] = 0
         return ALSCORE_OK
     for j in range(k):
-        diag[j] = <floating> max(problem.diag[j] + regularization, problem.floor)
+        diag[j] = <floating> (problem.diag[j] + regularization)
     weigh(&problem.confidence, n, strength, weight, target)
     code = solve(problem.solver, n, k, cols, factors, weight, target, diag, <const floating *> problem.gram, x,
                  target + aligned(problem.n_max))
@@ -179,7 +178,7 @@ def in_range(codes, size):
 
 def sweep(capsule, const int64_t[::1] indptr, const int32_t[::1] indices, const floating[::1] strength,
           const int64_t[::1] order, const floating[:, ::1] factors, const floating[:, ::1] gram,
-          const double[::1] diag, const double[::1] regularization, double floor, tuple confidence,
+          const double[::1] diag, const double[::1] regularization, tuple confidence,
           floating[:, ::1] out, double[::1] loss, int num_threads):
     """Solve every row of one side into `out` (see solvers.HalfSweep for the arguments).
 
@@ -201,6 +200,8 @@ def sweep(capsule, const int64_t[::1] indptr, const int32_t[::1] indices, const 
     if (np.asarray(indptr)[:1].any() or lengths.min(initial=0) < 0 or lengths.sum() > indices.shape[0]
             or not in_range(indices, factors.shape[0]) or not in_range(order, n_rows)):
         raise ValueError("indptr, indices or order of the half-sweep point outside of its arrays")
+    if num_threads < 1 or np.bincount(order, minlength=n_rows).max(initial=0) > 1:
+        raise ValueError("the half-sweep needs num_threads >= 1, and each row once in its order")
     if (solver.solve_f32 == NULL) if floating is float else (solver.solve_f64 == NULL):
         raise TypeError(f"the solver does not offer {'float32' if floating is float else 'float64'}: "
                         "choose the other dtype")
@@ -216,7 +217,6 @@ def sweep(capsule, const int64_t[::1] indptr, const int32_t[::1] indices, const 
     problem.diag = &diag[0]
     problem.regularization = &regularization[0]
     problem.regularization_step = regularization.shape[0] > 1
-    problem.floor = floor
     problem.confidence = Confidence(confidence[0], confidence[1], confidence[2])
     problem.k = out.shape[1]
     problem.n_max = lengths.max()

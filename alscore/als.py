@@ -29,6 +29,17 @@ def _principal_axes(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.maximum(energy[::-1], 0), np.ascontiguousarray(axes[:, ::-1])
 
 
+def _with_ridge(energy: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """`energy`, raised to 16 eps of the largest where it is no more than the rounding of the Gram matrix.
+
+    Factors have numbers in such a direction (there are more of them than items, say), but nothing except rounding: the
+    ridge keeps rows from explaining themselves by it where regularization does not.
+    """
+    limits, largest = np.finfo(dtype), energy.max(initial=0)
+    ridge = max(16 * float(limits.eps), 1e-12) * largest
+    return np.where(energy > 1e-12 * largest, energy, max(ridge, float(limits.tiny)))
+
+
 @dataclasses.dataclass
 class Side:
     """The rows that one half-sweep solves, users or items: everything about them but the factors."""
@@ -51,7 +62,7 @@ class Side:
     @classmethod
     def of(cls, name: str, objective: Objective, matrix: Any, factors: int, num_threads: int) -> "Side":
         """The rows of a canonical matrix."""
-        threads = _threads.resolve(num_threads, matrix.nnz * factors)
+        threads = _threads.resolve(num_threads, matrix.nnz * int(factors))
         return cls(
             name, objective, matrix.indptr, matrix.indices, objective.strength(matrix.data), matrix.shape[1], threads
         )
@@ -79,12 +90,6 @@ class Side:
     ) -> bool:
         """As `update`, for a `fixed` whose Gram matrix is known: its diagonal (k,) if it is diagonal, or all (k, k)."""
         gram = self.objective.unobserved_weight * gram
-        # A direction with less than this share of the largest energy holds nothing but rounding, of the rotation and of
-        # the energy itself: a ridge keeps rows from explaining themselves by it, and all but sets them to 0 there when
-        # regularization does not.
-        limits = np.finfo(fixed.dtype)
-        share = max(16 * limits.eps, 1e-12) if self.objective.regularization == 0 else limits.eps
-        floor = max(float(gram.max(initial=0) * share), float(limits.tiny))
         half_sweep = solvers.HalfSweep(
             side=self.name,
             indptr=self.indptr,
@@ -93,9 +98,8 @@ class Side:
             order=self.order,
             factors=fixed,
             gram=gram.astype(fixed.dtype) if gram.ndim == 2 else None,
-            diag=np.zeros(len(gram)) if gram.ndim == 2 else gram,
+            diag=np.zeros(len(gram)) if gram.ndim == 2 else _with_ridge(gram, fixed.dtype),
             regularization=self.regularization,
-            floor=floor,
             confidence=self.objective.weights,
             num_threads=self.num_threads,
         )
@@ -145,8 +149,8 @@ class AlternatingLeastSquares:
     factors : int
         Length k of every factor vector.
     regularization : float
-        λ, at least 0. Where it is next to nothing, a direction in which the other side's factors have no energy (there
-        are more factors than items, say) is held near 0 by a ridge of about eps times the largest energy.
+        λ, at least 0. A direction in which the other side's factors have no energy (there are more factors than items,
+        say) gets a ridge of 16 eps times the largest energy besides, so that rows stay near 0 there even with 0.
     alpha : float
         Scale of the confidence.
     iterations : int
@@ -417,7 +421,9 @@ class AlternatingLeastSquares:
                 rows.solve(solver, Y, gram, out)
                 return out
             energy, rotation = _principal_axes(gram)
-            if np.allclose(gram, np.diag(np.diag(gram)), rtol=0, atol=1e-6 * energy.max(initial=0)):
+            scale = np.sqrt(np.diag(gram))
+            rounding = 32 * np.finfo(Y.dtype).eps * np.outer(scale, scale) + 1e-14 * energy.max(initial=0)
+            if np.all(np.abs(gram - np.diag(np.diag(gram))) <= rounding):
                 rows.solve(solvers.resolve(solvers.Cholesky()), Y, np.diag(gram).copy(), out)
                 return out
             # factors from elsewhere, not in the canonical basis: there and back

@@ -63,7 +63,7 @@ class Objective:
 
     def row_regularization(self, entries: np.ndarray, n_columns: int) -> np.ndarray:
         """λ (n_u + α0 n_columns)^ν for rows with the given numbers of entries, or just λ where ν is 0."""
-        if self.regularization_exponent == 0:
+        if self.regularization_exponent == 0 or self.regularization == 0:
             return np.array([self.regularization], np.float64)
         size = entries + self.unobserved_weight * n_columns
         # a row of size 0 has no entries, so its factors are 0 whatever its regularization

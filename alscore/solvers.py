@@ -87,12 +87,10 @@ class HalfSweep:
     gram : None or array (k, k)
         None in the rotated basis; in the original basis Y'Y times the weight of unobserved entries.
     diag : float64 array (k,)
-        In the rotated basis the diagonal of Y'Y times the weight of unobserved entries; zeros in the original basis.
+        In the rotated basis the diagonal of Y'Y times the weight of unobserved entries, with a tiny ridge where it has
+        no energy; zeros in the original basis.
     regularization : float64 array (1,) or (n_rows,)
         One number for all rows, or one for each.
-    floor : float
-        Sums ``diag + regularization[u]`` below this are raised to it: only a problem without regularization
-        and with fewer than k independent columns has them.
     confidence : (base, scale, unobserved)
         An entry's confidence is ``base + scale * abs(strength)``; its weight is that less `unobserved`.
     num_threads : int
@@ -107,7 +105,6 @@ class HalfSweep:
     gram: np.ndarray | None
     diag: np.ndarray
     regularization: np.ndarray
-    floor: float
     confidence: tuple[float, float, float]
     num_threads: int
 
@@ -119,7 +116,7 @@ class HalfSweep:
             entries = slice(self.indptr[row], self.indptr[row + 1])
             strength = self.strength[entries].astype(np.float64)
             confidence = base + scale * np.abs(strength)
-            diag = np.maximum(self.diag + regularization[row], self.floor)
+            diag = self.diag + regularization[row]
             yield int(row), self.indices[entries], confidence - unobserved, confidence * (strength > 0), diag
 
 
@@ -143,7 +140,6 @@ class CompiledSolver:
             h.gram,
             h.diag,
             h.regularization,
-            h.floor,
             h.confidence,
             out,
             loss,

@@ -355,6 +355,11 @@ def test_numpy_scalars_are_taken(plays):
     assert_same_bits(model, train(plays, regularization=0.25))
 
 
+def test_factors_of_a_narrow_type_do_not_overflow(plays):
+    for factors in (np.uint8(200), np.int16(200)):
+        assert train(plays, factors=factors, iterations=1).item_factors.shape[1] == 200
+
+
 def test_get_and_set_params():
     model = AlternatingLeastSquares(factors=7)
     before = model.get_params()

@@ -208,6 +208,20 @@ def test_recalculated_users_on_factors_in_another_basis(plays):
     np.testing.assert_allclose(model.recommend([0, 5], plays[[0, 5]], recalculate_user=True)[1], expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("scale", [1.0, 2000.0])
+def test_recalculated_users_on_weak_correlated_factors(plays, scale, dtype):
+    rng = np.random.default_rng(2)
+    model = AlternatingLeastSquares(3, iterations=1, num_threads=1, dtype=dtype).fit(plays, show_progress=False)
+    axes = np.linalg.qr(rng.standard_normal((plays.shape[1], 3)))[0] * [scale, 3, 3]
+    axes[:, 2] += 2 * axes[:, 1]
+    model.item_factors = axes.astype(dtype)
+    x = half_sweep(plays[[0, 7]].toarray(), model.item_factors, regularization=0.01)
+    options = {"N": plays.shape[1], "recalculate_user": True, "filter_already_liked_items": False}
+    ids, scores = model.recommend([0, 7], plays[[0, 7]], **options)
+    oracle = np.take_along_axis(x @ model.item_factors.T.astype(np.float64), ids.astype(int), axis=1)
+    assert row_errors(scores, oracle).max() <= tolerance("fold-in", dtype)
+
+
 def test_row_of_one_dimension_is_taken_for_one_user(plays):
     model = AlternatingLeastSquares(8, iterations=2, num_threads=1, random_state=0).fit(plays, show_progress=False)
     expected = model.recommend(4, sparse.csr_array(plays)[[4]])

@@ -89,6 +89,24 @@ def test_ill_conditioned_factors_cost_a_digit(k, dtype):
     assert row_errors(x, oracle).max() <= 10 * tolerance("half-sweep", dtype)
 
 
+@pytest.mark.parametrize("weak", [0.3, 0.02])
+def test_weak_directions_are_no_rounding(weak, dtype):
+    rng = np.random.default_rng(0)
+    turn = np.linalg.qr(rng.standard_normal((4, 4)))[0]
+    item_factors = rng.standard_normal((200, 4)) * [100, 1, 1, weak] @ turn
+    user_items = np.rint(1e2 ** rng.random((20, 200))) * (rng.random((20, 200)) < 0.1)
+    x, oracle = solve("cholesky", user_items, item_factors, dtype, regularization=0.01)
+    assert row_errors(x, oracle).max() <= 100 * tolerance("half-sweep", dtype)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_sums_that_cancel_keep_their_digits(k, isa):
+    rng = np.random.default_rng(1)
+    user_items = np.rint(1e3 ** rng.random((200, 30))) * (rng.random((200, 30)) < 0.5)
+    x, oracle = solve("cholesky", user_items, rng.standard_normal((30, k)), np.float32, regularization=0.1)
+    assert row_errors(x, oracle).max() <= tolerance("half-sweep", np.float32)
+
+
 def test_zero_regularization_is_solved_where_the_system_is_definite(dtype, isa):
     user_items, item_factors = random_problem(16, lengths(16))
     x, oracle = solve("cholesky", user_items, item_factors, dtype, regularization=0.0)
@@ -506,6 +524,8 @@ def test_order_of_the_rows_does_not_matter():
         ("indptr", lambda indptr: indptr * 2),
         ("indptr", lambda indptr: indptr[::-1].copy()),
         ("factors", lambda factors: factors[:3]),
+        ("order", lambda order: order * 0),
+        ("num_threads", lambda num_threads: 0),
         ("diag", lambda diag: diag[:-1]),
         ("regularization", lambda regularization: np.ones(3)),
     ],
@@ -527,6 +547,18 @@ class NonNegative:
             Y = half_sweep.factors[columns].astype(np.float64)
             A = half_sweep.gram + np.diag(diag) + Y.T @ (weight[:, None] * Y)
             out[row] = np.maximum(np.linalg.solve(A, Y.T @ target), 0)
+
+
+def test_original_basis_gets_regularization_as_it_is():
+    diagonals = []
+
+    class Looking(NonNegative):
+        def sweep(self, half_sweep, out):
+            diagonals.extend(diag for *_, diag in half_sweep.rows())
+
+    user_items, item_factors = random_problem(4, [3, 40])
+    run_half_sweep(Looking(), user_items, 1e4 * item_factors, np.zeros((2, 4), np.float32), regularization=0.01)
+    np.testing.assert_array_equal(diagonals, np.full((2, 4), 0.01))
 
 
 def test_fit_and_fold_in_keep_the_basis_of_a_solver_that_asks_for_it(plays):

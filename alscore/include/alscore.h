@@ -46,7 +46,7 @@
         const real *factors; /* the fixed side, row-major, k numbers a row */                                 \
         const real *weight;  /* n: confidence less the weight of the unobserved; may be 0 or negative */      \
         const real *target;  /* n: confidence times preference */                                             \
-        const real *diag;    /* k: e above, positive */                                                       \
+        const real *diag;    /* k: e above; positive, though in the original basis it may be 0 */              \
         const real *gram;    /* NULL, or k x k: A0 above */                                                   \
         real *x;             /* k: out, the solution; in, with ALSCORE_WARM_START, the row's factors before   \
                               * the half-sweep in the same basis, else anything finite */                     \
