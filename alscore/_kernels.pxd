@@ -6,18 +6,29 @@ from libc.stdint cimport int32_t
 
 
 cdef extern from "kernels.h" nogil:
+    ctypedef struct als_ahead:
+        const int32_t *cols
+        ptrdiff_t n
+        const void *Y
+        ptrdiff_t row_bytes
+
+    ctypedef enum:
+        ALS_IDENTITY
+        ALS_ADD
+        ALS_SUBTRACT
+
     ctypedef struct als_kernels_f32:
         ptrdiff_t lanes
         void (*gather_rows)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const float *Y,
                             const float *d, const float *e, float *P) noexcept nogil
         void (*gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const float *Y,
                                const float *d, const float *e, float *P) noexcept nogil
-        void (*identity)(ptrdiff_t q, float *C) noexcept nogil
-        void (*rank_update)(int subtract, ptrdiff_t q, ptrdiff_t depth, const float *P, float *C) noexcept nogil
-        ptrdiff_t (*cholesky)(ptrdiff_t q, float *C) noexcept nogil
+        void (*rank_update)(int start, ptrdiff_t q, ptrdiff_t depth, const float *P, float *C,
+                            als_ahead *ahead) noexcept nogil
+        ptrdiff_t (*cholesky)(ptrdiff_t q, float *C, float *cancelled) noexcept nogil
         void (*solve)(ptrdiff_t q, const float *U, float *b) noexcept nogil
         void (*rows_dot)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const float *Y,
-                         const float *x, float *out) noexcept nogil
+                         const float *x, float *out, als_ahead *ahead) noexcept nogil
         void (*rows_dot_wide)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const float *Y,
                               const float *x, double *out) noexcept nogil
         void (*rows_sum)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const float *Y,
@@ -30,12 +41,12 @@ cdef extern from "kernels.h" nogil:
                             const double *d, const double *e, double *P) noexcept nogil
         void (*gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const double *Y,
                                const double *d, const double *e, double *P) noexcept nogil
-        void (*identity)(ptrdiff_t q, double *C) noexcept nogil
-        void (*rank_update)(int subtract, ptrdiff_t q, ptrdiff_t depth, const double *P, double *C) noexcept nogil
-        ptrdiff_t (*cholesky)(ptrdiff_t q, double *C) noexcept nogil
+        void (*rank_update)(int start, ptrdiff_t q, ptrdiff_t depth, const double *P, double *C,
+                            als_ahead *ahead) noexcept nogil
+        ptrdiff_t (*cholesky)(ptrdiff_t q, double *C, double *cancelled) noexcept nogil
         void (*solve)(ptrdiff_t q, const double *U, double *b) noexcept nogil
         void (*rows_dot)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const double *Y,
-                         const double *x, double *out) noexcept nogil
+                         const double *x, double *out, als_ahead *ahead) noexcept nogil
         void (*rows_dot_wide)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const double *Y,
                               const double *x, double *out) noexcept nogil
         void (*rows_sum)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const double *Y,
@@ -79,29 +90,21 @@ cdef inline void gather_columns(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, c
         active.f64.gather_columns(n, k, cols, Y, d, e, P)
 
 
-cdef inline void identity(ptrdiff_t q, floating *C) noexcept nogil:
-    """C = I"""
+cdef inline void rank_update(int start, ptrdiff_t q, ptrdiff_t depth, const floating *P, floating *C,
+                             als_ahead *ahead) noexcept nogil:
+    """C = I + P'P, C += P'P or C -= P'P"""
     if floating is float:
-        active.f32.identity(q, C)
+        active.f32.rank_update(start, q, depth, P, C, ahead)
     else:
-        active.f64.identity(q, C)
+        active.f64.rank_update(start, q, depth, P, C, ahead)
 
 
-cdef inline void rank_update(bint subtract, ptrdiff_t q, ptrdiff_t depth, const floating *P,
-                             floating *C) noexcept nogil:
-    """C += P'P, or C -= P'P"""
-    if floating is float:
-        active.f32.rank_update(subtract, q, depth, P, C)
-    else:
-        active.f64.rank_update(subtract, q, depth, P, C)
-
-
-cdef inline ptrdiff_t cholesky(ptrdiff_t q, floating *C) noexcept nogil:
+cdef inline ptrdiff_t cholesky(ptrdiff_t q, floating *C, floating *cancelled) noexcept nogil:
     """C = U'U in place; 0, or 1 + a row whose pivot is not positive"""
     if floating is float:
-        return active.f32.cholesky(q, C)
+        return active.f32.cholesky(q, C, cancelled)
     else:
-        return active.f64.cholesky(q, C)
+        return active.f64.cholesky(q, C, cancelled)
 
 
 cdef inline void solve(ptrdiff_t q, const floating *U, floating *b) noexcept nogil:
@@ -113,12 +116,12 @@ cdef inline void solve(ptrdiff_t q, const floating *U, floating *b) noexcept nog
 
 
 cdef inline void rows_dot(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const floating *Y, const floating *x,
-                          floating *out) noexcept nogil:
+                          floating *out, als_ahead *ahead) noexcept nogil:
     """out = Y[cols] x"""
     if floating is float:
-        active.f32.rows_dot(n, k, cols, Y, x, out)
+        active.f32.rows_dot(n, k, cols, Y, x, out, ahead)
     else:
-        active.f64.rows_dot(n, k, cols, Y, x, out)
+        active.f64.rows_dot(n, k, cols, Y, x, out, ahead)
 
 
 cdef inline void rows_dot_wide(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const floating *Y,

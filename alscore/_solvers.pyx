@@ -15,8 +15,8 @@ from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from alscore._kernels cimport (cholesky, dot, gather_columns, gather_rows, identity, lanes, rank_update, rows_dot,
-                               rows_dot_wide, rows_sum, solve)
+from alscore._kernels cimport (ALS_ADD, ALS_IDENTITY, ALS_SUBTRACT, als_ahead, cholesky, dot, gather_columns,
+                               gather_rows, lanes, rank_update, rows_dot, rows_dot_wide, rows_sum, solve)
 from alscore.solver cimport (ALSCORE_NOT_POSITIVE_DEFINITE, ALSCORE_OK, ALSCORE_SOLVER_CAPSULE,
                              ALSCORE_SOLVER_VERSION, ALSCORE_WARM_START, als_row_f32, als_row_f64, als_solver)
 
@@ -29,16 +29,17 @@ cdef enum:
     CHUNK = 120
     PADDING = 16      # the widest panel
     L1 = 24576        # bytes of factors that CG multiplies by twice while they are in the first-level cache
+    L2 = 262144       # bytes of the next row's factors that are asked from memory while this row is solved
     # A row is long from LONG k entries on; then the exact solution takes no more time than CG if there are at most
     # FACTORS_A_STEP factors for each step. Measured at 3 steps, exact against CG: rows of 2,048 entries at k = 32 take
     # 0.7 of the time; all items of the full Last.fm shape at k = 64 the same, at k = 128 1.2 of it.
     LONG = 32
     FACTORS_A_STEP = 20
 
-# How far the squared pivots of a float32 system are from 1 when its solution is refined, and when it is computed in
-# float64 instead: the error of the plain solution grows with that, and stays below 5e-6 up to the first; refinement
-# squares it, and may diverge some way beyond the second.
-cdef double REFINE_ABOVE = 20, WIDEN_ABOVE = 1e4
+# The error of a float32 solution is at most 5e-6 times the cancellation that its Cholesky factor reports. Beyond the
+# first of these it is refined, which squares the error; beyond the second, or where a squared pivot is so large that
+# the refinement itself cancels, the row is solved in float64.
+cdef double REFINE_ABOVE = 4, WIDEN_ABOVE = 100, LARGE_PIVOT = 1e4
 
 # Negative weights can make I + B'B singular. A squared pivot below this has lost too many digits of the weights to be
 # told from 0.
@@ -74,7 +75,8 @@ cdef size_t workspace(const void *params, int64_t k, int64_t n_max, size_t real_
 
 
 cdef void residual(bint wide, int64_t n, int64_t k, const int32_t *cols, const floating *Y, const floating *weight,
-                   const floating *target, const floating *diag, const floating *x, floating *g) noexcept nogil:
+                   const floating *target, const floating *diag, const floating *x, floating *g,
+                   als_ahead *ahead) noexcept nogil:
     """g = Y'(t - D Y x) - E x, with the products Y x summed in float64 where wide."""
     cdef floating s[CHUNK]
     cdef double s_wide[CHUNK]
@@ -89,14 +91,14 @@ cdef void residual(bint wide, int64_t n, int64_t k, const int32_t *cols, const f
             for i in range(count):
                 s[i] = <floating> (target[start + i] - weight[start + i] * s_wide[i])
         else:
-            rows_dot(count, k, cols + start, Y, x, s)
+            rows_dot(count, k, cols + start, Y, x, s, ahead)
             for i in range(count):
                 s[i] = target[start + i] - weight[start + i] * s[i]
         rows_sum(count, k, cols + start, Y, s, g)
 
 
 cdef void multiply(int64_t n, int64_t k, const int32_t *cols, const floating *Y, const floating *weight,
-                   const floating *diag, const floating *p, floating *out) noexcept nogil:
+                   const floating *diag, const floating *p, floating *out, als_ahead *ahead) noexcept nogil:
     """out = (E + Y'DY) p"""
     cdef floating s[CHUNK]
     cdef int64_t i, j, block, start, count, chunk = max(8, min(CHUNK, L1 / (k * sizeof(floating))))
@@ -105,28 +107,40 @@ cdef void multiply(int64_t n, int64_t k, const int32_t *cols, const floating *Y,
     for block in range((n + chunk - 1) // chunk):
         start = block * chunk
         count = min(n - start, chunk)
-        rows_dot(count, k, cols + start, Y, p, s)
+        rows_dot(count, k, cols + start, Y, p, s, ahead)
         for i in range(count):
             s[i] *= weight[start + i]
         rows_sum(count, k, cols + start, Y, s, out)
 
 
-cdef void update(bint negative, int64_t n, int64_t k, const int32_t *cols, const floating *Y, const floating *weight,
-                 const floating *e, floating *P, floating *d, floating *C) noexcept nogil:
-    """C += B'B over those of the n <= CHUNK entries with positive weight, or C -= B'B over those with negative."""
+cdef inline als_ahead upcoming(const int32_t *cols, int64_t n, const floating *Y, int64_t k) noexcept nogil:
+    """The rows of Y in these columns, as many as the second-level cache can take beside what is in use."""
+    return als_ahead(cols, min(n, L2 // (k * sizeof(floating))), Y, k * sizeof(floating))
+
+
+cdef bint update(int start, int64_t n, int64_t k, const int32_t *cols, const floating *Y, const floating *weight,
+                 const floating *e, floating *P, floating *d, floating *C, als_ahead *ahead) noexcept nogil:
+    """C = I + B'B or C += B'B over the n <= CHUNK entries; returns whether one of them has negative weight."""
     cdef int32_t kept[CHUNK]
-    cdef int64_t i, count = 0
-    for i in range(n):
-        if (weight[i] < 0) if negative else (weight[i] > 0):
-            kept[count] = cols[i]
-            d[count] = root(<floating> fabs(weight[i]))
-            count += 1
-    if count > 0:
-        gather_rows(count, k, kept, Y, d, e, P)
-        rank_update(negative, k, count, P, C)
+    cdef int64_t i, count
+    cdef bint negative = False, any_negative = False
+    for negative in range(2):
+        count = 0
+        for i in range(n):
+            if (weight[i] < 0) if negative else (weight[i] > 0):
+                kept[count] = cols[i]
+                d[count] = root(<floating> fabs(weight[i]))
+                count += 1
+            any_negative = any_negative or weight[i] < 0
+        if count > 0 or (start == ALS_IDENTITY and not negative):
+            gather_rows(count, k, kept, Y, d, e, P)
+            rank_update(ALS_SUBTRACT if negative else start, k, count, P, C, ahead)
+        if not any_negative:
+            break
+    return any_negative
 
 
-cdef void pivot_range(int64_t q, const floating *U, double *smallest, double *largest) noexcept nogil:
+cdef void pivots(int64_t q, const floating *U, double *smallest, double *largest) noexcept nogil:
     """The smallest and the largest squared pivot."""
     cdef int64_t i, width = lanes(U), panel = (q + width - 1) // width * width * width
     cdef floating reciprocal, low = U[0], high = U[0]   # the factor's diagonal holds reciprocals
@@ -142,11 +156,12 @@ cdef void refine(bint dual, int64_t n, int64_t k, const int32_t *cols, const flo
                  const floating *d, floating *b, floating *g, floating *u, floating *x) noexcept nogil:
     """x += (E + Y'DY)^-1 g by the factor U at hand, with the residual g in float64; b, g and u are scratch."""
     cdef int64_t i, j
-    residual(True, n, k, cols, Y, weight, target, diag, x, g)
+    cdef als_ahead nothing = als_ahead(NULL, 0, NULL, 0)
+    residual(True, n, k, cols, Y, weight, target, diag, x, g, &nothing)
     if dual:   # = E^-1 (g - Y' D^1/2 (I + B B')^-1 D^1/2 Y E^-1 g)
         for j in range(k):
             u[j] = g[j] * e[j] * e[j]
-        rows_dot(n, k, cols, Y, u, b)
+        rows_dot(n, k, cols, Y, u, b, &nothing)
         for i in range(n):
             b[i] *= d[i]
         solve(n, U, b)
@@ -176,13 +191,14 @@ cdef int exact_in_float64(int64_t n, int64_t k, const int32_t *cols, const float
     cdef double *weights = d + CHUNK
     cdef double *targets = weights + CHUNK
     cdef int32_t own[CHUNK]
-    cdef double smallest, largest
+    cdef als_ahead nothing = als_ahead(NULL, 0, NULL, 0)
+    cdef bint negative = False
+    cdef double cancelled, smallest = 0, largest = 0
     for i in range(CHUNK):
         own[i] = <int32_t> i
     for j in range(K):
         e[j] = 1 / sqrt(diag[j]) if j < k else 0
     memset(b, 0, K * sizeof(double))
-    identity(k, C)
     for block in range((n + CHUNK - 1) // CHUNK):
         start = block * CHUNK
         count = min(n - start, CHUNK)
@@ -191,13 +207,13 @@ cdef int exact_in_float64(int64_t n, int64_t k, const int32_t *cols, const float
             targets[i] = target[start + i]
             for j in range(k):
                 rows[i * k + j] = Y[cols[start + i] * k + j]
-        update(False, count, k, own, rows, weights, e, P, d, C)
-        update(True, count, k, own, rows, weights, e, P, d, C)
+        if update(ALS_ADD if block else ALS_IDENTITY, count, k, own, rows, weights, e, P, d, C, &nothing):
+            negative = True
         rows_sum(count, k, own, rows, targets, b)
-    if cholesky(k, C) != 0:
+    if cholesky(k, C, &cancelled) != 0:
         return ALSCORE_NOT_POSITIVE_DEFINITE
-    pivot_range(k, C, &smallest, &largest)
-    if smallest < SINGULAR_F32:   # the weights are still float32
+    pivots(k, C, &smallest, &largest)
+    if negative and smallest < SINGULAR_F32:   # the weights are still float32
         return ALSCORE_NOT_POSITIVE_DEFINITE
     for j in range(k):
         b[j] *= e[j]
@@ -208,7 +224,8 @@ cdef int exact_in_float64(int64_t n, int64_t k, const int32_t *cols, const float
 
 
 cdef int exact(int64_t n, int64_t k, const int32_t *cols, const floating *Y, const floating *weight,
-               const floating *target, const floating *diag, floating *x, floating *work) noexcept nogil:
+               const floating *target, const floating *diag, floating *x, int64_t n_next, const int32_t *cols_next,
+               floating *work) noexcept nogil:
     cdef int64_t K = padded(k), i, j, block, start, count, q
     cdef floating *C = work
     cdef floating *P = C + K * K
@@ -217,8 +234,10 @@ cdef int exact(int64_t n, int64_t k, const int32_t *cols, const floating *Y, con
     cdef floating *g = b + K
     cdef floating *u = g + K
     cdef floating *d = u + K
-    cdef bint failed, dual = n <= k
-    cdef double smallest = 0, largest = 0, spread = 0
+    cdef bint failed, negative = False, dual = n <= k
+    cdef floating cancelled
+    cdef double smallest = 0, largest = 0
+    cdef als_ahead ahead
 
     if floating is float:
         if k <= NARROW:
@@ -232,30 +251,39 @@ cdef int exact(int64_t n, int64_t k, const int32_t *cols, const floating *Y, con
     q = n if dual else k
 
     memset(b, 0, K * sizeof(floating))
-    identity(q, C)
     if dual:
         for i in range(n):
             d[i] = root(weight[i])
             b[i] = target[i] / d[i]
         gather_columns(n, k, cols, Y, d, e, P)
-        rank_update(False, q, k, P, C)
+        ahead = upcoming(cols_next, n_next, Y, k)
+        rank_update(ALS_IDENTITY, q, k, P, C, &ahead)
     else:
         for block in range((n + CHUNK - 1) // CHUNK):
             start = block * CHUNK
             count = min(n - start, CHUNK)
-            update(False, count, k, cols + start, Y, weight + start, e, P, d, C)
-            update(True, count, k, cols + start, Y, weight + start, e, P, d, C)
-            rows_sum(count, k, cols + start, Y, target + start, b)
+            if start + count < n:
+                ahead = upcoming(cols + start + count, min(n - start - count, CHUNK), Y, k)
+            else:
+                ahead = upcoming(cols_next, min(n_next, CHUNK), Y, k)
+            if update(ALS_ADD if block else ALS_IDENTITY, count, k, cols + start, Y, weight + start, e, P, d, C,
+                      &ahead):
+                negative = True
+            # as in rank_update: the sum of a chunk first
+            memset(g, 0, k * sizeof(floating))
+            rows_sum(count, k, cols + start, Y, target + start, g)
+            for j in range(k):
+                b[j] += g[j]
         for j in range(k):
             b[j] *= e[j]
-    failed = cholesky(q, C) != 0
-    if not failed:
-        pivot_range(q, C, &smallest, &largest)
-        spread = max(largest, 1 / smallest)
+    failed = cholesky(q, C, &cancelled) != 0
+    if negative or cancelled > REFINE_ABOVE:
+        pivots(q, C, &smallest, &largest)
     if floating is float:
-        if failed or spread > WIDEN_ABOVE or smallest < SINGULAR_F32:
+        if (failed or cancelled > WIDEN_ABOVE or (cancelled > REFINE_ABOVE and largest > LARGE_PIVOT)
+                or (negative and smallest < SINGULAR_F32)):
             return exact_in_float64(n, k, cols, Y, weight, target, diag, x, <double *> work)
-    elif failed or smallest < SINGULAR_F64:
+    elif failed or (negative and smallest < SINGULAR_F64):
         return ALSCORE_NOT_POSITIVE_DEFINITE
 
     solve(q, C, b)
@@ -271,14 +299,14 @@ cdef int exact(int64_t n, int64_t k, const int32_t *cols, const floating *Y, con
             x[j] = b[j] * e[j]
 
     if floating is float:
-        if spread > REFINE_ABOVE:
+        if cancelled > REFINE_ABOVE:
             refine(dual, n, k, cols, Y, weight, target, diag, C, e, d, b, g, u, x)
     return ALSCORE_OK
 
 
 cdef int conjugate_gradient(int64_t steps, double tol, int64_t n, int64_t k, const int32_t *cols, const floating *Y,
                             const floating *weight, const floating *target, const floating *diag, floating *x,
-                            floating *work) noexcept nogil:
+                            int64_t n_next, const int32_t *cols_next, floating *work) noexcept nogil:
     """CG on (E + Y'DY) x = Y't from x, preconditioned by E, which makes it CG on I + B'B."""
     cdef int64_t K = padded(k), j, _
     cdef floating *r = work
@@ -286,6 +314,7 @@ cdef int conjugate_gradient(int64_t steps, double tol, int64_t n, int64_t k, con
     cdef floating *p = z + K
     cdef floating *Ap = p + K
     cdef double rz, rz_next, pAp, length, enough = 0
+    cdef als_ahead nothing = als_ahead(NULL, 0, NULL, 0), ahead = upcoming(cols_next, n_next, Y, k)
 
     if tol > 0:
         memset(r, 0, k * sizeof(floating))
@@ -293,7 +322,7 @@ cdef int conjugate_gradient(int64_t steps, double tol, int64_t n, int64_t k, con
         for j in range(k):
             z[j] = r[j] / diag[j]
         enough = tol * tol * dot(k, r, z)
-    residual(False, n, k, cols, Y, weight, target, diag, x, r)
+    residual(False, n, k, cols, Y, weight, target, diag, x, r, &nothing)
     for j in range(k):
         z[j] = r[j] / diag[j]
         p[j] = z[j]
@@ -301,7 +330,7 @@ cdef int conjugate_gradient(int64_t steps, double tol, int64_t n, int64_t k, con
     for _ in range(steps):
         if rz <= enough:
             break
-        multiply(n, k, cols, Y, weight, diag, p, Ap)
+        multiply(n, k, cols, Y, weight, diag, p, Ap, &ahead)
         pAp = dot(k, p, Ap)
         if pAp <= 0:
             # products of a residual this small underflow: the row is solved
@@ -329,17 +358,19 @@ cdef inline bint is_exact(const Params *params, int64_t n, int64_t k) noexcept n
 cdef int solve_f32(const void *state, const als_row_f32 *row, void *work) noexcept nogil:
     cdef const Params *params = <const Params *> state
     if is_exact(params, row.n, row.k):
-        return exact(row.n, row.k, row.cols, row.factors, row.weight, row.target, row.diag, row.x, <float *> work)
+        return exact(row.n, row.k, row.cols, row.factors, row.weight, row.target, row.diag, row.x,
+                     row.n_next, row.cols_next, <float *> work)
     return conjugate_gradient(params.steps, params.tol, row.n, row.k, row.cols, row.factors, row.weight, row.target,
-                              row.diag, row.x, <float *> work)
+                              row.diag, row.x, row.n_next, row.cols_next, <float *> work)
 
 
 cdef int solve_f64(const void *state, const als_row_f64 *row, void *work) noexcept nogil:
     cdef const Params *params = <const Params *> state
     if is_exact(params, row.n, row.k):
-        return exact(row.n, row.k, row.cols, row.factors, row.weight, row.target, row.diag, row.x, <double *> work)
+        return exact(row.n, row.k, row.cols, row.factors, row.weight, row.target, row.diag, row.x,
+                     row.n_next, row.cols_next, <double *> work)
     return conjugate_gradient(params.steps, params.tol, row.n, row.k, row.cols, row.factors, row.weight, row.target,
-                              row.diag, row.x, <double *> work)
+                              row.diag, row.x, row.n_next, row.cols_next, <double *> work)
 
 
 cdef void release(object capsule) noexcept:

@@ -96,14 +96,14 @@ def solver_flags(capsule):
 
 cdef int solve(const als_solver *solver, int64_t n, int64_t k, const int32_t *cols, const floating *factors,
                const floating *weight, const floating *target, const floating *diag, const floating *gram,
-               floating *x, void *work) noexcept nogil:
+               floating *x, int64_t n_next, const int32_t *cols_next, void *work) noexcept nogil:
     cdef als_row_f32 row_f32
     cdef als_row_f64 row_f64
     if floating is float:
-        row_f32 = als_row_f32(n, k, cols, factors, weight, target, diag, gram, x)
+        row_f32 = als_row_f32(n, k, cols, factors, weight, target, diag, gram, x, n_next, cols_next)
         return solver.solve_f32(solver.params, &row_f32, work)
     else:
-        row_f64 = als_row_f64(n, k, cols, factors, weight, target, diag, gram, x)
+        row_f64 = als_row_f64(n, k, cols, factors, weight, target, diag, gram, x, n_next, cols_next)
         return solver.solve_f64(solver.params, &row_f64, work)
 
 
@@ -134,8 +134,8 @@ cdef double observed_loss(const Confidence *confidence, int64_t n, int64_t k, co
     return loss
 
 
-cdef int solve_row(const Problem *problem, int64_t row, floating *scratch) noexcept nogil:
-    """Weigh one row's entries, solve it, and account for its loss."""
+cdef int solve_row(const Problem *problem, int64_t row, int64_t next, floating *scratch) noexcept nogil:
+    """Weigh one row's entries, solve it, and account for its loss; `next` is the row that probably follows."""
     cdef int64_t start = problem.indptr[row], n = problem.indptr[row + 1] - start, k = problem.k, j
     cdef const int32_t *cols = problem.indices + start
     cdef const floating *strength = <const floating *> problem.strength + start
@@ -157,6 +157,7 @@ cdef int solve_row(const Problem *problem, int64_t row, floating *scratch) noexc
         diag[j] = <floating> (problem.diag[j] + regularization)
     weigh(&problem.confidence, n, strength, weight, target)
     code = solve(problem.solver, n, k, cols, factors, weight, target, diag, <const floating *> problem.gram, x,
+                 problem.indptr[next + 1] - problem.indptr[next], problem.indices + problem.indptr[next],
                  target + aligned(problem.n_max))
     if code != ALSCORE_OK:
         return code
@@ -230,9 +231,12 @@ def sweep(capsule, const int64_t[::1] indptr, const int32_t[::1] indices, const 
     cdef int64_t[::1] failed_row = failed_rows
     cdef int32_t[::1] failed_code = failed_codes
 
-    for i in prange(n_rows, nogil=True, schedule="dynamic", chunksize=4, num_threads=num_threads):
+    # In runs, so that a row mostly knows which one follows on its thread
+    cdef int64_t run = max(1, min(16, n_rows // (64 * num_threads)))
+    for i in prange(n_rows, nogil=True, schedule="dynamic", chunksize=run, num_threads=num_threads):
         thread = threadid()
-        code = solve_row[floating](&problem, order[i], <floating *> (scratch.first + thread * scratch.step))
+        code = solve_row[floating](&problem, order[i], order[min(i + 1, n_rows - 1)],
+                                   <floating *> (scratch.first + thread * scratch.step))
         if code != 0 and (failed_row[thread] < 0 or order[i] < failed_row[thread]):
             failed_row[thread] = order[i]
             failed_code[thread] = code
@@ -255,8 +259,8 @@ cdef void add_to_gram(const floating *rows, int64_t n, int64_t k, double *wide, 
 def gram(const floating[:, ::1] factors, int num_threads):
     """factors' factors, (k, k) float64, summed over fixed parts of the rows in order."""
     cdef int64_t n = factors.shape[0], k = factors.shape[1], part
-    # enough parts for many threads, but no more than 32 MB of partial sums
-    cdef int64_t parts = max(1, min((n + 4 * BLOCK - 1) // (4 * BLOCK), min(256, max(2, (32 << 20) // (8 * k * k)))))
+    # enough parts for many threads, but no more than 8 MB of partial sums: their pages take longer than the sums do
+    cdef int64_t parts = max(1, min((n + 4 * BLOCK - 1) // (4 * BLOCK), min(256, max(2, (8 << 20) // (8 * k * k)))))
     cdef int64_t size = (n + parts - 1) // parts
     sums = np.zeros((parts, k, k))
     cdef double[:, :, ::1] partial = sums

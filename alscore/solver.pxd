@@ -22,6 +22,8 @@ cdef extern from "alscore.h" nogil:
         const float *diag
         const float *gram
         float *x
+        int64_t n_next
+        const int32_t *cols_next
 
     ctypedef struct als_row_f64:
         int64_t n
@@ -33,6 +35,8 @@ cdef extern from "alscore.h" nogil:
         const double *diag
         const double *gram
         double *x
+        int64_t n_next
+        const int32_t *cols_next
 
     ctypedef struct als_solver:
         uint32_t version

@@ -98,7 +98,7 @@ static void FN(gather_rows)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const
         REAL *out = P + i * LANES;
         for (ptrdiff_t c = 0; c < whole; c++, out += n * LANES) {
             FN(store)(out, FN(load)(y + c * LANES) * FN(load)(e + c * LANES) * d[i]);
-            __builtin_prefetch(ahead + c * LANES);
+            __builtin_prefetch(ahead + c * LANES, 0, 2);
         }
         if (whole * LANES < k)
             FN(store)(out, FN(load_first)(y + whole * LANES, k % LANES) * FN(load)(e + whole * LANES) * d[i]);
@@ -126,7 +126,7 @@ static void FN(gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, co
 #pragma GCC unroll 16
                 for (int i = 0; i < LANES; i++) {
                     rows[i] = FN(load)(y[i] ? y[i] + j0 : nothing) * column_scale * scale[i];
-                    __builtin_prefetch(next[i] + j0);
+                    __builtin_prefetch(next[i] + j0, 0, 2);
                 }
                 FN(transpose)(rows);
 #pragma GCC unroll 16
@@ -143,96 +143,97 @@ static void FN(gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, co
     }
 }
 
-static void FN(identity)(ptrdiff_t q, REAL *C)
-{
-    const ptrdiff_t size = FN(panels)(q) * LANES;
-    memset(C, 0, (size_t)(size * size) * sizeof(REAL));
-    for (ptrdiff_t i = 0; i < size; i++)
-        C[(i / LANES) * size * LANES + i * LANES + i % LANES] = 1;
-}
-
-/* acc[r][c] += or -= sum over p < depth of a[p][r] b[c][p]: a points at TILE_ROWS lanes of one panel, b at the first of
- * `count` panels, `panel` numbers apart. count and subtract are constants wherever this is inlined. */
-INLINE void FN(tile)(int subtract, int count, ptrdiff_t depth, const REAL *a, const REAL *b, ptrdiff_t panel,
-                     vec acc[TILE_ROWS][TILE_PANELS])
+/* acc[r][c] += or -= sum over p < depth of a[p][r] b[c][p]: a points at the first of `rows` lanes of one panel, b at the
+ * first of `count` panels, `panel` numbers apart. subtract, rows and count are constants wherever this is inlined. */
+INLINE void FN(tile)(int subtract, int rows, int count, ptrdiff_t depth, const REAL *a, const REAL *b, ptrdiff_t panel,
+                     vec acc[][TILE_PANELS])
 {
     for (ptrdiff_t p = 0; p < depth; p++, a += LANES, b += LANES) {
         vec right[TILE_PANELS];
 #pragma GCC unroll 4
         for (int c = 0; c < count; c++)
             right[c] = FN(load)(b + c * panel);
-#pragma GCC unroll 8
-        for (int r = 0; r < TILE_ROWS; r++)
+#pragma GCC unroll 16
+        for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
             for (int c = 0; c < count; c++)
                 acc[r][c] = subtract ? acc[r][c] - right[c] * a[r] : acc[r][c] + right[c] * a[r];
     }
 }
 
-INLINE void FN(load_tile)(int count, const REAL *C, ptrdiff_t panel, vec acc[TILE_ROWS][TILE_PANELS])
+/* `rows` rows of C from row i on, in `count` panels, of which the first is the rows' own where diagonal. */
+INLINE void FN(update_tile)(int start, int diagonal, int rows, int count, ptrdiff_t i, ptrdiff_t depth,
+                            const REAL *a, const REAL *b, ptrdiff_t panel, REAL *C, ptrdiff_t C_panel)
 {
-#pragma GCC unroll 8
-    for (int r = 0; r < TILE_ROWS; r++)
+    vec acc[LANES][TILE_PANELS] = {{{0}}};
+    FN(tile)(0, rows, count, depth, a, b, panel, acc);
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
-        for (int c = 0; c < count; c++)
-            acc[r][c] = FN(load)(C + c * panel + r * LANES);
+        for (int c = 0; c < count; c++) {
+            REAL *out = C + c * C_panel + (i + r) * LANES;
+            FN(store)(out, start == ALS_IDENTITY ? acc[r][c]
+                           : start == ALS_ADD    ? FN(load)(out) + acc[r][c]
+                                                 : FN(load)(out) - acc[r][c]);
+        }
+    if (start == ALS_IDENTITY && diagonal)
+        for (int r = 0; r < rows; r++)
+            C[(i + r) * LANES + i % LANES + r] += 1;
 }
 
-INLINE void FN(store_tile)(int count, REAL *C, ptrdiff_t panel, vec acc[TILE_ROWS][TILE_PANELS])
-{
-#pragma GCC unroll 8
-    for (int r = 0; r < TILE_ROWS; r++)
-#pragma GCC unroll 4
-        for (int c = 0; c < count; c++)
-            FN(store)(C + c * panel + r * LANES, acc[r][c]);
-}
-
-INLINE void FN(update_tile)(int subtract, int count, ptrdiff_t depth, const REAL *a, const REAL *b,
-                            ptrdiff_t panel, REAL *C, ptrdiff_t C_panel)
-{
-    vec acc[TILE_ROWS][TILE_PANELS];
-    FN(load_tile)(count, C, C_panel, acc);
-    FN(tile)(subtract, count, depth, a, b, panel, acc);
-    FN(store_tile)(count, C, C_panel, acc);
-}
-
-/* Calls `tile(count)` with a constant count for each group of panels from `first` to `last`; c is the group's first. */
-#define FOR_PANEL_GROUPS(first, last, tile)                                                                   \
-    for (ptrdiff_t c = (first), left; (left = (last) - c) > 0; c += TILE_PANELS) {                            \
-        if (left >= 3)                                                                                        \
-            tile(3);                                                                                          \
-        else if (left == 2)                                                                                   \
-            tile(2);                                                                                          \
-        else                                                                                                  \
-            tile(1);                                                                                          \
-    }
-
-static void FN(rank_update)(int subtract, ptrdiff_t q, ptrdiff_t depth, const REAL *P, REAL *C)
+/* Panels in groups, so that one group stays in the first-level cache for all strips of TILE_ROWS rows. A single panel
+ * gives too few independent sums: there the strips of a whole panel are one tile. */
+INLINE void FN(update)(int start, ptrdiff_t q, ptrdiff_t depth, const REAL *P, REAL *C, als_ahead *ahead)
 {
     const ptrdiff_t last = FN(panels)(q), panel = depth * LANES, C_panel = last * LANES * LANES;
-    for (ptrdiff_t i = 0; i < q; i += TILE_ROWS) {
-        const ptrdiff_t own = i / LANES;
-        const REAL *a = P + own * panel + i % LANES;
-        REAL *row = C + i * LANES;
-#define ADD(n) FN(update_tile)(0, n, depth, a, P + c * panel, panel, row + c * C_panel, C_panel)
-#define SUBTRACT(n) FN(update_tile)(1, n, depth, a, P + c * panel, panel, row + c * C_panel, C_panel)
-        if (subtract)
-            FOR_PANEL_GROUPS(own, last, SUBTRACT)
-        else
-            FOR_PANEL_GROUPS(own, last, ADD)
-#undef ADD
-#undef SUBTRACT
+    /* there are at least so many tiles */
+    const ptrdiff_t tiles = (q + TILE_ROWS - 1) / TILE_ROWS * (last + 1) / (2 * TILE_PANELS) + 1;
+    const ptrdiff_t rows_a_tile = (ahead->n + tiles - 1) / tiles;
+    for (ptrdiff_t group = 0; group < last; group += TILE_PANELS) {
+        const ptrdiff_t end = group + TILE_PANELS < last ? group + TILE_PANELS : last;
+        for (ptrdiff_t i = 0; i < q && i < end * LANES; i += TILE_ROWS) {
+            const ptrdiff_t own = i / LANES, c = own > group ? own : group;
+            const REAL *a = P + own * panel + i % LANES;
+#define UPDATE(rows, count)                                                                                   \
+    FN(update_tile)(start, c == own, rows, count, i, depth, a, P + c * panel, panel, C + c * C_panel, C_panel)
+            if (end - c == 3)
+                UPDATE(TILE_ROWS, 3);
+            else if (end - c == 2)
+                UPDATE(TILE_ROWS, 2);
+            else if (i % LANES == 0)
+                UPDATE(LANES, 1);
+#undef UPDATE
+            fetch(ahead, rows_a_tile);
+        }
     }
+}
+
+static void FN(rank_update)(int start, ptrdiff_t q, ptrdiff_t depth, const REAL *P, REAL *C, als_ahead *ahead)
+{
+    if (start == ALS_IDENTITY)
+        FN(update)(ALS_IDENTITY, q, depth, P, C, ahead);
+    else if (start == ALS_ADD)
+        FN(update)(ALS_ADD, q, depth, P, C, ahead);
+    else
+        FN(update)(ALS_SUBTRACT, q, depth, P, C, ahead);
 }
 
 /* Rows i ... i + TILE_ROWS - 1 of the factor, in the panels of one group: subtract what the rows above give, then
  * eliminate among the tile's own rows by the multipliers and reciprocal pivots of its diagonal block. */
 INLINE void FN(eliminate_tile)(int count, ptrdiff_t i, const REAL *a, REAL *group, ptrdiff_t panel,
-                               REAL (*multiplier)[TILE_ROWS], REAL *inverse, int diagonal, ptrdiff_t *bad)
+                               REAL (*multiplier)[TILE_ROWS], REAL *inverse, int diagonal, REAL *cancelled,
+                               ptrdiff_t *bad)
 {
     vec acc[TILE_ROWS][TILE_PANELS];
-    FN(load_tile)(count, group + i * LANES, panel, acc);
-    FN(tile)(1, count, i, a, group, panel, acc);
+    REAL before[TILE_ROWS];
+#pragma GCC unroll 8
+    for (int r = 0; r < TILE_ROWS; r++) {
+#pragma GCC unroll 4
+        for (int c = 0; c < count; c++)
+            acc[r][c] = FN(load)(group + c * panel + (i + r) * LANES);
+        before[r] = group[(i + r) * LANES + i % LANES + r];
+    }
+    FN(tile)(1, TILE_ROWS, count, i, a, group, panel, acc);
 #pragma GCC unroll 8
     for (int p = 0; p < TILE_ROWS; p++) {
         if (diagonal) {
@@ -242,6 +243,7 @@ INLINE void FN(eliminate_tile)(int count, ptrdiff_t i, const REAL *a, REAL *grou
             if (!(from[p] > 0) && !*bad)
                 *bad = i + p + 1;
             inverse[p] = 1 / SQRT(from[p]);
+            before[p] *= inverse[p] * inverse[p];
 #pragma GCC unroll 8
             for (int r = p + 1; r < TILE_ROWS; r++)
                 multiplier[p][r] = from[r] * inverse[p];
@@ -255,19 +257,35 @@ INLINE void FN(eliminate_tile)(int count, ptrdiff_t i, const REAL *a, REAL *grou
             for (int c = 0; c < count; c++)
                 acc[r][c] -= acc[p][c] * multiplier[p][r];
     }
-    FN(store_tile)(count, group + i * LANES, panel, acc);
+#pragma GCC unroll 8
+    for (int r = 0; r < TILE_ROWS; r++) {
+#pragma GCC unroll 4
+        for (int c = 0; c < count; c++)
+            FN(store)(group + c * panel + (i + r) * LANES, acc[r][c]);
+        if (diagonal)
+            *cancelled = before[r] > *cancelled ? before[r] : *cancelled;
+    }
 }
 
-static ptrdiff_t FN(cholesky)(ptrdiff_t q, REAL *C)
+static ptrdiff_t FN(cholesky)(ptrdiff_t q, REAL *C, REAL *cancelled)
 {
     const ptrdiff_t last = FN(panels)(q), panel = last * LANES * LANES;
     ptrdiff_t bad = 0;
+    *cancelled = 1;
     for (ptrdiff_t i = 0; i < q && !bad; i += TILE_ROWS) {
         const ptrdiff_t own = i / LANES;
         const REAL *a = C + own * panel + i % LANES;
         REAL multiplier[TILE_ROWS][TILE_ROWS] = {{0}}, inverse[TILE_ROWS] = {0};
-#define ELIMINATE(n) FN(eliminate_tile)(n, i, a, C + c * panel, panel, multiplier, inverse, c == own, &bad)
-        FOR_PANEL_GROUPS(own, last, ELIMINATE)
+#define ELIMINATE(count)                                                                                      \
+    FN(eliminate_tile)(count, i, a, C + c * panel, panel, multiplier, inverse, c == own, cancelled, &bad)
+        for (ptrdiff_t c = own; c < last; c += TILE_PANELS) {
+            if (last - c >= 3)
+                ELIMINATE(3);
+            else if (last - c == 2)
+                ELIMINATE(2);
+            else
+                ELIMINATE(1);
+        }
 #undef ELIMINATE
         for (ptrdiff_t r = 0; r < TILE_ROWS; r++) {
             REAL *row = C + own * panel + (i + r) * LANES;
@@ -338,23 +356,23 @@ static REAL FN(dot)(ptrdiff_t k, const REAL *a, const REAL *b)
 #define ROWS 4
 
 static void FN(rows_dot)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y,
-                         const REAL *x, REAL *out)
+                         const REAL *x, REAL *out, als_ahead *ahead)
 {
     const ptrdiff_t whole = k - k % LANES;
     ptrdiff_t i = 0;
     for (; i + ROWS <= n; i += ROWS) {
-        const REAL *y[ROWS], *ahead[ROWS];
+        const REAL *y[ROWS], *next[ROWS];
         vec acc[ROWS] = {{0}};
         for (int r = 0; r < ROWS; r++) {
             y[r] = Y + cols[i + r] * k;
-            ahead[r] = i + AHEAD + r < n ? Y + cols[i + AHEAD + r] * k : y[r];
+            next[r] = i + AHEAD + r < n ? Y + cols[i + AHEAD + r] * k : y[r];
         }
         for (ptrdiff_t j = 0; j < whole; j += LANES) {
             const vec right = FN(load)(x + j);
 #pragma GCC unroll 4
             for (int r = 0; r < ROWS; r++) {
                 acc[r] += FN(load)(y[r] + j) * right;
-                __builtin_prefetch(ahead[r] + j);
+                __builtin_prefetch(next[r] + j, 0, 2);
             }
         }
         for (int r = 0; r < ROWS; r++) {
@@ -363,6 +381,7 @@ static void FN(rows_dot)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const RE
                 tail += y[r][j] * x[j];
             out[i + r] = FN(sum)(acc[r]) + tail;
         }
+        fetch(ahead, ROWS / 2);
     }
     for (; i < n; i++)
         out[i] = FN(dot)(k, Y + cols[i] * k, x);
@@ -429,7 +448,6 @@ static void FN(rows_sum)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const RE
 #undef TILE_ROWS
 #undef WIDE_LANES
 #undef TILE_PANELS
-#undef FOR_PANEL_GROUPS
 #undef LOW_8
 #undef LOW_4
 #undef LOW_2

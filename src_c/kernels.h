@@ -3,8 +3,7 @@
  * Panels. A block of `depth` vectors of length q is stored as ceil(q / lanes) panels, panel c holding entries
  * c*lanes ... of every vector, contiguously: P[c][p][lane]. Lanes beyond q are zero. Every inner loop then
  * reads contiguous streams without a tail, whatever q is. A symmetric matrix or its Cholesky factor is a
- * block of depth ceil(q / lanes) * lanes in the same form, of which only the upper triangle counts and
- * whose padding is the identity.
+ * block of depth ceil(q / lanes) * lanes in the same form, of which only the upper triangle counts.
  *
  * cols holds row numbers of the factor matrix Y, which is row-major with k numbers a row. Arrays need no alignment, though
  * 64 bytes are faster. Nothing here allocates, and only cholesky can fail.
@@ -14,6 +13,18 @@
 
 #include <stddef.h>
 #include <stdint.h>
+
+/* Rows of a factor matrix that will be gathered soon, at random places in memory: kernels with much arithmetic ask for
+ * them meanwhile, so that they lie in the second-level cache by then. Counts down as they are asked for. */
+typedef struct {
+    const int32_t *cols;
+    ptrdiff_t n;
+    const void *Y;
+    ptrdiff_t row_bytes;
+} als_ahead;
+
+/* How rank_update begins. */
+enum { ALS_IDENTITY, ALS_ADD, ALS_SUBTRACT };
 
 #define ALS_KERNELS(real)                                                                                     \
     struct {                                                                                                  \
@@ -27,22 +38,21 @@
         void (*gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const real *Y, const real *d,   \
                                const real *e, real *P);                                                       \
                                                                                                               \
-        /* C = I */                                                                                           \
-        void (*identity)(ptrdiff_t q, real *C);                                                               \
-                                                                                                              \
-        /* C += sum_p P_p P_p', or -= where subtract is not 0 */                                              \
-        void (*rank_update)(int subtract, ptrdiff_t q, ptrdiff_t depth, const real *P, real *C);              \
+        /* C = I + sum_p P_p P_p', or C += or -= that sum. The sum is complete before it meets C: in chunks,     \
+         * long sums round less. */                                                                           \
+        void (*rank_update)(int start, ptrdiff_t q, ptrdiff_t depth, const real *P, real *C, als_ahead *ahead);\
                                                                                                               \
         /* C = U'U, in place: zeros below the diagonal, reciprocals of the pivots on it. Returns 0, or 1 + a row\
-         * whose pivot is not positive. */                                                                    \
-        ptrdiff_t (*cholesky)(ptrdiff_t q, real *C);                                                          \
+         * whose pivot is not positive. cancelled: the largest ratio of a number on C's diagonal to its squared\
+         * pivot, by which the solution's error grows. */                                                      \
+        ptrdiff_t (*cholesky)(ptrdiff_t q, real *C, real *cancelled);                                         \
                                                                                                               \
         /* b = (U'U)^-1 b; b padded to panels */                                                              \
         void (*solve)(ptrdiff_t q, const real *U, real *b);                                                   \
                                                                                                               \
         /* out[i] = Y[cols[i]] . x, and the same with the products summed in float64 */                       \
         void (*rows_dot)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const real *Y, const real *x,         \
-                         real *out);                                                                          \
+                         real *out, als_ahead *ahead);                                                        \
         void (*rows_dot_wide)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const real *Y, const real *x,    \
                               double *out);                                                                   \
                                                                                                               \

@@ -18,6 +18,16 @@
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (FN(ivec)){__VA_ARGS__})
 #endif
 
+/* Asks for the next `rows` rows, if there are so many. */
+INLINE void fetch(als_ahead *ahead, ptrdiff_t rows)
+{
+    for (; rows > 0 && ahead->n > 0; rows--, ahead->n--) {
+        const char *row = (const char *)ahead->Y + *ahead->cols++ * ahead->row_bytes;
+        for (ptrdiff_t byte = 0; byte < ahead->row_bytes; byte += 64)
+            __builtin_prefetch(row + byte, 0, 2);
+    }
+}
+
 #define REAL float
 #define INTEGER int32_t
 #define SUFFIX f32
@@ -39,8 +49,7 @@
 
 #define ALS_TABLE(suffix, width)                                                                              \
     {                                                                                                         \
-        ALS_BYTES / width, gather_rows_##suffix, gather_columns_##suffix, identity_##suffix,                  \
-            rank_update_##suffix, cholesky_##suffix, solve_##suffix, rows_dot_##suffix,                       \
+        ALS_BYTES / width, gather_rows_##suffix, gather_columns_##suffix, rank_update_##suffix, cholesky_##suffix, solve_##suffix, rows_dot_##suffix,                       \
             rows_dot_wide_##suffix, rows_sum_##suffix, dot_##suffix                                           \
     }
 

@@ -347,7 +347,8 @@ def solve_function(solve, real):
     """C function for the struct of one row in this precision."""
     arrays = [(name, ctypes.POINTER(real)) for name in ("factors", "weight", "target", "diag", "gram", "x")]
     cols = ("cols", ctypes.POINTER(ctypes.c_int32))
-    row = c_struct(("n", ctypes.c_int64), ("k", ctypes.c_int64), cols, *arrays)
+    ahead = ("n_next", ctypes.c_int64), ("cols_next", ctypes.POINTER(ctypes.c_int32))
+    row = c_struct(("n", ctypes.c_int64), ("k", ctypes.c_int64), cols, *arrays, *ahead)
     function = ctypes.CFUNCTYPE(ctypes.c_int, ADDRESS, ctypes.POINTER(row), ADDRESS)
     return function(lambda params, row, work: solve(row.contents))
 
@@ -400,6 +401,20 @@ def test_original_basis_gets_the_gram_matrix_and_factors_that_are_not_rotated():
     )
     np.testing.assert_array_equal(fixed, item_factors)
     np.testing.assert_allclose(grams[0], 0.5 * item_factors.T @ item_factors, rtol=1e-12)
+
+
+def test_a_thread_hears_which_row_it_solves_next():
+    user_items, item_factors = random_problem(3, [2, 5, 1, 4, 4])
+    solved, announced = [], []
+
+    def solve_row(row):
+        solved.append(row.cols[: row.n])
+        announced.append(row.cols_next[: row.n_next])
+        return exact_row(row)
+
+    run_half_sweep(CSolver(solve_row), user_items, item_factors, np.zeros((5, 3)), regularization=1.0)
+    assert [len(cols) for cols in solved] == [5, 4, 4, 2, 1]
+    assert announced[:-1] == solved[1:]
 
 
 def test_compiled_solver_of_one_precision(plays):
