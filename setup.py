@@ -41,7 +41,13 @@ class BuildExtensions(build_ext):
 setup(
     cmdclass={"build_ext": BuildExtensions},
     ext_modules=cythonize(
-        [extension("_kernels", KERNELS), extension("_solvers"), extension("_sweep"), extension("_topk")],
+        [
+            extension("_kernels", KERNELS),
+            extension("_solvers"),
+            extension("_sweep"),
+            extension("_topk"),
+            extension("_probe", ["src_c/probe.c"]),
+        ],
         build_dir="build/cython-debug" if DEBUG else "build/cython",
         language_level=3,
         compiler_directives={

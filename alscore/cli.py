@@ -3,6 +3,8 @@
 import argparse
 import contextlib
 import functools
+import importlib.util
+import inspect
 import io
 import json
 import os
@@ -293,62 +295,115 @@ def _answer(
 
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
-    kinds = parser.add_subparsers(metavar="KIND", required=True)
-    sweep = kinds.add_parser("sweep", help="seconds of a full sweep, users and items")
-    sweep.add_argument("--data", metavar="PATH", help="Last.fm 360K file; default: synthetic plays of its shape")
-    sweep.add_argument(
+    kinds = parser.add_subparsers(metavar="KIND", required=True, dest="kind")
+    data, training, ranking = (argparse.ArgumentParser(add_help=False) for _ in range(3))
+    data.add_argument("--data", metavar="PATH", help="Last.fm 360K file; default: synthetic plays of its shape")
+    data.add_argument(
         "--scale",
         type=float,
         default=0.1,
         help="of the synthetic users and items, 1: 358,868 x 292,385; default: %(default)s",
     )
-    sweep.add_argument(
-        "--solver", default="cholesky,cg,auto", help="ours, the first is the baseline; default: %(default)s"
+    data.add_argument("--repeats", type=_positive, default=3, help="processes of each; default: %(default)s")
+    data.add_argument("--baseline", metavar="NAME", help="what ratios are to; default: the first of ours")
+    data.add_argument(
+        "--python",
+        metavar="NAME=PATH",
+        type=_interpreter,
+        action="append",
+        default=[],
+        help="interpreter of the contenders whose names start so; may be repeated",
     )
-    sweep.add_argument("--against", metavar="PEERS", default="", help="such as implicit-cholesky,implicit-cg")
-    sweep.add_argument("--factors", type=_positive, default=128, help="default: %(default)s")
-    sweep.add_argument("--threads", type=int, default=0, help="0: all that this process may use")
+    data.add_argument("--json", action="store_true", help="print one JSON document")
+    data.add_argument("--plot", metavar="FILE", help="draw a PNG; needs matplotlib")
+    for common in (training, ranking):
+        common.add_argument("--factors", type=_positive, default=128, help="default: %(default)s")
+        common.add_argument("--threads", type=int, default=0, help="0: all that this process may use")
+        common.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    training.add_argument(
+        "--solver", metavar="NAMES", type=_names, default="cholesky,cg,auto", help="ours; default: %(default)s"
+    )
+    training.add_argument(
+        "--isa", metavar="SETS", type=_names, default="", help="kernel sets, ours runs with each: avx512,avx2,generic"
+    )
+    ranking.add_argument("--top", type=_positive, default=10, help="items for each user; default: %(default)s")
+
+    def add(kind: str, parents: list[argparse.ArgumentParser], against: str, help: str) -> argparse.ArgumentParser:
+        added = kinds.add_parser(kind, parents=[data, *parents], help=help, description=help)
+        added.add_argument(
+            "--against", metavar="NAMES", type=_names, default=against, help=f"others; default: {against or 'none'}"
+        )
+        return added
+
+    sweep = add("sweep", [training], "", "seconds of a full sweep, users and items")
     sweep.add_argument("--sweeps", type=_positive, default=2, help="that count, in each process; default: %(default)s")
-    sweep.add_argument("--repeats", type=_positive, default=3, help="processes of each; default: %(default)s")
-    sweep.add_argument("--json", action="store_true", help="print one JSON document; messages go to stderr")
+    converge = add("converge", [training], "", "seconds until the objective is near to the best")
+    converge.add_argument("--sweeps", type=_positive, default=15, help="in each process; default: %(default)s")
+    converge.add_argument(
+        "--reference-sweeps", type=_positive, default=30, help="exact ones, for the best; default: %(default)s"
+    )
+    topn = add("topn", [ranking], "implicit,numpy", "seconds to recommend to all users")
+    topn.add_argument("--users", type=_positive, help="size of a random sample of them")
+    add("load", [], "pandas", "seconds to read a file")
+    add("evaluate", [ranking], "implicit", "seconds to rank for all users and judge by held-out plays")
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _interpreter(text: str) -> tuple[str, str]:
+    name, _, path = text.partition("=")
+    if not name or not path:
+        raise argparse.ArgumentTypeError(f"must be NAME=PATH, such as buffalo=/path/to/python, not {text!r}")
+    return name, path
 
 
 def _bench(args: argparse.Namespace) -> None:
     """compare the speed of solvers, ours and others', on this machine"""
-    from alscore import bench, datasets
+    from alscore import bench
+    from alscore._files import atomic_writer
+    from alscore.bench import harness, report
 
+    if args.plot and not importlib.util.find_spec("matplotlib"):
+        raise ImportError("--plot needs matplotlib: pip install 'alscore[bench]'")
     say = functools.partial(print, file=sys.stderr, flush=True)
-    if args.data:
-        interactions = datasets.lastfm_360k(args.data)
-    else:
-        n_users, n_items = (max(1, round(size * args.scale)) for size in (358_868, 292_385))
-        interactions = datasets.synthetic(n_users, n_items, seed=0)
-    say(interactions)
-    contenders = [f"alscore-{name}" for name in args.solver.split(",")] + [
-        name for name in args.against.split(",") if name
-    ]
-    answer = bench.sweep(
-        interactions.matrix, contenders, args.factors, args.threads, args.sweeps, args.repeats, say=say
-    )
+    measure = getattr(bench, args.kind)
+    ours = [f"alscore-{name}" for name in args.solver] if "solver" in args else ["alscore"]
+    options = {name: value for name, value in vars(args).items() if name in inspect.signature(measure).parameters}
+    options |= {"contenders": [*ours, *args.against], "python": dict(args.python), "say": say}
+    # The plot is opened first, so that a path that cannot be written to fails now and not after the measurement.
+    with (
+        atomic_writer(args.plot) if args.plot else contextlib.nullcontext() as plot,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        answer = measure(_bench_data(args, folder), **options)
+        if plot:
+            report.plot(answer, plot)
     if args.json:
         _print_json(answer)
-        return
-    print(f"{answer['entries']:,} entries, k = {args.factors}, {answer['threads']} threads; seconds of a full sweep")
-    _print_table(
-        ("contender", "median", "min", "max", "ratio", "peak MB", f"objective after {args.sweeps + 1} sweeps"),
-        (
-            (
-                row["contender"],
-                f"{row['median']:.3f}",
-                f"{row['min']:.3f}",
-                f"{row['max']:.3f}",
-                f"{row['ratio']:.2f}",
-                f"{row['peak_bytes'] / 1e6:.0f}",
-                f"{row['objective'][-1]:,.0f}",
-            )
-            for row in answer["results"]
-        ),
-    )
+    else:
+        print(*report.above(answer), sep="\n")
+        _print_table(*report.table(answer))
+        for line in report.below(answer):
+            print(line)
+    if failed := [name for name in answer["failed"] if harness.is_ours(name)]:
+        raise RuntimeError(f"{', '.join(failed)} failed")
+
+
+def _bench_data(args: argparse.Namespace, folder: str) -> Any:
+    """What a benchmark measures on: a file for `load`, a matrix for the others."""
+    from alscore import datasets
+
+    if args.data:
+        return args.data if args.kind == "load" else datasets.lastfm_360k(args.data).matrix
+    n_users, n_items = (max(1, round(size * args.scale)) for size in (358_868, 292_385))
+    interactions = datasets.synthetic(n_users, n_items, seed=0)
+    if args.kind != "load":
+        return interactions.matrix
+    path = Path(folder, "plays.tsv")
+    datasets.write_lastfm_360k(interactions, path)
+    return path
 
 
 def _messages(args: argparse.Namespace) -> Callable[..., None]:

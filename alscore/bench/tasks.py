@@ -1,0 +1,191 @@
+"""Seconds to recommend, to read and to rank."""
+
+import functools
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from alscore import AlternatingLeastSquares, _threads
+from alscore.bench import harness
+from alscore.bench.task_contenders import CONTENDERS
+
+_TRAINING_SWEEPS = 5  # enough that norms and scores are spread as in a finished model
+_TIMES = 2  # in each process, the first of them to warm up
+
+
+def topn(
+    plays: Any,
+    contenders: Sequence[str] = ("alscore", "implicit", "numpy"),
+    *,
+    factors: int = 128,
+    top: int = 10,
+    users: int | None = None,
+    threads: int = 0,
+    repeats: int = 3,
+    seed: int = 0,
+    baseline: str | None = None,
+    python: Mapping[str, str] | None = None,
+    say: harness.Say = lambda message: None,
+) -> dict[str, Any]:
+    """Time the best items for many users, those that they have played left out, from the same trained factors.
+
+    Parameters
+    ----------
+    plays : sparse matrix, shape (n_users, n_items)
+    contenders : sequence of str
+        Keys of ``alscore.bench.task_contenders.CONTENDERS["topn"]``; "numpy" is brute force.
+    factors, threads, repeats, baseline, python, say
+        As for `alscore.bench.sweep`.
+    top : int
+        Items for each user.
+    users : int, optional
+        Size of a random sample of the users; all by default.
+    seed : int
+        Of the training and of the sample.
+
+    Returns
+    -------
+    dict
+        As from `alscore.bench.sweep`; each result has "users_per_second", and where alscore is among the contenders
+        "same_ids", the share of places of the answer that hold the same item as in the answer of alscore.
+    """
+    settings = {"bench": "topn", "top": top, "factors": factors, "threads": _threads.resolve(threads)}
+    plays = sparse.csr_matrix(plays)
+    sample = np.arange(plays.shape[0])
+    if users is not None and users < len(sample):
+        sample = np.sort(np.random.default_rng(seed).choice(sample, users, replace=False))
+    prepare = functools.partial(_save_trained, plays, sample, settings, seed)
+    answer, kept = _measure(settings, contenders, prepare, repeats, baseline, python, say)
+    for row in answer["results"]:
+        row["users_per_second"] = len(sample) / row["median"]
+        if "alscore" in kept:
+            row["same_ids"] = float((kept[row["contender"]] == kept["alscore"]).mean())
+    return answer | {"data": harness.shape(plays) | {"asked": len(sample)}}
+
+
+def load(
+    path: Any,
+    contenders: Sequence[str] = ("alscore", "pandas"),
+    *,
+    repeats: int = 3,
+    baseline: str | None = None,
+    python: Mapping[str, str] | None = None,
+    say: harness.Say = lambda message: None,
+) -> dict[str, Any]:
+    """Time reading a file of Last.fm 360K into a sparse matrix.
+
+    Parameters
+    ----------
+    path : str or path
+        As for `alscore.datasets.lastfm_360k`; "pandas" reads no archive with more than one member.
+    contenders : sequence of str
+        Keys of ``alscore.bench.task_contenders.CONTENDERS["load"]``.
+    repeats, baseline, python, say
+        As for `alscore.bench.sweep`.
+
+    Returns
+    -------
+    dict
+        As from `alscore.bench.sweep`; each result has the "rows" it read, "users", "items", "entries",
+        "rows_per_second" and "peak_bytes".
+    """
+    from alscore.datasets.lastfm import plays_file
+
+    settings = {"bench": "load", "path": str(plays_file(path).resolve())}
+    answer, kept = _measure(settings, contenders, lambda folder: None, repeats, baseline, python, say)
+    for row in answer["results"]:
+        row |= dict(zip(("rows", "users", "items", "entries"), kept[row["contender"]].tolist(), strict=True))
+        row["rows_per_second"] = row["rows"] / row["median"]
+    return answer
+
+
+def evaluate(
+    plays: Any,
+    contenders: Sequence[str] = ("alscore", "implicit"),
+    *,
+    factors: int = 128,
+    top: int = 10,
+    threads: int = 0,
+    repeats: int = 3,
+    seed: int = 0,
+    baseline: str | None = None,
+    python: Mapping[str, str] | None = None,
+    say: harness.Say = lambda message: None,
+) -> dict[str, Any]:
+    """Time NDCG and recall of all users, on a tenth of the entries that training did not see.
+
+    Parameters
+    ----------
+    plays, factors, top, threads, repeats, baseline, python, say
+        As for `topn`.
+    contenders : sequence of str
+        Keys of ``alscore.bench.task_contenders.CONTENDERS["evaluate"]``.
+    seed : int
+        Of the training, and of which entries are held out.
+
+    Returns
+    -------
+    dict
+        As from `alscore.bench.sweep`; each result has "ndcg" and, if the contender computes it, "recall": the mean of
+        hits over held-out entries, of the users who have such.
+    """
+    settings = {"bench": "evaluate", "top": top, "factors": factors, "threads": _threads.resolve(threads)}
+    plays = sparse.csr_matrix(plays)
+    rows = np.repeat(np.arange(plays.shape[0]), np.diff(plays.indptr))
+    out = np.random.default_rng(seed).random(plays.nnz) < 0.1
+    held, seen = (
+        sparse.csr_matrix((plays.data[some], (rows[some], plays.indices[some])), plays.shape) for some in (out, ~out)
+    )
+
+    def prepare(folder: str) -> None:
+        sparse.save_npz(Path(folder, "held.npz"), held, compressed=False)
+        _save_trained(seen, np.arange(plays.shape[0]), settings, seed, folder)
+
+    answer, kept = _measure(settings, contenders, prepare, repeats, baseline, python, say)
+    for row in answer["results"]:
+        row |= dict(zip(("ndcg", "recall"), kept[row["contender"]].tolist(), strict=False))
+    return answer | {"data": harness.shape(plays)}
+
+
+def _save_trained(plays: Any, users: np.ndarray, settings: dict[str, Any], seed: int, folder: str) -> None:
+    model = AlternatingLeastSquares(
+        settings["factors"], iterations=_TRAINING_SWEEPS, num_threads=settings["threads"], random_state=seed
+    ).fit(plays, show_progress=False)
+    sparse.save_npz(Path(folder, "plays.npz"), plays, compressed=False)
+    for name, array in (("users", users), ("X", model.user_factors), ("Y", model.item_factors)):
+        np.save(Path(folder, f"{name}.npy"), array)
+
+
+def _measure(
+    settings: dict[str, Any],
+    contenders: Sequence[str],
+    prepare: Callable[[str], None],
+    repeats: int,
+    baseline: str | None,
+    python: Mapping[str, str] | None,
+    say: harness.Say,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Run a task in a folder that `prepare` fills; return the measurements, and the answer of each contender."""
+    packages = {name: contender.package for name, contender in CONTENDERS[settings["bench"]].items()}
+    jobs, skipped = harness.find(contenders, packages, "task_contenders.py", python or {}, say)
+    baseline = harness.chosen_baseline(baseline, jobs)
+    kept: dict[str, np.ndarray] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(folder)
+
+        def keep(name: str) -> dict[str, Any]:
+            kept[name] = np.load(Path(folder, f"{name}.answer.npy"))
+            return {}
+
+        def run(name: str, repeat: int) -> harness.Run:
+            return harness.run(jobs[name], folder, settings | {"times": _TIMES}, _TIMES, None if repeat else keep)
+
+        runs, failed = harness.alternate(jobs, repeats, run, say)
+    compared = harness.compare_warm(runs, baseline)
+    results = [{"contender": name, **row} for name, row in compared.items()]
+    answer = harness.answer(settings, baseline, repeats, runs, failed, skipped)
+    return answer | {"results": results, "noise": harness.noise(compared, baseline, repeats)}, kept
