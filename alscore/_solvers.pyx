@@ -29,12 +29,16 @@ cdef enum:
     CHUNK = 120
     PADDING = 16      # the widest panel
     L1 = 24576        # bytes of factors that CG multiplies by twice while they are in the first-level cache
-    L2 = 262144       # bytes of the next row's factors that are asked from memory while this row is solved
-    # A row is long from LONG k entries on; then the exact solution takes no more time than CG if there are at most
-    # FACTORS_A_STEP factors for each step. Measured at 3 steps, exact against CG: rows of 2,048 entries at k = 32 take
-    # 0.7 of the time; all items of the full Last.fm shape at k = 64 the same, at k = 128 1.2 of it.
-    LONG = 32
-    FACTORS_A_STEP = 20
+    # Bytes of the next row's factors that are asked from memory while this row is solved, and those of the own factors
+    # from which on CG asks for them again in each step: the second-level cache has 1 MB and more.
+    NEXT = 262144
+    FAR = 524288
+    AHEAD = 8         # entries between the one that is multiplied and the one that is asked for
+    # Rows of LONG k entries and more, which CG reads from memory in each step, take no longer to solve exactly if there
+    # are at most FACTORS_A_STEP factors for each step. Measured at 3 steps on the items of the full Last.fm shape,
+    # exact against CG: k = 64 0.9 of the time, k = 96 the same, k = 128 1.15.
+    LONG = 16
+    FACTORS_A_STEP = 25
 
 # The error of a float32 solution is at most 5e-6 times the cancellation that its Cholesky factor reports. Beyond the
 # first of these it is refined, which squares the error; beyond the second, or where a squared pivot is so large that
@@ -49,7 +53,8 @@ cdef double SINGULAR_F32 = 1e-3, SINGULAR_F64 = 1e-10
 cdef struct Params:
     int64_t steps
     double tol
-    int64_t exact_up_to   # rows of at most this length are solved exactly
+    double exact_up_to       # rows of at most so many entries for each factor are solved exactly
+    int64_t exact_factors    # and all rows if there are no more factors than this
 
 
 cdef struct Published:
@@ -114,8 +119,12 @@ cdef void multiply(int64_t n, int64_t k, const int32_t *cols, const floating *Y,
 
 
 cdef inline als_ahead upcoming(const int32_t *cols, int64_t n, const floating *Y, int64_t k) noexcept nogil:
-    """The rows of Y in these columns, as many as the second-level cache can take beside what is in use."""
-    return als_ahead(cols, min(n, L2 // (k * sizeof(floating))), Y, k * sizeof(floating))
+    return als_ahead(cols, max(n, 0), Y, k * sizeof(floating))
+
+
+cdef inline int64_t most_of_next(int64_t n_next, int64_t k, const floating *Y) noexcept nogil:
+    """How many of the next row's entries are asked for before its turn."""
+    return min(n_next, NEXT // (k * sizeof(floating)))
 
 
 cdef bint update(int start, int64_t n, int64_t k, const int32_t *cols, const floating *Y, const floating *weight,
@@ -256,7 +265,7 @@ cdef int exact(int64_t n, int64_t k, const int32_t *cols, const floating *Y, con
             d[i] = root(weight[i])
             b[i] = target[i] / d[i]
         gather_columns(n, k, cols, Y, d, e, P)
-        ahead = upcoming(cols_next, n_next, Y, k)
+        ahead = upcoming(cols_next, most_of_next(n_next, k, Y), Y, k)
         rank_update(ALS_IDENTITY, q, k, P, C, &ahead)
     else:
         for block in range((n + CHUNK - 1) // CHUNK):
@@ -313,46 +322,54 @@ cdef int conjugate_gradient(int64_t steps, double tol, int64_t n, int64_t k, con
     cdef floating *z = r + K
     cdef floating *p = z + K
     cdef floating *Ap = p + K
-    cdef double rz, rz_next, pAp, length, enough = 0
-    cdef als_ahead nothing = als_ahead(NULL, 0, NULL, 0), ahead = upcoming(cols_next, n_next, Y, k)
+    cdef floating *inverse = Ap + K
+    cdef double rz, rz_next, pAp, enough = 0
+    cdef floating length, ratio
+    cdef bint far = n * k * sizeof(floating) > FAR
+    cdef int64_t there = AHEAD if far else most_of_next(n, k, Y)
+    cdef als_ahead ahead
 
+    for j in range(k):
+        inverse[j] = 1 / diag[j]
     if tol > 0:
         memset(r, 0, k * sizeof(floating))
         rows_sum(n, k, cols, Y, target, r)
         for j in range(k):
-            z[j] = r[j] / diag[j]
+            z[j] = r[j] * inverse[j]
         enough = tol * tol * dot(k, r, z)
-    residual(False, n, k, cols, Y, weight, target, diag, x, r, &nothing)
+    ahead = upcoming(cols + there, n - there, Y, k)
+    residual(False, n, k, cols, Y, weight, target, diag, x, r, &ahead)
     for j in range(k):
-        z[j] = r[j] / diag[j]
+        z[j] = r[j] * inverse[j]
         p[j] = z[j]
     rz = dot(k, r, z)
+    ahead = upcoming(cols_next, most_of_next(n_next, k, Y), Y, k)
     for _ in range(steps):
         if rz <= enough:
             break
+        if far:
+            ahead = upcoming(cols + AHEAD, n - AHEAD, Y, k)
         multiply(n, k, cols, Y, weight, diag, p, Ap, &ahead)
         pAp = dot(k, p, Ap)
         if pAp <= 0:
             # products of a residual this small underflow: the row is solved
             return ALSCORE_OK if rz < 1e-30 else ALSCORE_NOT_POSITIVE_DEFINITE
-        length = rz / pAp
+        length = <floating> (rz / pAp)
         for j in range(k):
-            x[j] += <floating> length * p[j]
-            r[j] -= <floating> length * Ap[j]
-            z[j] = r[j] / diag[j]
+            x[j] += length * p[j]
+            r[j] -= length * Ap[j]
+            z[j] = r[j] * inverse[j]
         rz_next = dot(k, r, z)
+        ratio = <floating> (rz_next / rz)
         for j in range(k):
-            p[j] = z[j] + <floating> (rz_next / rz) * p[j]
+            p[j] = z[j] + ratio * p[j]
         rz = rz_next
     return ALSCORE_OK
 
 
 cdef inline bint is_exact(const Params *params, int64_t n, int64_t k) noexcept nogil:
-    """Whether a row is solved exactly: because its solver says so, or because its k x k system costs less than CG does.
-
-    CG reads a long row's factors from memory in each step, the exact solution once, with k/4 times the arithmetic.
-    """
-    return n <= params.exact_up_to or (n >= LONG * k and k <= FACTORS_A_STEP * (params.steps + 1))
+    return (n <= params.exact_up_to * k or k <= params.exact_factors
+            or (n >= LONG * k and k <= FACTORS_A_STEP * (params.steps + 1)))
 
 
 cdef int solve_f32(const void *state, const als_row_f32 *row, void *work) noexcept nogil:
@@ -377,12 +394,12 @@ cdef void release(object capsule) noexcept:
     free(PyCapsule_GetPointer(capsule, ALSCORE_SOLVER_CAPSULE))
 
 
-def publish(int64_t steps, double tol, int64_t exact_up_to):
-    """Capsule of the solver that takes CG steps on rows longer than `exact_up_to`, unless they are very long."""
+def publish(int64_t steps, double tol, double exact_up_to, int64_t exact_factors):
+    """Capsule of the solver that takes CG steps on the rows that `is_exact` leaves."""
     cdef Published *published = <Published *> malloc(sizeof(Published))
     if published == NULL:
         raise MemoryError
-    published.params = Params(steps, tol, exact_up_to)
+    published.params = Params(steps, tol, exact_up_to, exact_factors)
     published.solver = als_solver(
         ALSCORE_SOLVER_VERSION,
         ALSCORE_WARM_START if steps > 0 else 0,

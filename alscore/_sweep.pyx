@@ -109,12 +109,14 @@ cdef int solve(const als_solver *solver, int64_t n, int64_t k, const int32_t *co
 
 cdef inline void weigh(const Confidence *confidence, int64_t n, const floating *strength, floating *weight,
                        floating *target) noexcept nogil:
-    cdef double c
+    cdef floating base = <floating> confidence.base, scale = <floating> confidence.scale
+    cdef floating offset = <floating> (confidence.base - confidence.unobserved)   # here, where the two may cancel
+    cdef floating r
     cdef int64_t i
     for i in range(n):
-        c = confidence.base + confidence.scale * fabs(strength[i])
-        weight[i] = <floating> (c - confidence.unobserved)
-        target[i] = <floating> c if strength[i] > 0 else 0
+        r = -strength[i] if strength[i] < 0 else strength[i]
+        weight[i] = offset + scale * r
+        target[i] = base + scale * r if strength[i] > 0 else 0
 
 
 cdef double observed_loss(const Confidence *confidence, int64_t n, int64_t k, const int32_t *cols,

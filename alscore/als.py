@@ -167,8 +167,8 @@ class AlternatingLeastSquares:
     iterations : int
         Sweeps (users, then items) at most.
     solver : str or object
-        "cholesky" (exact), "cg" (conjugate gradient), "auto" (by the length of each row, whichever costs less), the
-        name of an installed plug-in, or an object: see `alscore.solvers`.
+        "cholesky" (exact), "cg" (a few steps of conjugate gradient), "auto" (exact, but for long rows of many factors),
+        the name of an installed plug-in, or an object: see `alscore.solvers`.
     dtype : numpy dtype
         float32 or float64: of the factors and of all arithmetic on rows. Gram matrices, rotations and the loss are
         computed in float64 always.

@@ -86,20 +86,15 @@ INLINE REAL FN(sum)(vec v)
     return lane[0];
 }
 
-/* Rows between the one that is read and the one that is prefetched: they lie at random places in memory. */
-#define AHEAD 8
-
 static void FN(gather_rows)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y,
                             const REAL *d, const REAL *e, REAL *P)
 {
     const ptrdiff_t whole = k / LANES;
     for (ptrdiff_t i = 0; i < n; i++) {
-        const REAL *y = Y + cols[i] * k, *ahead = i + AHEAD < n ? Y + cols[i + AHEAD] * k : y;
+        const REAL *y = Y + cols[i] * k;
         REAL *out = P + i * LANES;
-        for (ptrdiff_t c = 0; c < whole; c++, out += n * LANES) {
+        for (ptrdiff_t c = 0; c < whole; c++, out += n * LANES)
             FN(store)(out, FN(load)(y + c * LANES) * FN(load)(e + c * LANES) * d[i]);
-            __builtin_prefetch(ahead + c * LANES, 0, 2);
-        }
         if (whole * LANES < k)
             FN(store)(out, FN(load_first)(y + whole * LANES, k % LANES) * FN(load)(e + whole * LANES) * d[i]);
     }
@@ -110,13 +105,12 @@ static void FN(gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, co
 {
     static const REAL nothing[LANES] = {0};
     for (ptrdiff_t i0 = 0; i0 < n; i0 += LANES) {
-        const REAL *y[LANES], *next[LANES];
+        const REAL *y[LANES];
         REAL scale[LANES];
         for (int i = 0; i < LANES; i++) {
             const int there = i0 + i < n;
             y[i] = there ? Y + cols[i0 + i] * k : NULL;
             scale[i] = there ? d[i0 + i] : 0;
-            next[i] = i0 + LANES + i < n ? Y + cols[i0 + LANES + i] * k : nothing;
         }
         for (ptrdiff_t j0 = 0; j0 < k; j0 += LANES, P += LANES * LANES) {
             const ptrdiff_t width = k - j0 < LANES ? k - j0 : LANES;
@@ -124,10 +118,8 @@ static void FN(gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, co
             vec rows[LANES];
             if (width == LANES) {
 #pragma GCC unroll 16
-                for (int i = 0; i < LANES; i++) {
+                for (int i = 0; i < LANES; i++)
                     rows[i] = FN(load)(y[i] ? y[i] + j0 : nothing) * column_scale * scale[i];
-                    __builtin_prefetch(next[i] + j0, 0, 2);
-                }
                 FN(transpose)(rows);
 #pragma GCC unroll 16
                 for (int i = 0; i < LANES; i++)
@@ -340,20 +332,22 @@ static void FN(solve)(ptrdiff_t q, const REAL *U, REAL *b)
     }
 }
 
-static REAL FN(dot)(ptrdiff_t k, const REAL *a, const REAL *b)
-{
-    const ptrdiff_t whole = k - k % LANES;
-    vec acc = {0};
-    REAL tail = 0;
-    for (ptrdiff_t j = 0; j < whole; j += LANES)
-        acc += FN(load)(a + j) * FN(load)(b + j);
-    for (ptrdiff_t j = whole; j < k; j++)
-        tail += a[j] * b[j];
-    return FN(sum)(acc) + tail;
-}
-
 /* ROWS rows at a time: independent sums, so that the next product need not wait for the last. */
 #define ROWS 4
+
+static REAL FN(dot)(ptrdiff_t k, const REAL *a, const REAL *b)
+{
+    vec acc[ROWS] = {{0}};
+    REAL tail = 0;
+    ptrdiff_t j = 0;
+    for (; j + ROWS * LANES <= k; j += ROWS * LANES)
+#pragma GCC unroll 4
+        for (int r = 0; r < ROWS; r++)
+            acc[r] += FN(load)(a + j + r * LANES) * FN(load)(b + j + r * LANES);
+    for (; j < k; j++)
+        tail += a[j] * b[j];
+    return FN(sum)((acc[0] + acc[1]) + (acc[2] + acc[3])) + tail;
+}
 
 static void FN(rows_dot)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y,
                          const REAL *x, REAL *out, als_ahead *ahead)
@@ -361,19 +355,19 @@ static void FN(rows_dot)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const RE
     const ptrdiff_t whole = k - k % LANES;
     ptrdiff_t i = 0;
     for (; i + ROWS <= n; i += ROWS) {
-        const REAL *y[ROWS], *next[ROWS];
-        vec acc[ROWS] = {{0}};
+        const REAL *y[ROWS];
+        vec acc[ROWS];
+#pragma GCC unroll 4
         for (int r = 0; r < ROWS; r++) {
             y[r] = Y + cols[i + r] * k;
-            next[r] = i + AHEAD + r < n ? Y + cols[i + AHEAD + r] * k : y[r];
+            acc[r] = (vec){0};
         }
+        fetch(ahead, ROWS);
         for (ptrdiff_t j = 0; j < whole; j += LANES) {
             const vec right = FN(load)(x + j);
 #pragma GCC unroll 4
-            for (int r = 0; r < ROWS; r++) {
+            for (int r = 0; r < ROWS; r++)
                 acc[r] += FN(load)(y[r] + j) * right;
-                __builtin_prefetch(next[r] + j, 0, 2);
-            }
         }
         for (int r = 0; r < ROWS; r++) {
             REAL tail = 0;
@@ -381,7 +375,6 @@ static void FN(rows_dot)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const RE
                 tail += y[r][j] * x[j];
             out[i + r] = FN(sum)(acc[r]) + tail;
         }
-        fetch(ahead, ROWS / 2);
     }
     for (; i < n; i++)
         out[i] = FN(dot)(k, Y + cols[i] * k, x);
@@ -443,7 +436,6 @@ static void FN(rows_sum)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const RE
 #undef vec
 #undef wide
 #undef STAGE
-#undef AHEAD
 #undef ROWS
 #undef TILE_ROWS
 #undef WIDE_LANES

@@ -213,15 +213,24 @@ def test_cg_stops_each_row_at_its_tolerance():
         np.testing.assert_array_equal(x, by_steps[enough][row])
 
 
-def test_auto_solves_short_and_long_rows_exactly():
-    user_items, item_factors = random_problem(8, [1, 5, 30, 200, 10_000], 100)
+def test_auto_takes_steps_only_on_long_rows_of_many_factors():
+    user_items, item_factors = random_problem(96, [5, 96, 97, 300], 100)
     auto, exact, cg = (
-        solve(solver, user_items, item_factors, regularization=0.1)[0] for solver in ("auto", "cholesky", "cg")
+        solve(solver, user_items, item_factors, regularization=0.1)[0]
+        for solver in (Auto(steps=1), "cholesky", ConjugateGradient(steps=1))
     )
-    np.testing.assert_array_equal(auto[[0, 1, 4]], exact[[0, 1, 4]])
-    np.testing.assert_array_equal(auto[[2, 3]], cg[[2, 3]])
-    assert row_errors(cg, exact)[:4].min() > 0
-    np.testing.assert_array_equal(cg[4], exact[4])  # so long that the k x k system costs less than the steps
+    np.testing.assert_array_equal(auto[:2], exact[:2])
+    np.testing.assert_array_equal(auto[2:], cg[2:])
+    assert row_errors(cg, exact).min() > 1e-3
+    of_two_steps, _ = solve(Auto(steps=2), user_items, item_factors, regularization=0.1)
+    np.testing.assert_array_equal(of_two_steps, exact)
+
+
+def test_cg_solves_rows_exactly_that_are_very_long_for_their_factors():
+    user_items, item_factors = random_problem(8, [5, 127, 128, 10_000], 100)
+    exact, cg = (solve(solver, user_items, item_factors, regularization=0.1)[0] for solver in ("cholesky", "cg"))
+    np.testing.assert_array_equal(cg[2:], exact[2:])
+    assert row_errors(cg, exact)[:2].min() > 0
 
 
 @pytest.mark.parametrize("option", [ConjugateGradient, Auto])
