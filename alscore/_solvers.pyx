@@ -1,7 +1,7 @@
 """The built-in solvers, published as any third party's would be: one als_solver in a capsule.
 
-Cholesky factorises one row's system; conjugate gradient multiplies by it. Which of the two a row gets is a matter of
-its length alone, so the three solvers (exact, CG, auto) are one function that draws the line at different lengths.
+Cholesky factorises one row's system; conjugate gradient multiplies by it. The three solvers (exact, CG, auto) are one
+function that draws the line between the two at different rows.
 
 With E = diag and B = D^1/2 Y E^-1/2 (n x k), every system is the identity plus a product:
     primal    (I + B'B) w = E^-1/2 Y't,    x = E^-1/2 w
@@ -53,8 +53,7 @@ cdef double SINGULAR_F32 = 1e-3, SINGULAR_F64 = 1e-10
 cdef struct Params:
     int64_t steps
     double tol
-    double exact_up_to       # rows of at most so many entries for each factor are solved exactly
-    int64_t exact_factors    # and all rows if there are no more factors than this
+    bint prefer_exact   # for rows of at most k entries, and for those without factors to start from
 
 
 cdef struct Published:
@@ -367,14 +366,14 @@ cdef int conjugate_gradient(int64_t steps, double tol, int64_t n, int64_t k, con
     return ALSCORE_OK
 
 
-cdef inline bint is_exact(const Params *params, int64_t n, int64_t k) noexcept nogil:
-    return (n <= params.exact_up_to * k or k <= params.exact_factors
+cdef inline bint is_exact(const Params *params, int64_t n, int64_t k, const floating *x) noexcept nogil:
+    return (params.steps == 0 or (params.prefer_exact and (n <= k or dot(k, x, x) == 0))
             or (n >= LONG * k and k <= FACTORS_A_STEP * (params.steps + 1)))
 
 
 cdef int solve_f32(const void *state, const als_row_f32 *row, void *work) noexcept nogil:
     cdef const Params *params = <const Params *> state
-    if is_exact(params, row.n, row.k):
+    if is_exact(params, row.n, row.k, row.x):
         return exact(row.n, row.k, row.cols, row.factors, row.weight, row.target, row.diag, row.x,
                      row.n_next, row.cols_next, <float *> work)
     return conjugate_gradient(params.steps, params.tol, row.n, row.k, row.cols, row.factors, row.weight, row.target,
@@ -383,7 +382,7 @@ cdef int solve_f32(const void *state, const als_row_f32 *row, void *work) noexce
 
 cdef int solve_f64(const void *state, const als_row_f64 *row, void *work) noexcept nogil:
     cdef const Params *params = <const Params *> state
-    if is_exact(params, row.n, row.k):
+    if is_exact(params, row.n, row.k, row.x):
         return exact(row.n, row.k, row.cols, row.factors, row.weight, row.target, row.diag, row.x,
                      row.n_next, row.cols_next, <double *> work)
     return conjugate_gradient(params.steps, params.tol, row.n, row.k, row.cols, row.factors, row.weight, row.target,
@@ -394,12 +393,12 @@ cdef void release(object capsule) noexcept:
     free(PyCapsule_GetPointer(capsule, ALSCORE_SOLVER_CAPSULE))
 
 
-def publish(int64_t steps, double tol, double exact_up_to, int64_t exact_factors):
-    """Capsule of the solver that takes CG steps on the rows that `is_exact` leaves."""
+def publish(int64_t steps, double tol, bint prefer_exact):
+    """Capsule of the solver that takes CG steps, 0 for none, on the rows that `is_exact` leaves."""
     cdef Published *published = <Published *> malloc(sizeof(Published))
     if published == NULL:
         raise MemoryError
-    published.params = Params(steps, tol, exact_up_to, exact_factors)
+    published.params = Params(steps, tol, prefer_exact)
     published.solver = als_solver(
         ALSCORE_SOLVER_VERSION,
         ALSCORE_WARM_START if steps > 0 else 0,

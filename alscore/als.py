@@ -352,6 +352,8 @@ class AlternatingLeastSquares:
                 users.update(solver, Y, X)
                 if interrupted():
                     break
+                if iteration == 0:
+                    Y[:] = 0  # a random start is nothing that a solver should go on from
                 has_shares = items.update(solver, X, Y, shares)
                 if wants_loss:
                     previous_loss, loss = loss, self._loss(users, items, X, Y, shares if has_shares else None)

@@ -9,7 +9,6 @@ A solver is any of
 
 import dataclasses
 import functools
-import math
 import numbers
 from collections.abc import Iterator
 from typing import Any
@@ -28,7 +27,7 @@ class Cholesky:
     """Exact solution of every row: of its n x n dual system where it has n <= k entries, of the k x k one otherwise."""
 
     def capsule(self) -> object:
-        return _solvers.publish(0, 0.0, math.inf, 0)
+        return _solvers.publish(0, 0.0, False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,19 +54,20 @@ class ConjugateGradient:
             raise ValueError(f"tol must be at least 0 and below 1, not {self.tol!r}")
 
     def capsule(self) -> object:
-        return _solvers.publish(self.steps, self.tol, 0, 0)
+        return _solvers.publish(self.steps, self.tol, False)
 
 
 @dataclasses.dataclass(frozen=True)
 class Auto(ConjugateGradient):
-    """The way to the lowest objective in the least time: exact, but for long rows of many factors.
+    """The way to the lowest objective in the least time: exact, with steps of CG on long rows of many factors.
 
-    Rows of at most k entries are solved exactly, and longer ones too if k is at most 40 (`steps` + 1): there CG saves
-    less time than its worse solutions cost. For larger k, rows of more than k entries get CG.
+    As `ConjugateGradient`, but exact too for rows of at most k entries, where steps save little time and cost much of
+    the objective, and for rows without factors to start from. What is left for CG are rows of more than k entries, from
+    the second sweep on, and if k is above 25 (`steps` + 1) also the very long ones.
     """
 
     def capsule(self) -> object:
-        return _solvers.publish(self.steps, self.tol, 1, 40 * (self.steps + 1))
+        return _solvers.publish(self.steps, self.tol, True)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -214,16 +214,17 @@ def test_cg_stops_each_row_at_its_tolerance():
 
 
 def test_auto_takes_steps_only_on_long_rows_of_many_factors():
-    user_items, item_factors = random_problem(96, [5, 96, 97, 300], 100)
-    auto, exact, cg = (
-        solve(solver, user_items, item_factors, regularization=0.1)[0]
-        for solver in (Auto(steps=1), "cholesky", ConjugateGradient(steps=1))
-    )
-    np.testing.assert_array_equal(auto[:2], exact[:2])
-    np.testing.assert_array_equal(auto[2:], cg[2:])
+    user_items, item_factors = random_problem(64, [5, 64, 65, 300, 200], 100)
+    start = np.random.default_rng(0).standard_normal((5, 64))
+    start[4] = 0
+
+    def run(solver):
+        return run_half_sweep(solver, user_items, item_factors, start, regularization=0.1)[0]
+
+    auto, exact, cg = run(Auto(steps=1)), run("cholesky"), run(ConjugateGradient(steps=1))
+    np.testing.assert_array_equal(auto[[0, 1, 4]], exact[[0, 1, 4]])  # the last has no factors to start from
+    np.testing.assert_array_equal(auto[2:4], cg[2:4])
     assert row_errors(cg, exact).min() > 1e-3
-    of_two_steps, _ = solve(Auto(steps=2), user_items, item_factors, regularization=0.1)
-    np.testing.assert_array_equal(of_two_steps, exact)
 
 
 def test_cg_solves_rows_exactly_that_are_very_long_for_their_factors():

@@ -48,8 +48,14 @@ def _alscore(solver: str, plays: Any, start: np.ndarray, settings: dict[str, Any
     X, Y = (als.zero_factors(n, start.shape[1], start.dtype) for n in plays.shape)
     Y[:] = start
 
+    first = True
+
     def sweep() -> None:
+        nonlocal first
         users.update(resolved, Y, X)
+        if first:  # as in AlternatingLeastSquares.fit
+            Y[:] = 0
+        first = False
         items.update(resolved, X, Y)
 
     with _threads.one_blas_thread():
