@@ -12,7 +12,7 @@ cdef extern from "kernels.h" nogil:
         const void *Y
         ptrdiff_t row_bytes
 
-    ctypedef enum:
+    enum:
         ALS_IDENTITY
         ALS_ADD
         ALS_SUBTRACT
@@ -92,7 +92,7 @@ cdef inline void gather_columns(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, c
 
 cdef inline void rank_update(int start, ptrdiff_t q, ptrdiff_t depth, const floating *P, floating *C,
                              als_ahead *ahead) noexcept nogil:
-    """C = I + P'P, C += P'P or C -= P'P"""
+    """C = I + P'P, C += P'P or C -= P'P, asking the memory for rows ahead meanwhile"""
     if floating is float:
         active.f32.rank_update(start, q, depth, P, C, ahead)
     else:
@@ -100,7 +100,7 @@ cdef inline void rank_update(int start, ptrdiff_t q, ptrdiff_t depth, const floa
 
 
 cdef inline ptrdiff_t cholesky(ptrdiff_t q, floating *C, floating *cancelled) noexcept nogil:
-    """C = U'U in place; 0, or 1 + a row whose pivot is not positive"""
+    """C = U'U in place; 0 and how much cancelled, or 1 + a row whose pivot is not positive"""
     if floating is float:
         return active.f32.cholesky(q, C, cancelled)
     else:
@@ -117,7 +117,7 @@ cdef inline void solve(ptrdiff_t q, const floating *U, floating *b) noexcept nog
 
 cdef inline void rows_dot(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const floating *Y, const floating *x,
                           floating *out, als_ahead *ahead) noexcept nogil:
-    """out = Y[cols] x"""
+    """out = Y[cols] x, asking the memory for rows ahead meanwhile"""
     if floating is float:
         active.f32.rows_dot(n, k, cols, Y, x, out, ahead)
     else:

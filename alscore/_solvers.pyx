@@ -29,21 +29,23 @@ cdef enum:
     CHUNK = 120
     PADDING = 16      # the widest panel
     L1 = 24576        # bytes of factors that CG multiplies by twice while they are in the first-level cache
-    # Bytes of the next row's factors that are asked from memory while this row is solved, and those of the own factors
-    # from which on CG asks for them again in each step: the second-level cache has 1 MB and more.
+    # Bytes of the next row's factors that are asked from memory while this row is solved, and those of its own from
+    # which on CG asks for them again in each pass: both for a second-level cache of 1 MB.
     NEXT = 262144
     FAR = 524288
     AHEAD = 8         # entries between the one that is multiplied and the one that is asked for
-    # Rows of LONG k entries and more, which CG reads from memory in each step, take no longer to solve exactly if there
-    # are at most FACTORS_A_STEP factors for each step. Measured at 3 steps on the items of the full Last.fm shape,
-    # exact against CG: k = 64 0.9 of the time, k = 96 the same, k = 128 1.15.
+    # Rows of LONG k entries and more take no longer to solve exactly if there are at most FACTORS_A_PASS factors for
+    # each pass of CG over them, of which there is one more than steps. Measured at 3 steps on the items of the full
+    # Last.fm shape, exact against CG: k = 64 0.9 of the time, k = 96 the same, k = 128 1.15; below 64 assumed.
     LONG = 16
-    FACTORS_A_STEP = 25
+    FACTORS_A_PASS = 25
 
-# The error of a float32 solution is at most 5e-6 times the cancellation that its Cholesky factor reports. Beyond the
-# first of these it is refined, which squares the error; beyond the second, or where a squared pivot is so large that
-# the refinement itself cancels, the row is solved in float64.
-cdef double REFINE_ABOVE = 4, WIDEN_ABOVE = 100, LARGE_PIVOT = 1e4
+# The error of a float32 solution grows with the cancellation that its Cholesky factor reports: no more than 5e-6 times
+# that, over k from 8 to 128, lengths from 2 to 20 k, alpha r up to 1e5, unobserved weights down to 1e-6 and factors of
+# condition up to 100. From REFINE_ABOVE on the solution is refined, which squares its error; from WIDEN_ABOVE on, or
+# where a squared pivot is so large that the refinement itself cancels, the row is solved in float64. From HOPELESS on
+# nothing is left of float64 either.
+cdef double REFINE_ABOVE = 4, WIDEN_ABOVE = 100, LARGE_PIVOT = 1e4, HOPELESS = 1e12
 
 # Negative weights can make I + B'B singular. A squared pivot below this has lost too many digits of the weights to be
 # told from 0.
@@ -105,7 +107,7 @@ cdef void multiply(int64_t n, int64_t k, const int32_t *cols, const floating *Y,
                    const floating *diag, const floating *p, floating *out, als_ahead *ahead) noexcept nogil:
     """out = (E + Y'DY) p"""
     cdef floating s[CHUNK]
-    cdef int64_t i, j, block, start, count, chunk = max(8, min(CHUNK, L1 / (k * sizeof(floating))))
+    cdef int64_t i, j, block, start, count, chunk = max(8, min(CHUNK, L1 / (k * sizeof(floating))) // 4 * 4)
     for j in range(k):
         out[j] = diag[j] * p[j]
     for block in range((n + chunk - 1) // chunk):
@@ -131,21 +133,20 @@ cdef bint update(int start, int64_t n, int64_t k, const int32_t *cols, const flo
     """C = I + B'B or C += B'B over the n <= CHUNK entries; returns whether one of them has negative weight."""
     cdef int32_t kept[CHUNK]
     cdef int64_t i, count
-    cdef bint negative = False, any_negative = False
-    for negative in range(2):
+    cdef bint subtract, negative = False
+    for i in range(n):
+        negative = negative or weight[i] < 0
+    for subtract in range(1 + negative):
         count = 0
         for i in range(n):
-            if (weight[i] < 0) if negative else (weight[i] > 0):
+            if (weight[i] < 0) if subtract else (weight[i] > 0):
                 kept[count] = cols[i]
                 d[count] = root(<floating> fabs(weight[i]))
                 count += 1
-            any_negative = any_negative or weight[i] < 0
-        if count > 0 or (start == ALS_IDENTITY and not negative):
+        if count > 0 or (start == ALS_IDENTITY and not subtract):
             gather_rows(count, k, kept, Y, d, e, P)
-            rank_update(ALS_SUBTRACT if negative else start, k, count, P, C, ahead)
-        if not any_negative:
-            break
-    return any_negative
+            rank_update(ALS_SUBTRACT if subtract else start, k, count, P, C, ahead)
+    return negative
 
 
 cdef void pivots(int64_t q, const floating *U, double *smallest, double *largest) noexcept nogil:
@@ -218,11 +219,12 @@ cdef int exact_in_float64(int64_t n, int64_t k, const int32_t *cols, const float
         if update(ALS_ADD if block else ALS_IDENTITY, count, k, own, rows, weights, e, P, d, C, &nothing):
             negative = True
         rows_sum(count, k, own, rows, targets, b)
-    if cholesky(k, C, &cancelled) != 0:
+    if cholesky(k, C, &cancelled) != 0 or cancelled > HOPELESS:
         return ALSCORE_NOT_POSITIVE_DEFINITE
-    pivots(k, C, &smallest, &largest)
-    if negative and smallest < SINGULAR_F32:   # the weights are still float32
-        return ALSCORE_NOT_POSITIVE_DEFINITE
+    if negative:
+        pivots(k, C, &smallest, &largest)
+        if smallest < SINGULAR_F32:   # the weights are still float32
+            return ALSCORE_NOT_POSITIVE_DEFINITE
     for j in range(k):
         b[j] *= e[j]
     solve(k, C, b)
@@ -287,11 +289,13 @@ cdef int exact(int64_t n, int64_t k, const int32_t *cols, const floating *Y, con
     failed = cholesky(q, C, &cancelled) != 0
     if negative or cancelled > REFINE_ABOVE:
         pivots(q, C, &smallest, &largest)
+        if negative:   # what cancelled before the factorisation, against the identity
+            cancelled = <floating> max(cancelled, 1 / smallest)
     if floating is float:
         if (failed or cancelled > WIDEN_ABOVE or (cancelled > REFINE_ABOVE and largest > LARGE_PIVOT)
                 or (negative and smallest < SINGULAR_F32)):
             return exact_in_float64(n, k, cols, Y, weight, target, diag, x, <double *> work)
-    elif failed or (negative and smallest < SINGULAR_F64):
+    elif failed or cancelled > HOPELESS or (negative and smallest < SINGULAR_F64):
         return ALSCORE_NOT_POSITIVE_DEFINITE
 
     solve(q, C, b)
@@ -368,7 +372,7 @@ cdef int conjugate_gradient(int64_t steps, double tol, int64_t n, int64_t k, con
 
 cdef inline bint is_exact(const Params *params, int64_t n, int64_t k, const floating *x) noexcept nogil:
     return (params.steps == 0 or (params.prefer_exact and (n <= k or dot(k, x, x) == 0))
-            or (n >= LONG * k and k <= FACTORS_A_STEP * (params.steps + 1)))
+            or (n >= LONG * k and k <= FACTORS_A_PASS * (params.steps + 1)))
 
 
 cdef int solve_f32(const void *state, const als_row_f32 *row, void *work) noexcept nogil:

@@ -26,6 +26,7 @@ cdef enum:
     ALIGNMENT = 64
     BLOCK = 256          # rows of a factor matrix that one product handles
     CHUNK = 128          # entries of a row that the loss handles at a time
+    RUN = 16             # rows that one thread takes at a time
 
 NOT_POSITIVE_DEFINITE = ALSCORE_NOT_POSITIVE_DEFINITE
 NOT_FINITE = ALSCORE_NOT_FINITE
@@ -110,7 +111,8 @@ cdef int solve(const als_solver *solver, int64_t n, int64_t k, const int32_t *co
 cdef inline void weigh(const Confidence *confidence, int64_t n, const floating *strength, floating *weight,
                        floating *target) noexcept nogil:
     cdef floating base = <floating> confidence.base, scale = <floating> confidence.scale
-    cdef floating offset = <floating> (confidence.base - confidence.unobserved)   # here, where the two may cancel
+    # 1 - 1 in the usual case: adding and subtracting them for each entry would cost the small ones their digits
+    cdef floating offset = <floating> (confidence.base - confidence.unobserved)
     cdef floating r
     cdef int64_t i
     for i in range(n):
@@ -137,7 +139,7 @@ cdef double observed_loss(const Confidence *confidence, int64_t n, int64_t k, co
 
 
 cdef int solve_row(const Problem *problem, int64_t row, int64_t next, floating *scratch) noexcept nogil:
-    """Weigh one row's entries, solve it, and account for its loss; `next` is the row that probably follows."""
+    """Weigh one row's entries, solve it, and account for its loss; `next` is the row that follows, or -1."""
     cdef int64_t start = problem.indptr[row], n = problem.indptr[row + 1] - start, k = problem.k, j
     cdef const int32_t *cols = problem.indices + start
     cdef const floating *strength = <const floating *> problem.strength + start
@@ -159,7 +161,8 @@ cdef int solve_row(const Problem *problem, int64_t row, int64_t next, floating *
         diag[j] = <floating> (problem.diag[j] + regularization)
     weigh(&problem.confidence, n, strength, weight, target)
     code = solve(problem.solver, n, k, cols, factors, weight, target, diag, <const floating *> problem.gram, x,
-                 problem.indptr[next + 1] - problem.indptr[next], problem.indices + problem.indptr[next],
+                 0 if next < 0 else problem.indptr[next + 1] - problem.indptr[next],
+                 NULL if next < 0 else problem.indices + problem.indptr[next],
                  target + aligned(problem.n_max))
     if code != ALSCORE_OK:
         return code
@@ -171,6 +174,17 @@ cdef int solve_row(const Problem *problem, int64_t row, int64_t next, floating *
             total += (problem.diag[j] + regularization) * x[j] * x[j]
         problem.loss[row] = total + observed_loss(&problem.confidence, n, k, cols, strength, factors, x)
     return ALSCORE_OK
+
+
+cdef void solve_run(const Problem *problem, const int64_t *order, int64_t first, int64_t end, floating *scratch,
+                    int64_t *failed_row, int32_t *failed_code) noexcept nogil:
+    """Solve the rows order[first:end]; the last two keep the first row, by number, that cannot be solved."""
+    cdef int64_t i
+    cdef int code
+    for i in range(first, end):
+        code = solve_row(problem, order[i], order[i + 1] if i + 1 < end else -1, scratch)
+        if code != ALSCORE_OK and (failed_row[0] < 0 or order[i] < failed_row[0]):
+            failed_row[0], failed_code[0] = order[i], code
 
 
 def in_range(codes, size):
@@ -191,7 +205,7 @@ def sweep(capsule, const int64_t[::1] indptr, const int32_t[::1] indices, const 
     cdef Problem problem
     cdef const als_solver *solver = unpack(capsule)
     cdef size_t own, thread_bytes
-    cdef int thread, code
+    cdef int thread
     cdef Scratch scratch
 
     if (indptr.shape[0] != n_rows + 1 or order.shape[0] != n_rows or factors.shape[1] != out.shape[1]
@@ -233,15 +247,14 @@ def sweep(capsule, const int64_t[::1] indptr, const int32_t[::1] indices, const 
     cdef int64_t[::1] failed_row = failed_rows
     cdef int32_t[::1] failed_code = failed_codes
 
-    # In runs, so that a row mostly knows which one follows on its thread
-    cdef int64_t run = max(1, min(16, n_rows // (64 * num_threads)))
-    for i in prange(n_rows, nogil=True, schedule="dynamic", chunksize=run, num_threads=num_threads):
+    # The first rows, which are the longest, one at a time, the others in runs: there a row knows which one follows.
+    cdef int64_t alone = min(n_rows, 64 * num_threads), runs = alone + (n_rows - alone + RUN - 1) // RUN
+    for i in prange(runs, nogil=True, schedule="dynamic", num_threads=num_threads):
         thread = threadid()
-        code = solve_row[floating](&problem, order[i], order[min(i + 1, n_rows - 1)],
-                                   <floating *> (scratch.first + thread * scratch.step))
-        if code != 0 and (failed_row[thread] < 0 or order[i] < failed_row[thread]):
-            failed_row[thread] = order[i]
-            failed_code[thread] = code
+        solve_run[floating](&problem, &order[0], i if i < alone else alone + (i - alone) * RUN,
+                            i + 1 if i < alone else min(alone + (i - alone + 1) * RUN, n_rows),
+                            <floating *> (scratch.first + thread * scratch.step), &failed_row[thread],
+                            &failed_code[thread])
 
     failures = [(int(row), int(bad)) for row, bad in zip(failed_rows, failed_codes, strict=True) if row >= 0]
     return min(failures, default=(-1, 0))
@@ -261,8 +274,8 @@ cdef void add_to_gram(const floating *rows, int64_t n, int64_t k, double *wide, 
 def gram(const floating[:, ::1] factors, int num_threads):
     """factors' factors, (k, k) float64, summed over fixed parts of the rows in order."""
     cdef int64_t n = factors.shape[0], k = factors.shape[1], part
-    # enough parts for many threads, but no more than 8 MB of partial sums: their pages take longer than the sums do
-    cdef int64_t parts = max(1, min((n + 4 * BLOCK - 1) // (4 * BLOCK), min(256, max(2, (8 << 20) // (8 * k * k)))))
+    # enough parts for many threads, whose sums take at most half the memory of the factors
+    cdef int64_t parts = max(1, min((n + 4 * BLOCK - 1) // (4 * BLOCK), min(64, n // (4 * k))))
     cdef int64_t size = (n + parts - 1) // parts
     sums = np.zeros((parts, k, k))
     cdef double[:, :, ::1] partial = sums

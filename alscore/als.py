@@ -289,13 +289,15 @@ class AlternatingLeastSquares:
                 raise type(error)(
                     f"random_state must be None, an integer >= 0, a Generator or a RandomState, not {random!r}"
                 ) from error
-        start = zero_factors(n_items, self.factors, np.dtype(np.float32))
-        if isinstance(random, np.random.Generator):
+        start = zero_factors(n_items, self.factors, dtype)
+        if not isinstance(random, np.random.Generator):
+            start[:] = random.standard_normal(start.shape).astype(np.float32)
+        elif dtype == np.float32:
             random.standard_normal(dtype=np.float32, out=start)
         else:
-            start[:] = random.standard_normal(start.shape)
+            start[:] = random.standard_normal(start.shape, np.float32)
         start *= np.float32(0.1 / math.sqrt(self.factors))
-        return start.astype(dtype, copy=False)
+        return start
 
     def fit(
         self,

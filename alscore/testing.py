@@ -301,7 +301,7 @@ def _check_rows(solver: Any, exact: bool, k: int, dtype: np.dtype[Any], name: st
 
 def _check_threads(solver: Any, dtype: np.dtype[Any], k: int = 17) -> None:
     R, Y = random_problem(k, range(4 * k + 1), dislikes=True)
-    start = np.zeros((len(R), k), dtype)
+    start = np.random.default_rng(1).standard_normal((len(R), k)).astype(dtype)
     expected = run_half_sweep(solver, R, Y, start, 1, regularization=0.1)[0]
     for threads in (2, 5):
         X = run_half_sweep(solver, R, Y, start, threads, regularization=0.1)[0]

@@ -135,10 +135,10 @@ static void FN(gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, co
     }
 }
 
-/* acc[r][c] += or -= sum over p < depth of a[p][r] b[c][p]: a points at the first of `rows` lanes of one panel, b at the
- * first of `count` panels, `panel` numbers apart. subtract, rows and count are constants wherever this is inlined. */
-INLINE void FN(tile)(int subtract, int rows, int count, ptrdiff_t depth, const REAL *a, const REAL *b, ptrdiff_t panel,
-                     vec acc[][TILE_PANELS])
+/* acc[r][c] += or -= sum over p < depth of a[p][r] b[c][p]: a points at the first of `rows` lanes of one panel, b at
+ * the first of `count` panels, `panel` numbers apart. subtract, rows and count are constants wherever this is inlined. */
+INLINE void FN(tile)(int subtract, int rows, int count, ptrdiff_t depth, const REAL *a, const REAL *b,
+                     ptrdiff_t panel, vec acc[][TILE_PANELS])
 {
     for (ptrdiff_t p = 0; p < depth; p++, a += LANES, b += LANES) {
         vec right[TILE_PANELS];
@@ -223,7 +223,7 @@ INLINE void FN(eliminate_tile)(int count, ptrdiff_t i, const REAL *a, REAL *grou
 #pragma GCC unroll 4
         for (int c = 0; c < count; c++)
             acc[r][c] = FN(load)(group + c * panel + (i + r) * LANES);
-        before[r] = group[(i + r) * LANES + i % LANES + r];
+        before[r] = diagonal ? group[(i + r) * LANES + i % LANES + r] : 0;
     }
     FN(tile)(1, TILE_ROWS, count, i, a, group, panel, acc);
 #pragma GCC unroll 8
@@ -232,7 +232,7 @@ INLINE void FN(eliminate_tile)(int count, ptrdiff_t i, const REAL *a, REAL *grou
             REAL lane[LANES];
             memcpy(lane, &acc[p][0], sizeof lane);
             const REAL *from = lane + i % LANES;
-            if (!(from[p] > 0) && !*bad)
+            if (!(from[p] > 0 && from[p] < INFINITY) && !*bad)
                 *bad = i + p + 1;
             inverse[p] = 1 / SQRT(from[p]);
             before[p] *= inverse[p] * inverse[p];
@@ -344,6 +344,8 @@ static REAL FN(dot)(ptrdiff_t k, const REAL *a, const REAL *b)
 #pragma GCC unroll 4
         for (int r = 0; r < ROWS; r++)
             acc[r] += FN(load)(a + j + r * LANES) * FN(load)(b + j + r * LANES);
+    for (; j + LANES <= k; j += LANES)
+        acc[0] += FN(load)(a + j) * FN(load)(b + j);
     for (; j < k; j++)
         tail += a[j] * b[j];
     return FN(sum)((acc[0] + acc[1]) + (acc[2] + acc[3])) + tail;
@@ -376,6 +378,7 @@ static void FN(rows_dot)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const RE
             out[i + r] = FN(sum)(acc[r]) + tail;
         }
     }
+    fetch(ahead, n - i);
     for (; i < n; i++)
         out[i] = FN(dot)(k, Y + cols[i] * k, x);
 }

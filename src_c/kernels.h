@@ -3,7 +3,8 @@
  * Panels. A block of `depth` vectors of length q is stored as ceil(q / lanes) panels, panel c holding entries
  * c*lanes ... of every vector, contiguously: P[c][p][lane]. Lanes beyond q are zero. Every inner loop then
  * reads contiguous streams without a tail, whatever q is. A symmetric matrix or its Cholesky factor is a
- * block of depth ceil(q / lanes) * lanes in the same form, of which only the upper triangle counts.
+ * block of depth ceil(q / lanes) * lanes in the same form, of which only the upper triangle counts: rank_update writes
+ * what cholesky and solve read, the identity in the padding of the last tile of rows included.
  *
  * cols holds row numbers of the factor matrix Y, which is row-major with k numbers a row. Arrays need no alignment, though
  * 64 bytes are faster. Nothing here allocates, and only cholesky can fail.
@@ -15,7 +16,8 @@
 #include <stdint.h>
 
 /* Rows of a factor matrix that will be gathered soon, at random places in memory: kernels with much arithmetic ask for
- * them meanwhile, so that they lie in the second-level cache by then. Counts down as they are asked for. */
+ * them meanwhile, so that they lie in the second-level cache by then. Counts down as they are asked for; n = 0 asks
+ * for nothing. */
 typedef struct {
     const int32_t *cols;
     ptrdiff_t n;
@@ -38,13 +40,14 @@ enum { ALS_IDENTITY, ALS_ADD, ALS_SUBTRACT };
         void (*gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const real *Y, const real *d,   \
                                const real *e, real *P);                                                       \
                                                                                                               \
-        /* C = I + sum_p P_p P_p', or C += or -= that sum. The sum is complete before it meets C: in chunks,     \
+        /* C = I + sum_p P_p P_p', or C += or -= that sum. The sum is complete before it meets C: in chunks,  \
          * long sums round less. */                                                                           \
-        void (*rank_update)(int start, ptrdiff_t q, ptrdiff_t depth, const real *P, real *C, als_ahead *ahead);\
+        void (*rank_update)(int start, ptrdiff_t q, ptrdiff_t depth, const real *P, real *C,                  \
+                            als_ahead *ahead);                                                                \
                                                                                                               \
-        /* C = U'U, in place: zeros below the diagonal, reciprocals of the pivots on it. Returns 0, or 1 + a row\
-         * whose pivot is not positive. cancelled: the largest ratio of a number on C's diagonal to its squared\
-         * pivot, by which the solution's error grows. */                                                      \
+        /* C = U'U, in place: zeros below the diagonal, reciprocals of the pivots on it. Returns 0, or 1 + a row \
+         * whose pivot is not positive or not finite. Only then is cancelled not set: to the largest ratio of a \
+         * number on C's diagonal to its squared pivot, at least 1, with which the solution's error grows. */ \
         ptrdiff_t (*cholesky)(ptrdiff_t q, real *C, real *cancelled);                                         \
                                                                                                               \
         /* b = (U'U)^-1 b; b padded to panels */                                                              \

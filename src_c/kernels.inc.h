@@ -23,8 +23,8 @@ INLINE void fetch(als_ahead *ahead, ptrdiff_t rows)
 {
     for (; rows > 0 && ahead->n > 0; rows--, ahead->n--) {
         const char *row = (const char *)ahead->Y + *ahead->cols++ * ahead->row_bytes;
-        for (ptrdiff_t byte = 0; byte < ahead->row_bytes; byte += 64)
-            __builtin_prefetch(row + byte, 0, 2);
+        for (const char *line = row - (uintptr_t)row % 64; line < row + ahead->row_bytes; line += 64)
+            __builtin_prefetch(line, 0, 2);
     }
 }
 
@@ -49,8 +49,9 @@ INLINE void fetch(als_ahead *ahead, ptrdiff_t rows)
 
 #define ALS_TABLE(suffix, width)                                                                              \
     {                                                                                                         \
-        ALS_BYTES / width, gather_rows_##suffix, gather_columns_##suffix, rank_update_##suffix, cholesky_##suffix, solve_##suffix, rows_dot_##suffix,                       \
-            rows_dot_wide_##suffix, rows_sum_##suffix, dot_##suffix                                           \
+        ALS_BYTES / width, gather_rows_##suffix, gather_columns_##suffix, rank_update_##suffix,               \
+            cholesky_##suffix, solve_##suffix, rows_dot_##suffix, rows_dot_wide_##suffix, rows_sum_##suffix,  \
+            dot_##suffix                                                                                      \
     }
 
 const als_kernels ALS_PASTE(als_kernels, _, ALS_ISA) = {ALS_STRING(ALS_ISA), ALS_TABLE(f32, 4),

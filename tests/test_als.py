@@ -10,8 +10,9 @@ from scipy import sparse
 from sklearn.base import clone
 
 from alscore import AlternatingLeastSquares, Interactions, NotFittedError
+from alscore.als import zero_factors
 from alscore.solvers import Cholesky, ConjugateGradient, resolve
-from alscore.testing import loss, tolerance
+from alscore.testing import loss, run_half_sweep, tolerance
 
 EXACT = resolve("cholesky")
 
@@ -35,6 +36,27 @@ def many_plays():
 
 
 # Training
+
+
+@pytest.mark.parametrize("solver", ["cg", "auto"])
+def test_first_sweep_goes_on_from_nothing(plays, solver):
+    """The random start serves to solve the users, and is nothing for the items to go on from."""
+    model = train(plays, factors=5, solver=solver, dtype=np.float64, iterations=1, regularization=0.5)
+    start = model._first_factors(plays.shape[1], np.dtype(np.float64))
+    dense = plays.toarray()
+    X, _ = run_half_sweep(solver, dense, start, np.zeros((len(dense), 5)), regularization=0.5)
+    Y, X = run_half_sweep(solver, dense.T, X, np.zeros((dense.shape[1], 5)), regularization=0.5)
+    np.testing.assert_allclose(model.user_factors @ model.item_factors.T, X @ Y.T, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 16), (100, 33)])
+def test_factors_begin_with_a_cache_line(shape, dtype):
+    factors = zero_factors(*shape, np.dtype(dtype))
+    assert factors.shape == shape
+    assert factors.dtype == dtype
+    assert factors.ctypes.data % 64 == 0
+    assert not factors.any()
+    assert factors.flags.c_contiguous
 
 
 def test_same_bits_for_any_number_of_threads(many_plays, solver, dtype, isa, little_work_in_parallel):

@@ -139,6 +139,23 @@ def test_cancelling_weights_are_solved_or_refused(confidence, dtype, isa):
         assert row_errors(x, oracle).max() <= tolerance("half-sweep, cancelling", dtype)
 
 
+@pytest.mark.parametrize("least", [0.5, 0.05, 0.01])
+def test_mixed_weights_that_cancel_are_refined(least, isa):
+    rng = np.random.default_rng(0)
+    item_factors = random_problem(16, [64])[1]
+    user_items = np.where(rng.random((20, len(item_factors))) < 0.5, least, 1.0 + 9 * rng.random((20, 1)))
+    x, oracle = solve("cholesky", user_items, item_factors, np.float32, regularization=1e-3, confidence="raw")
+    assert row_errors(x, oracle).max() <= tolerance("half-sweep", np.float32)
+
+
+def test_system_beyond_float32_and_the_digits_of_float64_is_refused(isa):
+    item_factors = random_problem(8, [1])[1]
+    user_items = np.zeros((1, len(item_factors)))
+    user_items[0, 3] = 1e30
+    with pytest.raises(NotPositiveDefiniteError, match="user row 0"):
+        solve("cholesky", user_items, item_factors, np.float32, regularization=1e-9, unobserved_weight=0.0)
+
+
 @pytest.mark.parametrize("name", ["user", "item"])
 def test_indefinite_system_names_the_row(name, dtype):
     # row 2 has so little confidence in every column that rounding decides the sign of its system
@@ -179,6 +196,12 @@ def test_cg_converges_to_the_exact_solution(dtype, isa):
     user_items, item_factors = random_problem(17, lengths(17), 100, dislikes=True)
     x, oracle = solve(ConjugateGradient(steps=200), user_items, item_factors, dtype, regularization=0.1)
     assert row_errors(x, oracle).max() <= tolerance("half-sweep", dtype)
+
+
+def test_cg_on_rows_that_outgrow_the_cache(isa):
+    user_items, item_factors = random_problem(128, [1100, 3, 1203], 10)
+    x, oracle = solve(ConjugateGradient(steps=100), user_items, item_factors, np.float32, regularization=0.1)
+    assert row_errors(x, oracle).max() <= tolerance("half-sweep", np.float32)
 
 
 def test_cg_starts_from_the_last_factors(dtype):
@@ -422,9 +445,14 @@ def test_a_thread_hears_which_row_it_solves_next():
         announced.append(row.cols_next[: row.n_next])
         return exact_row(row)
 
-    run_half_sweep(CSolver(solve_row), user_items, item_factors, np.zeros((5, 3)), regularization=1.0)
-    assert [len(cols) for cols in solved] == [5, 4, 4, 2, 1]
-    assert announced[:-1] == solved[1:]
+    # the longest rows come one at a time: only what is beyond them knows what follows
+    longest = np.ones((64, len(item_factors)))
+    run_half_sweep(
+        CSolver(solve_row), np.vstack([user_items, longest]), item_factors, np.zeros((69, 3)), regularization=1.0
+    )
+    assert [len(cols) for cols in solved[64:]] == [5, 4, 4, 2, 1]
+    assert announced[:64] == [[]] * 64
+    assert announced[64:] == [*solved[65:], []]
 
 
 def test_compiled_solver_of_one_precision(plays):
@@ -535,8 +563,10 @@ class Tampering:
 
 def test_order_of_the_rows_does_not_matter():
     user_items, item_factors = random_problem(8, [3, 40, 0, 12])
-    x, oracle = solve(Tampering(order=lambda order: order[::-1].copy()), user_items, item_factors, regularization=0.1)
+    x, oracle = solve("cholesky", user_items, item_factors, regularization=0.1)
+    other, _ = solve(Tampering(order=lambda order: order[::-1].copy()), user_items, item_factors, regularization=0.1)
     assert row_errors(x, oracle).max() <= tolerance("half-sweep", np.float32)
+    np.testing.assert_array_equal(other, x)
 
 
 @pytest.mark.parametrize(

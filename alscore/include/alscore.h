@@ -50,8 +50,8 @@
         const real *gram;    /* NULL, or k x k: A0 above */                                                   \
         real *x;             /* k: out, the solution; in, with ALSCORE_WARM_START, the row's factors before   \
                               * the half-sweep in the same basis, else anything finite */                     \
-        int64_t n_next;      /* entries of the row that this thread will probably solve next, or 0, and */    \
-        const int32_t *cols_next; /* their columns: a hint, to ask the memory for their factors early */      \
+        int64_t n_next;      /* entries of the row that this thread solves next, or 0 where it does not know, */\
+        const int32_t *cols_next; /* and their columns: a hint, to ask the memory for their factors early */   \
     }
 typedef ALSCORE_ROW(float) als_row_f32;
 typedef ALSCORE_ROW(double) als_row_f64;
