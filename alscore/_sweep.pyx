@@ -187,10 +187,17 @@ cdef void solve_run(const Problem *problem, const int64_t *order, int64_t first,
             failed_row[0], failed_code[0] = order[i], code
 
 
-def in_range(codes, size):
+ctypedef fused code_t:
+    int32_t
+    int64_t
+
+
+cdef bint in_range(const code_t[::1] codes, int64_t size, int num_threads) noexcept:
     """Whether all `codes` are from 0 to size - 1."""
-    codes = np.asarray(codes)
-    return codes.size == 0 or (codes.min() >= 0 and codes.max() < size)
+    cdef int64_t i, outside = 0
+    for i in prange(codes.shape[0], nogil=True, num_threads=num_threads):
+        outside += codes[i] < 0 or codes[i] >= size
+    return outside == 0
 
 
 def sweep(capsule, const int64_t[::1] indptr, const int32_t[::1] indices, const floating[::1] strength,
@@ -213,12 +220,14 @@ def sweep(capsule, const int64_t[::1] indptr, const int32_t[::1] indices, const 
             or regularization.shape[0] not in (1, n_rows) or (loss is not None and loss.shape[0] != n_rows)
             or (gram is not None and not gram.shape[0] == gram.shape[1] == out.shape[1])):
         raise ValueError("the arrays of the half-sweep do not fit each other")
+    if num_threads < 1:
+        raise ValueError("the half-sweep needs num_threads >= 1")
     lengths = np.diff(indptr)
     if (np.asarray(indptr)[:1].any() or lengths.min(initial=0) < 0 or lengths.sum() > indices.shape[0]
-            or not in_range(indices, factors.shape[0]) or not in_range(order, n_rows)):
+            or not in_range(indices, factors.shape[0], num_threads) or not in_range(order, n_rows, num_threads)):
         raise ValueError("indptr, indices or order of the half-sweep point outside of its arrays")
-    if num_threads < 1 or np.bincount(order, minlength=n_rows).max(initial=0) > 1:
-        raise ValueError("the half-sweep needs num_threads >= 1, and each row once in its order")
+    if np.bincount(order, minlength=n_rows).max(initial=0) > 1:
+        raise ValueError("the half-sweep needs each row once in its order")
     if (solver.solve_f32 == NULL) if floating is float else (solver.solve_f64 == NULL):
         raise TypeError(f"the solver does not offer {'float32' if floating is float else 'float64'}: "
                         "choose the other dtype")

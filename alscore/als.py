@@ -32,7 +32,7 @@ def _principal_axes(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def zero_factors(n: int, k: int, dtype: np.dtype) -> np.ndarray:
     """Zeros (n, k) that begin with a cache line, so that a row lies in no more lines than it must.
 
-    It is gathered in a fifth less time than from where numpy puts arrays, 16 bytes into a line.
+    From where numpy puts large arrays, 16 bytes into a line, an exact sweep at k = 128 takes a quarter more time.
     """
     size = int(n) * int(k) * dtype.itemsize
     raw = np.zeros(size + 64, np.uint8)

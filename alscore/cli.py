@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import io
 import json
+import math
 import os
 import signal
 import sys
@@ -82,10 +83,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+def _whole(least: int, text: str) -> int:
+    if not text.strip().isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, not {text!r}")
     return int(text)
+
+
+def _real(above: bool, text: str) -> float:
+    with contextlib.suppress(ValueError):
+        value = float(text)
+        if math.isfinite(value) and (value > 0 or (value == 0 and not above)):
+            return value
+    raise argparse.ArgumentTypeError(f"must be a finite number {'above' if above else 'of at least'} 0, not {text!r}")
+
+
+_positive, _natural = functools.partial(_whole, 1), functools.partial(_whole, 0)
+_above_0, _at_least_0 = functools.partial(_real, True), functools.partial(_real, False)
 
 
 def _demo_arguments(parser: argparse.ArgumentParser) -> None:
@@ -297,10 +310,11 @@ def _answer(
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(metavar="KIND", required=True, dest="kind")
     data, training, ranking = (argparse.ArgumentParser(add_help=False) for _ in range(3))
-    data.add_argument("--data", metavar="PATH", help="Last.fm 360K file; default: synthetic plays of its shape")
-    data.add_argument(
+    source = data.add_mutually_exclusive_group()
+    source.add_argument("--data", metavar="PATH", help="Last.fm 360K file; default: synthetic plays of its shape")
+    source.add_argument(
         "--scale",
-        type=float,
+        type=_above_0,
         default=0.1,
         help="of the synthetic users and items, 1: 358,868 x 292,385; default: %(default)s",
     )
@@ -314,42 +328,63 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="interpreter of the contenders whose names start so; may be repeated",
     )
-    data.add_argument("--json", action="store_true", help="print one JSON document")
+    data.add_argument(
+        "--json", metavar="FILE", nargs="?", const="-", help="write one JSON document there, or print it, not the table"
+    )
     data.add_argument("--plot", metavar="FILE", help="draw a PNG; needs matplotlib")
     for common in (training, ranking):
         common.add_argument("--factors", type=_positive, default=128, help="default: %(default)s")
-        common.add_argument("--threads", type=int, default=0, help="0: all that this process may use")
-        common.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+        common.add_argument("--threads", type=_natural, default=0, help="0: all that this process may use")
+        common.add_argument("--seed", type=_natural, default=0, help="default: %(default)s")
     training.add_argument(
         "--solver", metavar="NAMES", type=_names, default="cholesky,cg,auto", help="ours; default: %(default)s"
     )
     training.add_argument(
-        "--isa", metavar="SETS", type=_names, default="", help="kernel sets, ours runs with each: avx512,avx2,generic"
+        "--isa", metavar="SETS", type=_isas, default="", help=f"kernel sets, ours runs with each: {','.join(_ISAS)}"
     )
+    training.add_argument("--alpha", type=_above_0, default=1.0, help="weight of the plays; default: %(default)s")
+    training.add_argument("--regularization", type=_at_least_0, default=0.01, help="λ; default: %(default)s")
     ranking.add_argument("--top", type=_positive, default=10, help="items for each user; default: %(default)s")
 
-    def add(kind: str, parents: list[argparse.ArgumentParser], against: str, help: str) -> argparse.ArgumentParser:
+    def add(
+        kind: str, parents: list[argparse.ArgumentParser], others: str, against: str, help: str
+    ) -> argparse.ArgumentParser:
         added = kinds.add_parser(kind, parents=[data, *parents], help=help, description=help)
         added.add_argument(
-            "--against", metavar="NAMES", type=_names, default=against, help=f"others; default: {against or 'none'}"
-        )
+            "--against", metavar="NAMES", type=_names, default=against,
+            help=f"of {others}; default: {against or 'none'}",
+        )  # fmt: skip
         return added
 
-    sweep = add("sweep", [training], "", "seconds of a full sweep, users and items")
+    sweep = add("sweep", [training], _TRAINERS, "", "seconds of a full sweep, users and items")
     sweep.add_argument("--sweeps", type=_positive, default=2, help="that count, in each process; default: %(default)s")
-    converge = add("converge", [training], "", "seconds until the objective is near to the best")
+    converge = add("converge", [training], _TRAINERS, "", "seconds until the objective is near to the best")
     converge.add_argument("--sweeps", type=_positive, default=15, help="in each process; default: %(default)s")
     converge.add_argument(
         "--reference-sweeps", type=_positive, default=30, help="exact ones, for the best; default: %(default)s"
     )
-    topn = add("topn", [ranking], "implicit,numpy", "seconds to recommend to all users")
+    topn = add("topn", [ranking], "implicit,numpy", "implicit,numpy", "seconds to recommend to all users")
     topn.add_argument("--users", type=_positive, help="size of a random sample of them")
-    add("load", [], "pandas", "seconds to read a file")
-    add("evaluate", [ranking], "implicit", "seconds to rank for all users and judge by held-out plays")
+    add("load", [], "pandas", "pandas", "seconds to read a file")
+    add("evaluate", [ranking], "implicit", "implicit", "seconds to rank for all users and judge by held-out plays")
+
+
+_ISAS = "avx512", "avx2", "generic"
+# Named here, since their modules take longer to import than most commands to run.
+_TRAINERS = (
+    "implicit-cholesky,implicit-cg,irspack-cholesky,irspack-cg,irspack-ialspp,cmfrec-cholesky,cmfrec-cg,lenskit,"
+    "buffalo-cholesky,buffalo-cg,buffalo-ialspp"
+)
 
 
 def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
+
+
+def _isas(text: str) -> list[str]:
+    if unknown := set(_names(text)) - set(_ISAS):
+        raise argparse.ArgumentTypeError(f"must be some of {','.join(_ISAS)}, not {','.join(sorted(unknown))!r}")
+    return _names(text)
 
 
 def _interpreter(text: str) -> tuple[str, str]:
@@ -363,7 +398,7 @@ def _bench(args: argparse.Namespace) -> None:
     """compare the speed of solvers, ours and others', on this machine"""
     from alscore import bench
     from alscore._files import atomic_writer
-    from alscore.bench import harness, report
+    from alscore.bench import report
 
     if args.plot and not importlib.util.find_spec("matplotlib"):
         raise ImportError("--plot needs matplotlib: pip install 'alscore[bench]'")
@@ -372,38 +407,44 @@ def _bench(args: argparse.Namespace) -> None:
     ours = [f"alscore-{name}" for name in args.solver] if "solver" in args else ["alscore"]
     options = {name: value for name, value in vars(args).items() if name in inspect.signature(measure).parameters}
     options |= {"contenders": [*ours, *args.against], "python": dict(args.python), "say": say}
-    # The plot is opened first, so that a path that cannot be written to fails now and not after the measurement.
+    # Files are opened first, so that a path that cannot be written to fails now and not after the measurement.
     with (
         atomic_writer(args.plot) if args.plot else contextlib.nullcontext() as plot,
+        atomic_writer(args.json) if args.json and args.json != "-" else contextlib.nullcontext() as document,
         tempfile.TemporaryDirectory() as folder,
     ):
-        answer = measure(_bench_data(args, folder), **options)
+        data, described = _bench_data(args, folder)
+        answer = measure(data, **options)
+        answer["settings"]["data"] = described
         if plot:
             report.plot(answer, plot)
-    if args.json:
+        if document:
+            document.write((_json(answer) + "\n").encode())
+    if args.json == "-":
         _print_json(answer)
     else:
         print(*report.above(answer), sep="\n")
         _print_table(*report.table(answer))
         for line in report.below(answer):
             print(line)
-    if failed := [name for name in answer["failed"] if harness.is_ours(name)]:
+    if failed := [name for name in answer["failed"] if name.partition("@")[0] in ours]:
         raise RuntimeError(f"{', '.join(failed)} failed")
 
 
-def _bench_data(args: argparse.Namespace, folder: str) -> Any:
-    """What a benchmark measures on: a file for `load`, a matrix for the others."""
+def _bench_data(args: argparse.Namespace, folder: str) -> tuple[Any, str]:
+    """What a benchmark measures on, a file for `load` and a matrix for the others; and what that is, in words."""
     from alscore import datasets
 
     if args.data:
-        return args.data if args.kind == "load" else datasets.lastfm_360k(args.data).matrix
+        return args.data if args.kind == "load" else datasets.lastfm_360k(args.data).matrix, args.data
+    described = f"synthetic (scale {args.scale:g}, seed 0)"
     n_users, n_items = (max(1, round(size * args.scale)) for size in (358_868, 292_385))
     interactions = datasets.synthetic(n_users, n_items, seed=0)
     if args.kind != "load":
-        return interactions.matrix
+        return interactions.matrix, described
     path = Path(folder, "plays.tsv")
     datasets.write_lastfm_360k(interactions, path)
-    return path
+    return path, described
 
 
 def _messages(args: argparse.Namespace) -> Callable[..., None]:
@@ -414,8 +455,11 @@ def _messages(args: argparse.Namespace) -> Callable[..., None]:
 
 
 def _print_json(document: dict[str, Any]) -> None:
-    json.dump(document, sys.stdout, indent=2, default=str)
-    print()
+    print(_json(document))
+
+
+def _json(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2, default=str)
 
 
 def _print_table(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:

@@ -1,18 +1,22 @@
 """The benchmark: that it measures what it says, not how fast anything is."""
 
+import importlib.metadata
 import importlib.util
 import json
+import os
+import statistics
 import sys
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import sparse
 
 from alscore import AlternatingLeastSquares, _kernels, bench, datasets, solvers
-from alscore.bench import harness, machine, report, training
+from alscore.bench import contenders, harness, machine, report, task_contenders, training
 from alscore.bench.contenders import CONTENDERS
-from alscore.cli import main
+from alscore.cli import _TRAINERS, main
 from alscore.testing import half_sweep, loss
 
 
@@ -42,16 +46,16 @@ def interpreter(path, script):
     return str(path)
 
 
-def oracle(plays, factors, sweeps):
+def oracle(plays, factors, sweeps, regularization=0.01, alpha=1.0):
     """The objective after each of some exact sweeps from the benchmark's start, in dense float64."""
     dense, objective = plays.toarray(), []
     Y = np.random.default_rng(0).standard_normal((plays.shape[1], factors), np.float32) * np.float32(
         0.1 / np.sqrt(factors)
     )
     for _ in range(sweeps):
-        X = half_sweep(dense, Y, regularization=0.01)
-        Y = half_sweep(dense.T, X, regularization=0.01)
-        objective.append(loss(dense, X, Y, regularization=0.01))
+        X = half_sweep(dense, Y, regularization=regularization, alpha=alpha)
+        Y = half_sweep(dense.T, X, regularization=regularization, alpha=alpha)
+        objective.append(loss(dense, X, Y, regularization=regularization, alpha=alpha))
     return np.array(objective)
 
 
@@ -69,7 +73,15 @@ def test_sweep(plays):
     first, second = (run["measured"] for run in answer["runs"]["alscore-cholesky"])
     assert (exact["min"], exact["max"]) == tuple(sorted((first[1]["seconds"], second[1]["seconds"])))
     assert exact["ratio"] == 1
-    assert cg["ratio"] == pytest.approx(cg["median"] / exact["median"])
+    ratios = [
+        its["measured"][1]["seconds"] / ours["measured"][1]["seconds"]
+        for its, ours in zip(*(answer["runs"][f"alscore-{solver}"] for solver in ("cg", "cholesky")), strict=True)
+    ]
+    assert cg["ratio"] == pytest.approx(statistics.mean(ratios))
+    assert (exact["exact"], cg["exact"]) == (True, False)
+    assert "forgets the random start" in cg["note"]
+    assert "note" not in exact
+    assert any(line.startswith("alscore-cg: forgets") for line in report.below(answer))
     needed = machine.sweep_flops(np.diff(plays.indptr), np.diff(plays.tocsc().indptr), 5)
     assert exact["fma_share"] * 1e9 * exact["median"] == pytest.approx(needed)
     assert "fma_share" not in cg
@@ -107,12 +119,66 @@ def test_every_kernel_set_is_a_contender(plays):
 
 def test_peers_minimise_the_same_objective(plays):
     """Where a peer is installed, its exact sweeps must come to the oracle's; without any this compares ours alone."""
-    exact = [name for name in CONTENDERS if name.endswith("cholesky")]
-    present = [name for name in exact if importlib.util.find_spec(CONTENDERS[name].package)]
-    answer = bench.sweep(plays, present, factors=5, threads=1, sweeps=2, repeats=1)
+    present = [name for name, one in CONTENDERS.items() if one.exact and importlib.util.find_spec(one.package)]
+    values = {"alpha": 3.0, "regularization": 2.0}
+    answer = bench.sweep(plays, present, factors=5, threads=1, sweeps=2, repeats=1, **values)
     assert answer["failed"] == {}
     for result in answer["results"]:
-        np.testing.assert_allclose(result["objective"], oracle(plays, 5, 3), rtol=1e-3, err_msg=result["contender"])
+        expected = oracle(plays, 5, 3, **values)
+        np.testing.assert_allclose(result["objective"], expected, rtol=1e-3, err_msg=result["contender"])
+
+
+def test_conjugate_gradient_comes_to_the_exact_objective(plays):
+    values = {"alpha": 3.0, "regularization": 20.0}  # with a λ much smaller even exact sweeps need hundreds
+    answer = bench.sweep(plays, ["alscore-cg", "alscore-auto"], factors=5, threads=1, sweeps=39, repeats=1, **values)
+    for result in answer["results"]:
+        assert result["objective"][-1] == pytest.approx(oracle(plays, 5, 40, **values)[-1], rel=1e-2)
+
+
+def test_a_warm_up_leaves_no_trace(plays):
+    """Sweeps after one that is thrown away start where they would without it."""
+    X, Y = np.zeros((60, 5), np.float32), np.ones((50, 5), np.float32)
+    numbers = []
+
+    def sweep(number):
+        numbers.append((number, X.sum(), Y.sum()))
+        X[:], Y[:] = 7, 8
+
+    for _ in contenders._timed(sweep, X, Y, {"warm_up": True, "times": 2}):
+        pass
+    assert numbers == [(0, 0, 250), (0, 0, 250), (1, 2100, 2000)]
+
+
+def test_cmfrec_of_another_version_is_refused(monkeypatch, plays):
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: "3.5.2")
+    with pytest.raises(ImportError, match=r"cmfrec 3\.5\.2 is installed, .* pip install cmfrec==3\.5\.1\.post14"):
+        next(contenders._cmfrec(False, plays, np.ones((50, 5), np.float32), {"threads": 1}))
+
+
+def test_peak_memory_is_that_of_what_is_measured(tmp_path):
+    """An array made before is not counted, one made and dropped in between is."""
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(contenders.__file__).parent)!r})\n"
+        "import numpy as np, contenders\n"
+        "def prepare(settings):\n"
+        "    first = np.ones(4_000_000)\n"
+        "    return ((np.ones(8_000_000).sum() and 1.0, {}) for _ in range(2))\n"
+        "contenders.speak(*sys.argv[1:], 'numpy', prepare)\n"
+    )
+    job = {"command": [sys.executable, "-c", script], "env": dict(os.environ), "contender": "anyone"}
+    run = harness.run(job, str(tmp_path), {}, 2)
+    peaks = [at["peak_bytes"] for at in run["measured"]]
+    if None in peaks:
+        pytest.skip("this system cannot forget the peak of memory")
+    assert peaks == pytest.approx([64e6, 64e6], rel=0.1)
+
+
+def test_unknown_peak_memory_is_a_dash():
+    runs = {"A": [run_of(1, 1), {"measured": [{"seconds": 1, "peak_bytes": None}] * 2}]}
+    (compared,) = harness.compare_warm(runs, "A").values()
+    assert compared["peak_bytes"] is None
+    answer = {"settings": {"bench": "load"}, "results": [{"contender": "A", **compared}]}
+    assert report.table(answer)[1][0][-1] == "-"
 
 
 def test_every_solver_of_ours_is_a_contender():
@@ -127,24 +193,24 @@ def run_of(*seconds):
 def test_contenders_alternate_and_who_fails_is_out():
     order, said = [], []
 
-    def run(name, repeat):
+    def run(name):
         order.append(name)
-        if (name, repeat) == ("B", 1):
+        if order.count("B") == 2 and name == "B":
             raise RuntimeError("no more")
-        return run_of(repeat)
+        return run_of(order.count(name))
 
     runs, failed = harness.alternate(["A", "B", "C"], 3, run, said.append)
-    assert "".join(order) == "ABCABCAC"
+    assert "".join(order) == "ABCCBAAC"
     assert failed == {"B": "no more"}
-    assert runs == {name: [run_of(0), run_of(1), run_of(2)] for name in "AC"}
+    assert runs == {name: [run_of(1), run_of(2), run_of(3)] for name in "AC"}
     assert "B: failed: no more" in said
 
 
 def test_ratios_are_paired_by_repeat():
     rows = harness.compare({"A": [[1, 3], [4, 4], [10, 10]], "B": [[5, 7], [6, 6], [12, 14]]}, "A")
-    assert rows["A"] == {"median": 4, "min": 1, "max": 10, "spread": 5, "ratio": 1, "ratio_low": 1, "ratio_high": 1}
+    assert rows["A"] == {"median": 4, "min": 1, "max": 10, "spread": 10, "ratio": 1, "ratio_low": 1, "ratio_high": 1}
     assert rows["B"] == pytest.approx(
-        {"median": 6.5, "min": 5, "max": 14, "spread": 13 / 6, "ratio": 1.625, "ratio_low": 1.3, "ratio_high": 3}
+        {"median": 6.5, "min": 5, "max": 14, "spread": 14 / 5, "ratio": 1.5, "ratio_low": 1.3, "ratio_high": 3}
     )
     assert "ratio" not in harness.compare({"B": [[1]]}, "A")["B"]
 
@@ -156,14 +222,16 @@ def test_the_first_time_in_a_process_warms_up():
 
 def test_noise_is_said():
     steady = {"A": [[1.0], [1.1], [1.0]], "B": [[2.0], [2.1], [2.2]]}
-    assert harness.noise(harness.compare(steady, "A"), "A", 3) == []
+    assert harness.noise(harness.compare(steady, "A"), "A", 6) == []
+    (said,) = harness.noise(harness.compare(steady, "A"), "A", 3)
+    assert said == "3 repeats: of two equal contenders one would always look faster in 1 of 4 such runs"
     equal = {"A": [[1.0], [1.1], [1.0]], "B": [[1.1], [1.0], [1.1]]}
-    assert harness.noise(harness.compare(equal, "A"), "A", 3) == [
+    assert harness.noise(harness.compare(equal, "A"), "A", 6) == [
         "too noisy to tell B from A: the ratio was 0.91 to 1.10"
     ]
-    wide = {"A": [[1.0], [1.1], [1.0]], "B": [[2.0], [3.0], [2.0]]}
-    assert harness.noise(harness.compare(wide, "A"), "A", 3, "there: ") == [
-        "there: too noisy to rely on B: its slowest repeat took 1.50 times its fastest"
+    wide = {"A": [[1.0], [1.1], [1.0]], "B": [[2.0, 2.0, 3.0], [2.0], [2.0]]}
+    assert harness.noise(harness.compare(wide, "A"), "A", 6, "there: ") == [
+        "there: too noisy to rely on B: its slowest time was 1.50 times its fastest"
     ]
     (said,) = harness.noise(harness.compare({"A": [[1.0]], "B": [[2.0]]}, "A"), "A", 1)
     assert said.startswith("one repeat allows no conclusion")
@@ -213,7 +281,7 @@ def test_process_stands_still_while_its_results_are_looked_at(tmp_path):
     job = {"command": [sys.executable, "-c", code], "env": {}, "contender": "anyone"}
     run = harness.run(job, str(tmp_path), {}, 3, lambda name: {"seen": (tmp_path / name).read_text()})
     assert run["measured"] == [{"seconds": time, "seen": str(time)} for time in range(3)]
-    assert json.loads((tmp_path / "settings.json").read_text()) == {"keep": True}
+    assert json.loads((tmp_path / "settings.json").read_text()) == {"warm_up": False, "times": 3, "keep": True}
 
 
 def test_what_is_not_installed_is_named_and_skipped(plays, tmp_path):
@@ -224,7 +292,10 @@ def test_what_is_not_installed_is_named_and_skipped(plays, tmp_path):
         python={"implicit": bare}, say=said.append,
     )  # fmt: skip
     assert [row["contender"] for row in answer["results"]] == ["alscore-cg"]
-    assert said[0] == f"implicit-cg: skipped, implicit is not installed for {bare} (pip install 'alscore[peers]')"
+    assert said[0] == (
+        f"implicit-cg: skipped, implicit is not installed for {bare}: pip install implicit, or give an interpreter "
+        f"that has it, --python implicit=PATH"
+    )
     assert report.below(answer)[0].startswith("implicit-cg skipped: implicit is not installed")
 
 
@@ -236,6 +307,13 @@ def test_contender_that_fails_is_named_and_the_others_go_on(tmp_path, capsys):
     assert "alscore-cg failed: out of ideas" in out
     assert "  alscore-auto" in out
     assert err.endswith("alscore: error: alscore-cg failed\n")
+
+
+def test_reference_that_fails_is_named(plays, monkeypatch):
+    failing = {"command": [sys.executable, "-c", "raise ValueError('no')"], "env": {}, "contender": "anyone"}
+    monkeypatch.setattr(training, "_find", lambda *_: ({"alscore-cholesky": failing | {"package": "alscore"}}, {}))
+    with pytest.raises(RuntimeError, match="the reference, 30 sweeps of alscore-cholesky, failed: ValueError: no"):
+        bench.converge(plays, ["alscore-cholesky"], factors=3)
 
 
 def test_other_interpreter_runs_the_contender(plays, tmp_path):
@@ -253,6 +331,8 @@ def test_openblas_settings_of_the_machine_are_not_passed_on(monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
     jobs, _ = harness.find(["A"], {"A": "alscore"}, "contenders.py", {}, print)
     assert {name for name in jobs["A"]["env"] if name.startswith("OPENBLAS")} == {"OPENBLAS_NUM_THREADS"}
+    answer = harness.answer({"bench": "load"}, {}, {}, {})
+    assert "OPENBLAS_CORETYPE=Haswell OPENBLAS_L2_SIZE=1 not passed on" in "\n".join(report.above(answer))
 
 
 @pytest.mark.parametrize(
@@ -276,6 +356,12 @@ def test_topn_against_brute_force(plays):
     assert answer["data"]["asked"] == 20
     assert row(answer, "numpy")["same_ids"] == 1
     assert row(answer, "numpy")["users_per_second"] == pytest.approx(20 / row(answer, "numpy")["median"])
+
+
+def test_topn_of_more_items_than_there_are(plays):
+    answer = bench.topn(plays, ["alscore", "numpy"], factors=4, top=70, users=20, threads=1, repeats=1)
+    assert answer["failed"] == {}
+    assert row(answer, "numpy")["same_ids"] == 1
 
 
 def test_load_reads_the_same_as_pandas(plays, file, capsys):
@@ -332,6 +418,7 @@ def test_command(command, file, tmp_path, capsys):
     assert main(["bench", *command, *small, "--json", f"--plot={plot}"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["settings"]["bench"] == command[0]
+    assert answer["settings"]["data"] == str(file)
     assert answer["machine"]["cpu"]
     assert plot.read_bytes().startswith(b"\x89PNG\r\n")
     lines = [*report.above(answer), *report.below(answer)]
@@ -352,3 +439,47 @@ def test_python_without_a_path_is_wrong_usage(capsys):
     with pytest.raises(SystemExit):
         main(["bench", "sweep", "--python", "buffalo"])
     assert "must be NAME=PATH" in capsys.readouterr().err
+
+
+def test_json_to_a_file_leaves_the_table(tmp_path, capsys):
+    path = tmp_path / "answer.json"
+    command = ["bench", "sweep", "--scale=0.0001", "--factors=3", "--threads=1", "--sweeps=1", "--repeats=1"]
+    assert main([*command, "--solver=cholesky", "--alpha=3", "--regularization=2", "--json", str(path)]) == 0
+    settings = json.loads(path.read_text())["settings"]
+    assert (settings["alpha"], settings["regularization"]) == (3, 2)
+    assert settings["data"] == "synthetic (scale 0.0001, seed 0)"
+    out = capsys.readouterr().out
+    assert "data synthetic (scale 0.0001, seed 0)" in out
+    assert "  alscore-cholesky" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--scale=0"], "argument --scale: must be a finite number above 0, not '0'"),
+        (["--scale=inf"], "argument --scale: must be a finite number above 0, not 'inf'"),
+        (["--scale=0.1", "--data=plays.tsv"], "argument --data: not allowed with argument --scale"),
+        (["--seed=-1"], "argument --seed: must be a whole number of at least 0, not '-1'"),
+        (["--threads=-1"], "argument --threads: must be a whole number of at least 0"),
+        (["--repeats=0"], "argument --repeats: must be a whole number of at least 1"),
+        (["--sweeps=0"], "argument --sweeps: must be a whole number of at least 1"),
+        (["--alpha=0"], "argument --alpha: must be a finite number above 0"),
+        (["--alpha=much"], "argument --alpha: must be a finite number above 0, not 'much'"),
+        (["--regularization=-1"], "argument --regularization: must be a finite number of at least 0"),
+        (["--isa=avx2,altivec"], "argument --isa: must be some of avx512,avx2,generic, not 'altivec'"),
+    ],
+)
+def test_wrong_values_are_refused_at_the_door(options, message, capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", "sweep", *options])
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["sweep", "converge", "topn", "load", "evaluate"])
+def test_help_lists_all_that_ours_can_be_compared_with(kind, capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", kind, "--help"])
+    names = task_contenders.CONTENDERS.get(kind, CONTENDERS)
+    said = "".join(capsys.readouterr().out.split())
+    assert f"of{','.join(name for name in names if not name.startswith('alscore'))};" in said
+    assert set(_TRAINERS.split(",")) == {name for name, one in CONTENDERS.items() if one.package != "alscore"}

@@ -3,26 +3,25 @@
 Every contender minimises the sum over all users u and items i of ``c_ui (p_ui - x_u . y_i)**2`` plus ``λ |x_u|**2`` and
 ``λ |y_i|**2``, with c = 1 + α r and p = 1 for the entries r of `plays`, c = 1 and p = 0 elsewhere. It starts from the
 given item factors and user factors of 0, and updates users first. Float32, all threads, BLAS as it wants it, 3 steps of
-conjugate gradient. A new contender is one generator and its entries in CONTENDERS.
+conjugate gradient. A new contender is one function and its entries in CONTENDERS.
 
 As a script, ``contenders.py FOLDER NAME`` is the process of one contender. It runs under any interpreter (Python 3.8 or
 later) that has numpy, scipy and the contender's package: nothing of alscore is imported unless ours runs. FOLDER holds
 settings.json, plays.npz (CSR, float32) and start.npy, the first item factors. Each line on stdout is a JSON document:
-first "package", "version" and "python"; then after each sweep "seconds", "peak_bytes" (the most memory above what was
-resident when the input had been loaded) and "input_bytes" (of the matrix). Where settings["keep"] is true the factors
-lie in FOLDER/NAME.X.npy and FOLDER/NAME.Y.npy when the line appears, and the next sweep waits for a line on stdin.
+first "package", "version" and "python"; then after each of settings["times"] sweeps "seconds" and "peak_bytes", the
+most memory above what was resident when the input had been loaded, or null where the system cannot tell. Where
+settings["keep"] is true the factors lie in FOLDER/NAME.X.npy and FOLDER/NAME.Y.npy when the line appears, and the next
+sweep waits for a line on stdin. Where settings["warm_up"] is true a sweep is thrown away before the first.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import importlib
 import importlib.metadata
 import json
 import os
 import platform
-import resource
 import sys
 import tempfile
 import time
@@ -35,6 +34,7 @@ import numpy as np
 from scipy import sparse
 
 CG_STEPS = 3
+_CMFREC = "3.5.1.post14"  # the version whose compiled module `_cmfrec` calls
 
 
 def _alscore(solver: str, plays: Any, start: np.ndarray, settings: dict[str, Any]) -> Iterator[Any]:
@@ -43,23 +43,24 @@ def _alscore(solver: str, plays: Any, start: np.ndarray, settings: dict[str, Any
     from alscore.objective import Objective
 
     resolved, objective = solvers.resolve(solver), Objective(settings["regularization"], settings["alpha"])
-    users = als.Side.of("user", objective, canonical_csr(plays), start.shape[1], settings["threads"])
-    items = users.transposed("item")
-    X, Y = (als.zero_factors(n, start.shape[1], start.dtype) for n in plays.shape)
-    Y[:] = start
+    canonical = canonical_csr(plays)
 
-    first = True
+    def measurements() -> Iterator[Any]:
+        users = als.Side.of("user", objective, canonical, start.shape[1], settings["threads"])
+        items = users.transposed("item")
+        X, Y = (als.zero_factors(n, start.shape[1], start.dtype) for n in plays.shape)
+        Y[:] = start
 
-    def sweep() -> None:
-        nonlocal first
-        users.update(resolved, Y, X)
-        if first:  # as in AlternatingLeastSquares.fit
-            Y[:] = 0
-        first = False
-        items.update(resolved, X, Y)
+        def sweep(number: int) -> None:
+            users.update(resolved, Y, X)
+            if number == 0:  # as in AlternatingLeastSquares.fit
+                Y[:] = 0
+            items.update(resolved, X, Y)
 
-    with _threads.one_blas_thread():
-        yield from _timed(sweep, X, Y, settings)
+        with _threads.one_blas_thread():
+            yield from _timed(sweep, X, Y, settings)
+
+    return measurements()
 
 
 def _implicit(use_cg: bool, plays: Any, start: np.ndarray, settings: dict[str, Any]) -> Iterator[Any]:
@@ -79,10 +80,13 @@ def _implicit(use_cg: bool, plays: Any, start: np.ndarray, settings: dict[str, A
         )  # fmt: skip
         model.cg_steps = CG_STEPS
         X, Y = model.user_factors, model.item_factors = _first_factors(plays, start)
-        seconds: list[float] = []
-        for _ in range(settings["sweeps"]):
+
+        def sweep(_: int) -> float:
+            seconds: list[float] = []
             model.fit(confidences, show_progress=False, callback=lambda _, elapsed, __: seconds.append(elapsed))
-            yield seconds[-1], X, Y
+            return seconds[0]
+
+        yield from _timed(sweep, X, Y, settings)
 
 
 def _irspack(solver: str, plays: Any, start: np.ndarray, settings: dict[str, Any]) -> Iterator[Any]:
@@ -108,7 +112,7 @@ def _irspack(solver: str, plays: Any, start: np.ndarray, settings: dict[str, Any
     trainer = core.IALSTrainer(model, _weights(plays, settings))
     trainer.user, trainer.item = _first_factors(plays, start)
     # these two are views of what the trainer works on
-    yield from _timed(lambda: trainer.step(steps), trainer.user, trainer.item, settings)
+    yield from _timed(lambda _: trainer.step(steps), trainer.user, trainer.item, settings)
 
 
 def _cmfrec(use_cg: bool, plays: Any, start: np.ndarray, settings: dict[str, Any]) -> Iterator[Any]:
@@ -119,6 +123,11 @@ def _cmfrec(use_cg: bool, plays: Any, start: np.ndarray, settings: dict[str, Any
     each row from has the sum of α r y - (1 + α r) (x . y) y over the row's entries, where the gradient of the objective
     has (1 + α r) y - α r (x . y) y. No choice of values makes the two the same.
     """
+    found = importlib.metadata.version("cmfrec")
+    if found != _CMFREC:  # it would get arguments of another function's
+        raise ImportError(
+            f"cmfrec {found} is installed, but only {_CMFREC} can be called: pip install cmfrec=={_CMFREC}"
+        )
     from cmfrec import wrapper_float
 
     k, threads = start.shape[1], settings["threads"]
@@ -139,7 +148,7 @@ def _cmfrec(use_cg: bool, plays: Any, start: np.ndarray, settings: dict[str, Any
         for rows, out, fixed in ((users, X, Y), (users.T.tocsr(), Y, X))
     ]
 
-    def sweep() -> None:
+    def sweep(_: int) -> None:
         for indptr, indices, weights, out, fixed in sides:
             optimize(
                 out, k, fixed, k, len(out), len(fixed), k, indptr, indices, weights, settings["regularization"], 0.0,
@@ -166,7 +175,7 @@ def _lenskit(_: None, plays: Any, start: np.ndarray, settings: dict[str, Any]) -
     parallel.initialize(threads=settings["threads"], backend_threads=settings["threads"])
     scorer = ImplicitMFScorer(embedding_size=start.shape[1], regularization=settings["regularization"])
     trainer = Trainer(scorer, types.SimpleNamespace(users=None, items=None), TrainingOptions())
-    yield from _timed(trainer.train_epoch, scorer.user_embeddings, scorer.item_embeddings, settings)
+    yield from _timed(lambda _: trainer.train_epoch(), scorer.user_embeddings, scorer.item_embeddings, settings)
 
 
 def _buffalo(optimizer: str, plays: Any, start: np.ndarray, settings: dict[str, Any]) -> Iterator[Any]:
@@ -194,7 +203,7 @@ def _buffalo(optimizer: str, plays: Any, start: np.ndarray, settings: dict[str, 
         for rows, out in ((plays, X), (plays.T.tocsr(), Y))
     ]
 
-    def sweep() -> None:
+    def sweep(_: int) -> None:
         for axis, (n_rows, ends, indices, values) in enumerate(sides):
             model.precompute(axis)
             model.partial_update(0, n_rows, ends, indices, values, axis)
@@ -202,11 +211,18 @@ def _buffalo(optimizer: str, plays: Any, start: np.ndarray, settings: dict[str, 
     yield from _timed(sweep, X, Y, settings)
 
 
-def _timed(sweep: Callable[[], Any], X: np.ndarray, Y: np.ndarray, settings: dict[str, Any]) -> Iterator[Any]:
-    for _ in range(settings["sweeps"]):
+def _timed(
+    sweep: Callable[[int], float | None], X: np.ndarray, Y: np.ndarray, settings: dict[str, Any]
+) -> Iterator[Any]:
+    """``sweep(number)``, from 0 on; the seconds are those that it returns, if any."""
+    if settings["warm_up"]:
+        start = Y.copy()
+        sweep(0)
+        X[:], Y[:] = 0, start
+    for number in range(settings["times"]):
         began = time.perf_counter()
-        sweep()
-        yield time.perf_counter() - began, X, Y
+        reported = sweep(number)
+        yield reported or time.perf_counter() - began, {"X": X, "Y": Y}
 
 
 def _first_factors(plays: Any, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -219,14 +235,17 @@ def _weights(plays: Any, settings: dict[str, Any]) -> Any:
 
 
 class Contender(NamedTuple):
-    """``run(variant, plays, start, settings)`` yields (seconds, user factors, item factors) after each of
-    settings["sweeps"] sweeps; the factors are the ones worked on. `module` does the work; it is imported before memory
-    is measured.
+    """``run(variant, plays, start, settings)`` returns an iterator that gives (seconds, {"X": user factors, "Y": item
+    factors}) after each sweep; the factors are the ones worked on. The memory of what the iterator does counts, not of
+    what `run` does before. `module` does the work. `exact` is a sweep that solves every row, and `note` what its
+    figures are to be read with.
     """
 
     module: str
     run: Callable[..., Iterator[Any]]
     variant: Any
+    exact: bool = False
+    note: str = ""
 
     @property
     def package(self) -> str:
@@ -234,63 +253,84 @@ class Contender(NamedTuple):
         return self.module.partition(".")[0]
 
 
+_FORGETS = "forgets the random start before it first solves the items; the peers' conjugate gradients go on from it"
+_NO_FMA = "irspack's wheel is built for AVX, without AVX2 and FMA"
+_OTHER_OBJECTIVE = (
+    "its conjugate gradient weighs the target of an entry α r, not 1 + α r, and its prediction 1 + α r, not α r: it "
+    "comes to another minimum"
+)
+
 CONTENDERS = {
-    "alscore-cholesky": Contender("alscore.als", _alscore, "cholesky"),
-    "alscore-cg": Contender("alscore.als", _alscore, "cg"),
-    "alscore-auto": Contender("alscore.als", _alscore, "auto"),
-    "implicit-cholesky": Contender("implicit.cpu.als", _implicit, False),
+    "alscore-cholesky": Contender("alscore.als", _alscore, "cholesky", exact=True),
+    "alscore-cg": Contender("alscore.als", _alscore, "cg", note=_FORGETS),
+    "alscore-auto": Contender("alscore.als", _alscore, "auto", note=_FORGETS),
+    "implicit-cholesky": Contender("implicit.cpu.als", _implicit, False, exact=True),
     "implicit-cg": Contender("implicit.cpu.als", _implicit, True),
-    "irspack-cholesky": Contender("irspack.recommenders._ials_core", _irspack, "CHOLESKY"),
-    "irspack-cg": Contender("irspack.recommenders._ials_core", _irspack, "CG"),
-    "irspack-ialspp": Contender("irspack.recommenders._ials_core", _irspack, "IALSPP"),
-    "cmfrec-cholesky": Contender("cmfrec.wrapper_float", _cmfrec, False),
-    "cmfrec-cg": Contender("cmfrec.wrapper_float", _cmfrec, True),
-    "lenskit": Contender("lenskit.als", _lenskit, None),
-    "buffalo-cholesky": Contender("buffalo.algo._als", _buffalo, "llt"),
+    "irspack-cholesky": Contender("irspack.recommenders._ials_core", _irspack, "CHOLESKY", exact=True, note=_NO_FMA),
+    "irspack-cg": Contender("irspack.recommenders._ials_core", _irspack, "CG", note=_NO_FMA),
+    "irspack-ialspp": Contender("irspack.recommenders._ials_core", _irspack, "IALSPP", note=_NO_FMA),
+    "cmfrec-cholesky": Contender("cmfrec.wrapper_float", _cmfrec, False, exact=True),
+    "cmfrec-cg": Contender("cmfrec.wrapper_float", _cmfrec, True, note=_OTHER_OBJECTIVE),
+    "lenskit": Contender("lenskit.als", _lenskit, None, exact=True),
+    "buffalo-cholesky": Contender("buffalo.algo._als", _buffalo, "llt", exact=True),
     "buffalo-cg": Contender("buffalo.algo._als", _buffalo, "manual_cg"),
     "buffalo-ialspp": Contender("buffalo.algo._als", _buffalo, "ialspp"),
 }
 
 
-def reset_peak() -> int:
-    """Forget the peak of resident memory so far, where the system can; return it as it is then, in bytes."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    return peak()
+def speak(folder: str, name: str, module: str, prepare: Callable[[dict[str, Any]], Iterator[Any]]) -> None:
+    """Be the process of one contender, as the docstring of this module says.
 
-
-def peak() -> int:
-    """The peak of resident memory, in bytes."""
-    try:
-        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def main(folder: str, name: str) -> None:
-    """Run one contender as the docstring of this module says."""
+    ``prepare(settings)`` returns an iterator that gives seconds, and by the endings of their files' names the arrays to
+    keep. `module` is imported before memory is measured.
+    """
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what packages print must not get among the documents
 
     def say(**document: Any) -> None:
         print(json.dumps(document), file=channel, flush=True)
 
-    contender = CONTENDERS[name]
-    importlib.import_module(contender.module)
-    version = importlib.metadata.version(contender.package)
-    say(package=contender.package, version=version, python=platform.python_version())
+    package = module.partition(".")[0]
+    importlib.import_module(module)
+    ours = package == "alscore"  # which need not be installed
+    version = sys.modules[package].__version__ if ours else importlib.metadata.version(package)
+    say(package=package, version=version, python=platform.python_version())
     settings = json.loads(Path(folder, "settings.json").read_text())
-    plays, start = sparse.load_npz(Path(folder, "plays.npz")), np.load(Path(folder, "start.npy"))
-    input_bytes = plays.data.nbytes + plays.indices.nbytes + plays.indptr.nbytes
-    before = reset_peak()
-    for seconds, X, Y in contender.run(contender.variant, plays, start, settings):
-        at_most = peak() - before
+    measurements = prepare(settings)
+    before = _peak() if _forget_peak() else None
+    for seconds, arrays in measurements:
+        at_most = None if before is None else _peak() - before
         if settings["keep"]:
-            np.save(Path(folder, f"{name}.X.npy"), X)
-            np.save(Path(folder, f"{name}.Y.npy"), Y)
-        say(seconds=seconds, peak_bytes=at_most, input_bytes=input_bytes)
+            for ending, array in arrays.items():
+                np.save(Path(folder, f"{name}.{ending}.npy"), array)
+        say(seconds=seconds, peak_bytes=at_most)
         if settings["keep"]:
             sys.stdin.readline()
+
+
+def _forget_peak() -> bool:
+    """Let the peak of resident memory be what is resident now, where the system can."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _peak() -> int:
+    """The peak of resident memory, in bytes."""
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+
+
+def main(folder: str, name: str) -> None:
+    """Run one contender."""
+    contender = CONTENDERS[name]
+
+    def prepare(settings: dict[str, Any]) -> Iterator[Any]:
+        plays, start = sparse.load_npz(Path(folder, "plays.npz")), np.load(Path(folder, "start.npy"))
+        return contender.run(contender.variant, plays, start, settings)
+
+    speak(folder, name, contender.module, prepare)
 
 
 if __name__ == "__main__":

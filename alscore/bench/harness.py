@@ -17,14 +17,22 @@ from alscore import _kernels
 from alscore.bench import machine
 
 Say = Callable[[str], Any]
-Job = dict[str, Any]  # what starts a contender: "command" and "env" of its process, and the name it has there
+Job = dict[str, Any]  # what starts a contender: "command" and "env" of its process, its name there, its "package"
 Run = dict[str, Any]  # what one process said: "package", "version", "python", and "measured", a dict for each time
 
-_TOO_WIDE = 1.3  # largest median of a repeat over the smallest, from which on a median says little
+OURS = "alscore"  # the package
+_TOO_WIDE = 1.3  # slowest time over the fastest, from which on a median says little
+_ENOUGH = 6  # repeats, of which equal contenders rarely come out in one order only
+_TUNED = "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"
 
 
 def find(
-    names: Iterable[str], packages: Mapping[str, str], script: str, python: Mapping[str, str], say: Say
+    names: Iterable[str],
+    packages: Mapping[str, str],
+    script: str,
+    python: Mapping[str, str],
+    say: Say,
+    isa: Iterable[str] = (),
 ) -> tuple[dict[str, Job], dict[str, str]]:
     """How to start each contender, and why those cannot be started that are not here.
 
@@ -40,13 +48,16 @@ def find(
         Interpreter of the contenders whose names start with the key; the others run under this one.
     say : function
         Is told what is skipped.
+    isa : iterable of str
+        Kernel sets, with each of which ours run.
 
     Raises
     ------
     ValueError
         There is no such contender or interpreter, or an interpreter is for none of the contenders.
     """
-    names = list(dict.fromkeys(names))
+    sets = [f"@{one}" for one in isa] or [""]
+    names = [name + at for name in dict.fromkeys(names) for at in (sets if packages.get(name) == OURS else [""])]
     for prefix, path in python.items():
         if shutil.which(path) is None:
             raise ValueError(f"python for {prefix!r}: there is no interpreter {path!r}; give the path of an executable")
@@ -55,19 +66,23 @@ def find(
     jobs: dict[str, Job] = {}
     skipped: dict[str, str] = {}
     for name in names:
-        contender, _, isa = name.partition("@")
-        if contender not in packages or (isa and packages[contender] != "alscore"):
+        contender, _, kernels = name.partition("@")
+        if contender not in packages or (kernels and packages[contender] != OURS):
             raise ValueError(f"no contender is named {name!r}; there are: {', '.join(packages)}")
         package = packages[contender]
         interpreter = next((path for prefix, path in python.items() if name.startswith(prefix)), sys.executable)
-        env = _environment(interpreter, isa)
-        if isa and isa not in _kernels.available():
-            skipped[name] = f"this processor cannot run the kernel set {isa!r}, but {', '.join(_kernels.available())}"
+        env = _environment(interpreter, kernels)
+        if kernels and kernels not in _kernels.available():
+            there = ", ".join(_kernels.available())
+            skipped[name] = f"this processor cannot run the kernel set {kernels!r}, but {there}"
         elif not _importable(package, interpreter, env):
-            skipped[name] = f"{package} is not installed for {interpreter} (pip install 'alscore[peers]')"
+            skipped[name] = (
+                f"{package} is not installed for {interpreter}: pip install {package}, or give an interpreter that has "
+                f"it, --python {package}=PATH"
+            )
         else:
             command = [interpreter, str(Path(__file__).with_name(script))]
-            jobs[name] = {"command": command, "env": env, "contender": contender}
+            jobs[name] = {"command": command, "env": env, "contender": contender, "package": package}
     for name, why in skipped.items():
         say(f"{name}: skipped, {why}")
     if not jobs:
@@ -76,8 +91,8 @@ def find(
 
 
 def _environment(interpreter: str, isa: str) -> dict[str, str]:
-    # where these are set they are tuned for one machine, and each is wrong without the other
-    env = {name: value for name, value in os.environ.items() if name not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")}
+    # The BLAS of each process chooses its own kernels: a choice made for one BLAS must not slow down another's.
+    env = {name: value for name, value in os.environ.items() if name not in _TUNED}
     if isa:
         env["ALSCORE_ISA"] = isa
     if interpreter == sys.executable:  # ours is the alscore that runs this benchmark, installed or not
@@ -104,7 +119,8 @@ def run(
     RuntimeError
         The process failed; the message is the last line that it wrote to stderr.
     """
-    Path(folder, "settings.json").write_text(json.dumps({**settings, "keep": look is not None}))
+    wanted = {"warm_up": False, **settings, "times": times, "keep": look is not None}
+    Path(folder, "settings.json").write_text(json.dumps(wanted))
     command = [*job["command"], folder, job["contender"]]
     pipe = subprocess.PIPE
     with (
@@ -139,9 +155,9 @@ def run(
 
 
 def alternate(
-    names: Iterable[str], repeats: int, run: Callable[[str, int], Run], say: Say
+    names: Iterable[str], repeats: int, run: Callable[[str], Run], say: Say
 ) -> tuple[dict[str, list[Run]], dict[str, str]]:
-    """Run all contenders, then all again, `repeats` times over, as ``run(name, repeat)``.
+    """Run all contenders as ``run(name)``, then all again in reverse, and so on, `repeats` times over.
 
     Returns
     -------
@@ -153,9 +169,9 @@ def alternate(
     runs: dict[str, list[Run]] = {name: [] for name in names}
     failed: dict[str, str] = {}
     for repeat in range(repeats):
-        for name in list(runs):
+        for name in list(runs)[:: -1 if repeat % 2 else 1]:  # so that none always follows the same other
             try:
-                runs[name].append(run(name, repeat))
+                runs[name].append(run(name))
             except RuntimeError as error:
                 failed[name] = str(error)
                 del runs[name]
@@ -166,15 +182,52 @@ def alternate(
     return runs, failed
 
 
+def look_and_time(
+    jobs: Mapping[str, Job],
+    folder: str,
+    settings: dict[str, Any],
+    times: tuple[int, int],
+    look: Callable[[str], dict[str, Any]],
+    say: Say,
+    warm_up: bool = False,
+) -> tuple[dict[str, list[Run]], dict[str, Run], dict[str, str]]:
+    """Run each contender once to look at its results, then ``settings["repeats"]`` times for its seconds alone.
+
+    Parameters
+    ----------
+    times : tuple of int
+        Of each process that is looked at, and of each that is timed.
+    look
+        As for `run`.
+    warm_up : bool
+        Whether the processes that are timed throw away a first time of their own accord.
+
+    Returns
+    -------
+    runs : dict
+        For each contender the timed runs.
+    looked : dict
+        For each contender the run that was looked at.
+    failed : dict
+        As from `alternate`.
+    """
+    looked, failed = alternate(jobs, 1, lambda name: run(jobs[name], folder, settings, times[0], look), say)
+    timed = settings | {"warm_up": warm_up}
+    runs, later = alternate(
+        looked, settings["repeats"], lambda name: run(jobs[name], folder, timed, times[1]), say
+    )  # fmt: skip
+    return runs, {name: looked[name][0] for name in runs}, failed | later
+
+
 def compare(seconds: Mapping[str, list[list[float]]], baseline: str) -> dict[str, dict[str, Any]]:
     """Statistics of each contender's seconds, of which there is one list for each repeat.
 
     Returns
     -------
     dict
-        For each contender "median", "min" and "max" of all its seconds; "spread", its largest median of a repeat over
-        its smallest; and where the baseline was measured "ratio", the contender's median over the baseline's, with
-        "ratio_low" and "ratio_high", the least and the most that this ratio was within one repeat.
+        For each contender "median", "min" and "max" of all its seconds; "spread", max over min; and where the baseline
+        was measured "ratio", "ratio_low" and "ratio_high": median, least and most, over the repeats, of the
+        contender's median in a repeat over the baseline's in the same.
     """
     middles = {name: [statistics.median(repeat) for repeat in repeats] for name, repeats in seconds.items()}
     rows = {}
@@ -184,13 +237,12 @@ def compare(seconds: Mapping[str, list[list[float]]], baseline: str) -> dict[str
             "median": statistics.median(every),
             "min": min(every),
             "max": max(every),
-            "spread": max(middles[name]) / min(middles[name]),
+            "spread": max(every) / min(every),
         }
         if baseline in seconds:
-            base = [value for repeat in seconds[baseline] for value in repeat]
             ratios = [mine / its for mine, its in zip(middles[name], middles[baseline], strict=True)]
             rows[name] |= {
-                "ratio": rows[name]["median"] / statistics.median(base),
+                "ratio": statistics.median(ratios),
                 "ratio_low": min(ratios),
                 "ratio_high": max(ratios),
             }
@@ -207,14 +259,20 @@ def noise(rows: Mapping[str, dict[str, Any]], baseline: str, repeats: int, where
         for name, row in rows.items()
         if name != baseline and "ratio" in row and row["ratio_low"] <= 1 <= row["ratio_high"]
     ]
-    return found + [
-        f"{where}too noisy to rely on {name}: its slowest repeat took {row['spread']:.2f} times its fastest"
+    found += [
+        f"{where}too noisy to rely on {name}: its slowest time was {row['spread']:.2f} times its fastest"
         for name, row in rows.items()
         if row["spread"] > _TOO_WIDE
     ]
+    if repeats < _ENOUGH and len(rows) > 1:
+        found.append(
+            f"{repeats} repeats: of two equal contenders one would always look faster in 1 of {2 ** (repeats - 1)} "
+            f"such runs"
+        )
+    return found
 
 
-def chosen_baseline(baseline: str | None, jobs: Iterable[str]) -> str:
+def chosen_baseline(baseline: str | None, jobs: Mapping[str, Job]) -> str:
     """`baseline`, or the first contender of ours, or the first at all.
 
     Raises
@@ -222,25 +280,20 @@ def chosen_baseline(baseline: str | None, jobs: Iterable[str]) -> str:
     ValueError
         It is not among the contenders.
     """
-    names = list(jobs)
     if baseline is None:
-        return next((name for name in names if is_ours(name)), names[0])
-    if baseline not in names:
-        raise ValueError(f"baseline {baseline!r} is not among the contenders: {', '.join(names)}")
+        return next((name for name, job in jobs.items() if job["package"] == OURS), next(iter(jobs)))
+    if baseline not in jobs:
+        raise ValueError(f"baseline {baseline!r} is not among the contenders: {', '.join(jobs)}")
     return baseline
 
 
-def is_ours(name: str) -> bool:
-    """Whether a contender is of this package."""
-    return name.startswith("alscore")
-
-
 def compare_warm(runs: Mapping[str, list[Run]], baseline: str) -> dict[str, dict[str, Any]]:
-    """`compare` without the first time in each process, the warm-up; and "peak_bytes", the most that memory grew by."""
+    """`compare` without the first time in each process, the warm-up; and "peak_bytes", the most of all, if known."""
     seconds = {name: [[at["seconds"] for at in run["measured"][1:]] for run in mine] for name, mine in runs.items()}
     rows = compare(seconds, baseline)
     for name, row in rows.items():
-        row["peak_bytes"] = max(at["peak_bytes"] for run in runs[name] for at in run["measured"])
+        peaks = [at["peak_bytes"] for run in runs[name] for at in run["measured"]]
+        row["peak_bytes"] = None if None in peaks else max(peaks)
     return rows
 
 
@@ -250,12 +303,7 @@ def shape(plays: Any) -> dict[str, int]:
 
 
 def answer(
-    settings: dict[str, Any],
-    baseline: str,
-    repeats: int,
-    runs: Mapping[str, list[Run]],
-    failed: dict[str, str],
-    skipped: dict[str, str],
+    settings: dict[str, Any], runs: Mapping[str, list[Run]], failed: dict[str, str], skipped: dict[str, str]
 ) -> dict[str, Any]:
     """What every benchmark tells: the conditions of the measurement, and all that was measured."""
     this = platform.python_version()
@@ -264,8 +312,9 @@ def answer(
         elsewhere = "" if first["python"] == this else f" (Python {first['python']})"
         versions[first["package"]] = first["version"] + elsewhere
     return {
-        "settings": settings | {"repeats": repeats, "baseline": baseline},
+        "settings": settings,
         "machine": machine.describe(),
+        "not_passed_on": {name: os.environ[name] for name in _TUNED if name in os.environ},
         "versions": versions,
         "runs": runs,
         "failed": failed,

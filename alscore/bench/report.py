@@ -16,7 +16,7 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
     "sweep": (
         ("GFLOP/s", "flops", _scaled(1e9)),
         ("of FMA peak", "fma_share", "{:.0%}".format),
-        ("of gather peak", "gather_share", "{:.0%}".format),
+        ("least gather of peak", "gather_share", "{:.0%}".format),
         _PEAK,
         ("last objective", "objective", lambda values: f"{values[-1]:,.0f}"),
     ),
@@ -43,6 +43,9 @@ def above(answer: dict[str, Any]) -> list[str]:
     lines.append(f"{machine['cpu']}, kernel set {machine['isa']}")
     versions = {name: machine[name] for name in ("python", "numpy", "scipy")} | answer["versions"]
     lines.append(", ".join(f"{package} {version}" for package, version in versions.items()))
+    if ignored := answer["not_passed_on"]:
+        variables = " ".join(f"{name}={value}" for name, value in ignored.items())
+        lines.append(f"{variables} not passed on: the BLAS of each contender chooses its own kernels")
     if "fma_peak" in answer:
         lines.append(
             f"measured peaks: FMA {answer['fma_peak'] / 1e9:,.0f} GFLOP/s, "
@@ -76,10 +79,15 @@ def table(answer: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]
 
 
 def below(answer: dict[str, Any]) -> list[str]:
-    """What is missing from the table, and what it does not allow to conclude."""
+    """What is missing from the table, what is to be known of its rows, and what it does not allow to conclude."""
+    named: dict[str, list[str]] = {}
+    for row in answer["results"]:
+        if "note" in row:
+            named.setdefault(row["note"], []).append(row["contender"])
     return [
         *(f"{name} failed: {why}" for name, why in answer["failed"].items()),
         *(f"{name} skipped: {why}" for name, why in answer["skipped"].items()),
+        *(f"{', '.join(names)}: {note}" for note, names in named.items()),
         *answer["noise"],
     ]
 
@@ -119,7 +127,7 @@ def _headings(columns: Iterable[Column]) -> Iterable[str]:
 
 
 def _cells(row: dict[str, Any], columns: Iterable[Column]) -> Iterable[str]:
-    return (text(row[key]) if key in row else "-" for _, key, text in columns)
+    return (text(row[key]) if row.get(key) is not None else "-" for _, key, text in columns)
 
 
 def _until(row: dict[str, Any] | None) -> tuple[str, str]:

@@ -4,9 +4,7 @@ FOLDER/settings.json says which task. A contender prepares, untimed, and returns
 which is an array. As in `contenders`, nothing of alscore is imported before ours runs.
 """
 
-import importlib
 import json
-import platform
 import sys
 import time
 from collections import namedtuple
@@ -20,15 +18,17 @@ def _alscore_topn(folder, settings):
     from alscore import retrieval
 
     plays, users, X, Y = _trained(folder)
-    return lambda: retrieval.top_n(X[users], Y, settings["top"], exclude=plays[users], num_threads=settings["threads"])[
-        0
-    ]
+
+    def recommend():
+        return retrieval.top_n(X[users], Y, settings["top"], exclude=plays[users], num_threads=settings["threads"])[0]
+
+    return recommend
 
 
 def _implicit_topn(folder, settings):
     plays, users, X, Y = _trained(folder)
-    model = _implicit_model(X, Y, settings["threads"])
-    return lambda: model.recommend(users, plays[users], N=settings["top"])[0]
+    model, top = _implicit_model(X, Y, settings["threads"]), min(settings["top"], len(Y))
+    return lambda: model.recommend(users, plays[users], N=top)[0]
 
 
 def _numpy_topn(folder, settings):
@@ -107,7 +107,7 @@ def _implicit_evaluate(folder, settings):
 
     def evaluate():
         metrics = ranking_metrics_at_k(
-            model, plays, held, K=settings["top"], show_progress=False, num_threads=settings["threads"]
+            model, plays, held, K=min(settings["top"], len(Y)), show_progress=False, num_threads=settings["threads"]
         )
         return np.array([metrics["ndcg"]])  # it has no recall
 
@@ -147,24 +147,23 @@ CONTENDERS = {
 
 
 def main(folder, name):
-    """Speak the protocol of `contenders`: a line about the package, then one for each of settings["times"]."""
-    from contenders import peak, reset_peak  # a neighbour, for a script
+    """Run one contender, in the task that FOLDER/settings.json names."""
+    from contenders import speak  # a neighbour, for a script
 
-    settings = json.loads(Path(folder, "settings.json").read_text())
-    package, prepare = CONTENDERS[settings["bench"]][name]
-    version = importlib.import_module(package).__version__
-    print(json.dumps({"package": package, "version": version, "python": platform.python_version()}), flush=True)
-    timed = prepare(folder, settings)
-    before = reset_peak()
-    for _ in range(settings["times"]):
-        began = time.perf_counter()
-        answer = timed()
-        seconds = time.perf_counter() - began
-        if settings["keep"]:
-            np.save(Path(folder, name + ".answer.npy"), answer)
-        print(json.dumps({"seconds": seconds, "peak_bytes": peak() - before}), flush=True)
-        if settings["keep"]:
-            sys.stdin.readline()
+    task = json.loads(Path(folder, "settings.json").read_text())["bench"]
+    package, prepare = CONTENDERS[task][name]
+
+    def measurements(settings):
+        timed = prepare(folder, settings)
+        return (_time(timed) for _ in range(settings["times"]))
+
+    speak(folder, name, package, measurements)
+
+
+def _time(timed):
+    began = time.perf_counter()
+    answer = timed()
+    return time.perf_counter() - began, {"answer": answer}
 
 
 if __name__ == "__main__":

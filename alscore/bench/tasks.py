@@ -14,7 +14,7 @@ from alscore.bench import harness
 from alscore.bench.task_contenders import CONTENDERS
 
 _TRAINING_SWEEPS = 5  # enough that norms and scores are spread as in a finished model
-_TIMES = 2  # in each process, the first of them to warm up
+_TIMES = 2  # in each timed process, the first of them to warm up
 
 
 def topn(
@@ -53,17 +53,19 @@ def topn(
         As from `alscore.bench.sweep`; each result has "users_per_second", and where alscore is among the contenders
         "same_ids", the share of places of the answer that hold the same item as in the answer of alscore.
     """
-    settings = {"bench": "topn", "top": top, "factors": factors, "threads": _threads.resolve(threads)}
+    settings = {"bench": "topn", "top": top, "factors": factors, "threads": _threads.resolve(threads), "seed": seed}
     plays = sparse.csr_matrix(plays)
     sample = np.arange(plays.shape[0])
     if users is not None and users < len(sample):
         sample = np.sort(np.random.default_rng(seed).choice(sample, users, replace=False))
-    prepare = functools.partial(_save_trained, plays, sample, settings, seed)
+    prepare = functools.partial(_save_trained, plays, sample, settings)
     answer, kept = _measure(settings, contenders, prepare, repeats, baseline, python, say)
     for row in answer["results"]:
         row["users_per_second"] = len(sample) / row["median"]
         if "alscore" in kept:
-            row["same_ids"] = float((kept[row["contender"]] == kept["alscore"]).mean())
+            ids = kept[row["contender"]]
+            filled = np.pad(ids, ((0, 0), (0, top - ids.shape[1])), constant_values=-1)  # where there are fewer items
+            row["same_ids"] = float((filled == kept["alscore"]).mean())
     return answer | {"data": harness.shape(plays) | {"asked": len(sample)}}
 
 
@@ -133,7 +135,7 @@ def evaluate(
         As from `alscore.bench.sweep`; each result has "ndcg" and, if the contender computes it, "recall": the mean of
         hits over held-out entries, of the users who have such.
     """
-    settings = {"bench": "evaluate", "top": top, "factors": factors, "threads": _threads.resolve(threads)}
+    settings = {"bench": "evaluate", "top": top, "factors": factors, "threads": _threads.resolve(threads), "seed": seed}
     plays = sparse.csr_matrix(plays)
     rows = np.repeat(np.arange(plays.shape[0]), np.diff(plays.indptr))
     out = np.random.default_rng(seed).random(plays.nnz) < 0.1
@@ -143,7 +145,7 @@ def evaluate(
 
     def prepare(folder: str) -> None:
         sparse.save_npz(Path(folder, "held.npz"), held, compressed=False)
-        _save_trained(seen, np.arange(plays.shape[0]), settings, seed, folder)
+        _save_trained(seen, np.arange(plays.shape[0]), settings, folder)
 
     answer, kept = _measure(settings, contenders, prepare, repeats, baseline, python, say)
     for row in answer["results"]:
@@ -151,9 +153,12 @@ def evaluate(
     return answer | {"data": harness.shape(plays)}
 
 
-def _save_trained(plays: Any, users: np.ndarray, settings: dict[str, Any], seed: int, folder: str) -> None:
+def _save_trained(plays: Any, users: np.ndarray, settings: dict[str, Any], folder: str) -> None:
     model = AlternatingLeastSquares(
-        settings["factors"], iterations=_TRAINING_SWEEPS, num_threads=settings["threads"], random_state=seed
+        settings["factors"],
+        iterations=_TRAINING_SWEEPS,
+        num_threads=settings["threads"],
+        random_state=settings["seed"],
     ).fit(plays, show_progress=False)
     sparse.save_npz(Path(folder, "plays.npz"), plays, compressed=False)
     for name, array in (("users", users), ("X", model.user_factors), ("Y", model.item_factors)):
@@ -172,7 +177,7 @@ def _measure(
     """Run a task in a folder that `prepare` fills; return the measurements, and the answer of each contender."""
     packages = {name: contender.package for name, contender in CONTENDERS[settings["bench"]].items()}
     jobs, skipped = harness.find(contenders, packages, "task_contenders.py", python or {}, say)
-    baseline = harness.chosen_baseline(baseline, jobs)
+    settings = settings | {"repeats": repeats, "baseline": harness.chosen_baseline(baseline, jobs)}
     kept: dict[str, np.ndarray] = {}
     with tempfile.TemporaryDirectory() as folder:
         prepare(folder)
@@ -181,11 +186,8 @@ def _measure(
             kept[name] = np.load(Path(folder, f"{name}.answer.npy"))
             return {}
 
-        def run(name: str, repeat: int) -> harness.Run:
-            return harness.run(jobs[name], folder, settings | {"times": _TIMES}, _TIMES, None if repeat else keep)
-
-        runs, failed = harness.alternate(jobs, repeats, run, say)
-    compared = harness.compare_warm(runs, baseline)
+        runs, _, failed = harness.look_and_time(jobs, folder, settings, (1, _TIMES), keep, say)
+    compared = harness.compare_warm(runs, settings["baseline"])
     results = [{"contender": name, **row} for name, row in compared.items()]
-    answer = harness.answer(settings, baseline, repeats, runs, failed, skipped)
-    return answer | {"results": results, "noise": harness.noise(compared, baseline, repeats)}, kept
+    answer = harness.answer(settings, runs, failed, skipped)
+    return answer | {"results": results, "noise": harness.noise(compared, settings["baseline"], repeats)}, kept

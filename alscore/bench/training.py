@@ -1,11 +1,10 @@
 """Seconds of a sweep, and seconds to an objective."""
 
 import contextlib
-import functools
 import itertools
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from scipy import sparse
 
 from alscore import _threads, calculate_loss
 from alscore.bench import harness, machine
-from alscore.bench.contenders import CONTENDERS
+from alscore.bench.contenders import CONTENDERS, Contender
 
 _REFERENCE = "alscore-cholesky"
 
@@ -45,7 +44,8 @@ def sweep(
     factors, threads, regularization, alpha
         For every contender, translated into its own terms; threads=0 takes all CPUs of this process.
     sweeps, repeats : int
-        Each repeat is one process, which does one sweep to warm up and then `sweeps` that count.
+        Each repeat is one process, which does one sweep to warm up and then `sweeps` that count. The objectives come
+        from a process before them, none of whose seconds count.
     seed : int
         Of the first item factors, the same for all.
     isa : sequence of str
@@ -62,7 +62,9 @@ def sweep(
     dict
         "settings", "data", "machine", "versions" and "runs" (every measurement); "results", a list with a dict for
         each contender, whose statistics are those of `alscore.bench.harness.compare`, with the float64 objective after
-        each sweep, the one to warm up included, peak memory above the input in bytes, and rates in FLOP/s and bytes/s;
+        each sweep, the one to warm up included, and peak memory above the input in bytes, None where unknown; for ours
+        also the share of the peak of gathering, and for our exact ones FLOP/s and their share of the peak: of what an
+        exact sweep needs at least in our formulation, which others may not follow; "note", how to read its figures;
         "failed" and "skipped", contenders with the reason; "noise", what the spread does not allow to conclude.
 
     Raises
@@ -72,29 +74,34 @@ def sweep(
     """
     jobs, skipped = _find(contenders, isa, python, say)
     baseline = harness.chosen_baseline(baseline, jobs)
-    settings = _settings("sweep", factors, threads, sweeps, regularization, alpha, seed)
+    settings = {
+        "bench": "sweep", "factors": factors, "threads": _threads.resolve(threads), "sweeps": sweeps,
+        "repeats": repeats, "regularization": regularization, "alpha": alpha, "seed": seed, "baseline": baseline,
+    }  # fmt: skip
     plays = sparse.csr_matrix(plays)
-    peak = machine.fma_peak(settings["threads"])
+    before = _peaks(settings)
     with _folder(plays, settings) as folder:
+        look = _objective(folder, plays, settings)
         # one more, to warm up
-        run = functools.partial(_run, jobs, folder, plays, settings | {"sweeps": sweeps + 1})
-        runs, failed = harness.alternate(jobs, repeats, run, say)
-    peak = max(peak, machine.fma_peak(settings["threads"]))  # the higher, if something else ran during one
-    bandwidth = machine.gather_bandwidth(factors, settings["threads"])
+        runs, looked, failed = harness.look_and_time(jobs, folder, settings, (sweeps + 1, sweeps + 1), look, say)
+    # the higher, if something else ran during one
+    fma_peak, gather_peak = (max(pair) for pair in zip(before, _peaks(settings), strict=True))
     needed = machine.sweep_flops(np.diff(plays.indptr), np.bincount(plays.indices, minlength=plays.shape[1]), factors)
     compared = harness.compare_warm(runs, baseline)
     for name, row in compared.items():
-        row["objective"] = [at["objective"] for at in runs[name][0]["measured"]]
-        row["gather_share"] = machine.gather_bytes(plays.nnz, factors) / row["median"] / bandwidth
-        if _is_exact(name):
-            row["flops"] = needed / row["median"]
-            row["fma_share"] = row["flops"] / peak
-    return harness.answer(settings, baseline, repeats, runs, failed, skipped) | {
+        row["objective"] = _objectives(looked[name])
+        contender = _contender(name)
+        if contender.package == harness.OURS:  # they count what our formulation needs
+            row["gather_share"] = machine.gather_bytes(plays.nnz, factors) / row["median"] / gather_peak
+            if contender.exact:
+                row["flops"] = needed / row["median"]
+                row["fma_share"] = row["flops"] / fma_peak
+    return harness.answer(settings, runs, failed, skipped) | {
         "data": harness.shape(plays),
-        "fma_peak": peak,
-        "gather_bandwidth": bandwidth,
+        "fma_peak": fma_peak,
+        "gather_bandwidth": gather_peak,
         "least_bytes": _least_bytes(plays, factors),
-        "results": [{"contender": name, **row} for name, row in compared.items()],
+        "results": [_about(name) | row for name, row in compared.items()],
         "noise": harness.noise(compared, baseline, repeats),
     }
 
@@ -121,7 +128,7 @@ def converge(
     Parameters
     ----------
     sweeps : int
-        In each process, all of them counted.
+        In each process, all of them counted, after one that is thrown away. The objectives come from a process before.
     reference_sweeps : int
         Exact sweeps of ours, the least objective of which is the reference.
     plays, contenders, factors, threads, repeats, regularization, alpha, seed, isa, baseline, python, say
@@ -136,35 +143,43 @@ def converge(
         median seconds until the end of each sweep.
     """
     jobs, skipped = _find(contenders, isa, python, say)
-    exact, _ = _find([_REFERENCE], (), None, say)
     baseline = harness.chosen_baseline(baseline, jobs)
-    settings = _settings("converge", factors, threads, sweeps, regularization, alpha, seed)
-    settings["reference_sweeps"] = reference_sweeps
+    settings = {
+        "bench": "converge", "factors": factors, "threads": _threads.resolve(threads), "sweeps": sweeps,
+        "reference_sweeps": reference_sweeps, "repeats": repeats, "regularization": regularization, "alpha": alpha,
+        "seed": seed, "baseline": baseline,
+    }  # fmt: skip
     plays = sparse.csr_matrix(plays)
     with _folder(plays, settings) as folder:
-        longest = _run(exact, folder, plays, settings | {"sweeps": reference_sweeps}, _REFERENCE, 0)
-        run = functools.partial(_run, jobs, folder, plays, settings)
-        runs, failed = harness.alternate(jobs, repeats, run, say)
-    objectives = {name: [at["objective"] for at in mine[0]["measured"]] for name, mine in runs.items()}
+        look = _objective(folder, plays, settings)
+        exact, _ = _find([_REFERENCE], (), None, say)
+        try:
+            longest = harness.run(exact[_REFERENCE], folder, settings, reference_sweeps, look)
+        except RuntimeError as error:
+            raise RuntimeError(f"the reference, {reference_sweeps} sweeps of {_REFERENCE}, failed: {error}") from error
+        runs, looked, failed = harness.look_and_time(
+            jobs, folder, settings, (sweeps, sweeps), look, say, warm_up=True
+        )  # fmt: skip
+    objectives = {name: _objectives(one) for name, one in looked.items()}
     cumulated = {
         name: [list(itertools.accumulate(at["seconds"] for at in one["measured"])) for one in mine]
         for name, mine in runs.items()
     }
-    reference = min(at["objective"] for at in longest["measured"])
+    reference = min(_objectives(longest))
     targets = {"within 1 %": reference * 1.01, "within 0.1 %": reference * 1.001}
-    if peers := [values[-1] for name, values in objectives.items() if not harness.is_ours(name)]:
+    if peers := [values[-1] for name, values in objectives.items() if _contender(name).package != harness.OURS]:
         targets["best peer's"] = min(peers)
     reached = {
         label: harness.compare(until(target, objectives, cumulated), baseline) for label, target in targets.items()
     }
     noise = [said for label, rows in reached.items() for said in harness.noise(rows, baseline, repeats, f"{label}: ")]
-    return harness.answer(settings, baseline, repeats, runs, failed, skipped) | {
+    return harness.answer(settings, runs, failed, skipped) | {
         "data": harness.shape(plays),
         "reference": reference,
         "targets": targets,
         "results": [
-            {
-                "contender": name,
+            _about(name)
+            | {
                 "objective": objectives[name],
                 "cumulated": np.median(cumulated[name], axis=0).tolist(),
                 "reached": {label: rows.get(name) for label, rows in reached.items()},
@@ -190,27 +205,23 @@ def until(
 def _find(
     contenders: Sequence[str], isa: Sequence[str], python: Mapping[str, str] | None, say: harness.Say
 ) -> tuple[dict[str, harness.Job], dict[str, str]]:
-    names = [
-        f"{name}@{which}" if which else name
-        for name in contenders
-        for which in (isa if harness.is_ours(name) and isa else ("",))
-    ]
     packages = {name: contender.package for name, contender in CONTENDERS.items()}
-    return harness.find(names, packages, "contenders.py", python or {}, say)
+    return harness.find(contenders, packages, "contenders.py", python or {}, say, isa)
 
 
-def _settings(
-    bench: str, factors: int, threads: int, sweeps: int, regularization: float, alpha: float, seed: int
-) -> dict[str, Any]:
-    return {
-        "bench": bench,
-        "factors": factors,
-        "threads": _threads.resolve(threads),
-        "sweeps": sweeps,
-        "regularization": regularization,
-        "alpha": alpha,
-        "seed": seed,
-    }
+def _contender(name: str) -> Contender:
+    return CONTENDERS[name.partition("@")[0]]
+
+
+def _about(name: str) -> dict[str, Any]:
+    contender = _contender(name)
+    return {"contender": name, "exact": contender.exact} | ({"note": contender.note} if contender.note else {})
+
+
+def _peaks(settings: dict[str, Any]) -> tuple[float, float]:
+    """FLOP/s and bytes/s that this machine can reach."""
+    threads = settings["threads"]
+    return machine.fma_peak(threads), machine.gather_bandwidth(settings["factors"], threads)
 
 
 @contextlib.contextmanager
@@ -224,23 +235,21 @@ def _folder(plays: Any, settings: dict[str, Any]) -> Iterator[str]:
         yield folder
 
 
-def _run(
-    jobs: dict[str, harness.Job], folder: str, plays: Any, settings: dict[str, Any], name: str, repeat: int
-) -> harness.Run:
-    """One process of one contender; in the first repeat the objective joins each measurement."""
+def _objective(folder: str, plays: Any, settings: dict[str, Any]) -> Callable[[str], dict[str, float]]:
+    """What tells the objective of the factors that a contender has left in the folder."""
 
-    def objective(contender: str) -> dict[str, float]:
+    def look(contender: str) -> dict[str, float]:
         X, Y = (np.load(Path(folder, f"{contender}.{side}.npy")) for side in "XY")
         value = calculate_loss(plays, X, Y, settings["regularization"], settings["alpha"])
         if not math.isfinite(value):
             raise RuntimeError("its factors are not finite")
         return {"objective": value}
 
-    return harness.run(jobs[name], folder, settings, settings["sweeps"], None if repeat else objective)
+    return look
 
 
-def _is_exact(name: str) -> bool:
-    return "cholesky" in name or name == "lenskit"
+def _objectives(looked: harness.Run) -> list[float]:
+    return [at["objective"] for at in looked["measured"]]
 
 
 def _least_bytes(plays: Any, factors: int) -> int:
