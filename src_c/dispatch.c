@@ -12,9 +12,9 @@ const als_kernels *const *als_available(void)
     const int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     const int avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-    /* Zen 4 runs a 64-byte vector as two halves: no more FMA a second, but more padding. The kernels of a dual of n = 52 at
-     * k = 128 take 7.3 us with AVX2, 9.5 us with AVX-512; long rows take the same, a whole sweep 0.96 of the time. (Of
-     * AMD's processors with AVX-512 it is the one without VP2INTERSECT; GCC 12 does not know it by name.) */
+    /* Zen 4 runs a 64-byte vector as two halves: no more FMA a second, but more padding. An exact sweep of the full
+     * Last.fm shape at k = 128 takes 1.1 times as long with AVX-512 (alscore bench sweep --isa avx2,avx512). Of AMD's
+     * processors with AVX-512 it is the one without VP2INTERSECT; GCC 12 does not know it by name. */
     const int halves = __builtin_cpu_is("amd") && !__builtin_cpu_supports("avx512vp2intersect");
     if (avx2 && halves)
         found[count++] = &als_kernels_avx2;
