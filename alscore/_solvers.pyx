@@ -55,7 +55,7 @@ cdef double SINGULAR_F32 = 1e-3, SINGULAR_F64 = 1e-10
 cdef struct Params:
     int64_t steps
     double tol
-    bint prefer_exact   # for rows of at most k entries, and for those without factors to start from
+    bint prefer_exact   # for few factors, for rows of at most k entries, and for those without factors to start from
 
 
 cdef struct Published:
@@ -371,8 +371,9 @@ cdef int conjugate_gradient(int64_t steps, double tol, int64_t n, int64_t k, con
 
 
 cdef inline bint is_exact(const Params *params, int64_t n, int64_t k, const floating *x) noexcept nogil:
-    return (params.steps == 0 or (params.prefer_exact and (n <= k or dot(k, x, x) == 0))
-            or (n >= LONG * k and k <= FACTORS_A_PASS * (params.steps + 1)))
+    cdef bint few_factors = k <= FACTORS_A_PASS * (params.steps + 1)
+    return (params.steps == 0 or (params.prefer_exact and (few_factors or n <= k or dot(k, x, x) == 0))
+            or (few_factors and n >= LONG * k))
 
 
 cdef int solve_f32(const void *state, const als_row_f32 *row, void *work) noexcept nogil:

@@ -61,9 +61,9 @@ class ConjugateGradient:
 class Auto(ConjugateGradient):
     """The way to the lowest objective in the least time: exact, with steps of CG on long rows of many factors.
 
-    As `ConjugateGradient`, but exact too for rows of at most k entries, where steps save little time and cost much of
-    the objective, and for rows without factors to start from. What is left for CG are rows of more than k entries, from
-    the second sweep on, and if k is above 25 (`steps` + 1) also the very long ones.
+    Exact for rows of at most k entries, where steps save little time and cost much of the objective, for rows without
+    factors to start from, and where k is at most 25 (`steps` + 1). What is left for CG are rows of more than k entries,
+    from the second sweep on.
     """
 
     def capsule(self) -> object:

@@ -248,6 +248,7 @@ def test_auto_takes_steps_only_on_long_rows_of_many_factors():
     np.testing.assert_array_equal(auto[[0, 1, 4]], exact[[0, 1, 4]])  # the last has no factors to start from
     np.testing.assert_array_equal(auto[2:4], cg[2:4])
     assert row_errors(cg, exact).min() > 1e-3
+    np.testing.assert_array_equal(run(Auto(steps=2)), exact)  # few factors for so many steps
 
 
 def test_cg_solves_rows_exactly_that_are_very_long_for_their_factors():
