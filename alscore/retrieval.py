@@ -31,9 +31,28 @@ def codes(ids: Any, size: int, name: str) -> np.ndarray:
     return array.astype(np.int64, copy=False)
 
 
+class Candidates:
+    """Factors made ready to be searched many times.
+
+    Parameters
+    ----------
+    factors : float array, shape (n_factors, k)
+        float32 or float64; not copied, and not to be modified as long as this is used.
+    unit : bool
+        Search by cosine instead of inner product.
+    """
+
+    def __init__(self, factors: np.ndarray, unit: bool = False) -> None:
+        self.factors = np.ascontiguousarray(factors)
+        self.unit = unit
+
+    def __len__(self) -> int:
+        return len(self.factors)
+
+
 def top_n(
     queries: np.ndarray,
-    factors: np.ndarray,
+    factors: "np.ndarray | Candidates",
     n: int,
     *,
     exclude: Any = None,
@@ -46,8 +65,8 @@ def top_n(
     Parameters
     ----------
     queries : float array, shape (n_queries, k)
-    factors : float array, shape (n_factors, k)
-        Of the same dtype, float32 or float64.
+    factors : Candidates, or float array, shape (n_factors, k)
+        Of the same dtype, float32 or float64. An array that will be searched again is better made `Candidates` once.
     n : int
         At least 1; any number, larger than n_factors too.
     exclude : sparse matrix, shape (n_queries, n_factors), optional
@@ -63,6 +82,11 @@ def top_n(
     scores : array like `factors`, shape (n_queries, n)
         Where fewer than n factors can be returned, the last places hold id -1 and score -inf.
     """
+    if isinstance(factors, Candidates):
+        if factors.unit:
+            queries, factors = normalized(queries), normalized(factors.factors)
+        else:
+            factors = factors.factors
     if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1:
         raise ValueError(f"N must be an integer >= 1, not {n!r}")
     if exclude is not None:
