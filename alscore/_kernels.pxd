@@ -34,6 +34,9 @@ cdef extern from "kernels.h" nogil:
         void (*rows_sum)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const float *Y,
                          const float *s, float *out) noexcept nogil
         float (*dot)(ptrdiff_t k, const float *a, const float *b) noexcept nogil
+        ptrdiff_t (*reach)(ptrdiff_t rows, ptrdiff_t k, const float *Q, const float *P, const float *least,
+                           int32_t *place, float *product) noexcept nogil
+        ptrdiff_t group
 
     ctypedef struct als_kernels_f64:
         ptrdiff_t lanes
@@ -52,6 +55,9 @@ cdef extern from "kernels.h" nogil:
         void (*rows_sum)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const double *Y,
                          const double *s, double *out) noexcept nogil
         double (*dot)(ptrdiff_t k, const double *a, const double *b) noexcept nogil
+        ptrdiff_t (*reach)(ptrdiff_t rows, ptrdiff_t k, const double *Q, const double *P, const double *least,
+                           int32_t *place, double *product) noexcept nogil
+        ptrdiff_t group
 
     ctypedef struct als_kernels:
         const char *isa
@@ -148,3 +154,20 @@ cdef inline floating dot(ptrdiff_t k, const floating *a, const floating *b) noex
         return active.f32.dot(k, a, b)
     else:
         return active.f64.dot(k, a, b)
+
+
+cdef inline ptrdiff_t group(const floating *precision) noexcept nogil:
+    """Numbers in the panels that `reach` takes at a time."""
+    if floating is float:
+        return active.f32.group
+    else:
+        return active.f64.group
+
+
+cdef inline ptrdiff_t reach(ptrdiff_t rows, ptrdiff_t k, const floating *Q, const floating *P, const floating *least,
+                            int32_t *place, floating *product) noexcept nogil:
+    """The products Q P' that are not below their row's `least`, and their places; how many"""
+    if floating is float:
+        return active.f32.reach(rows, k, Q, P, least, place, product)
+    else:
+        return active.f64.reach(rows, k, Q, P, least, place, product)

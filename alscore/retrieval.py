@@ -1,11 +1,15 @@
 """From factors to ranked ids: exact top-N by inner product and by cosine."""
 
+import copy
 from typing import Any
 
 import numpy as np
 
 from alscore import _threads, _topk
 from alscore.interactions import canonical_csr
+
+_PACKED_BYTES = 1 << 25
+_WORTH_ORDERING = 16  # queries for which sorting 292,385 factors of length 128 takes less time than scoring them all
 
 
 def codes(ids: Any, size: int, name: str) -> np.ndarray:
@@ -34,25 +38,66 @@ def codes(ids: Any, size: int, name: str) -> np.ndarray:
 class Candidates:
     """Factors made ready to be searched many times.
 
+    Making them costs about what searching all of them for ten queries does; they take memory for four numbers a row,
+    and up to 32 MB for a copy of the first rows in the layout of the kernels.
+
     Parameters
     ----------
     factors : float array, shape (n_factors, k)
-        float32 or float64; not copied, and not to be modified as long as this is used.
+        float32 or float64; not copied if contiguous, and not to be modified as long as this is used.
     unit : bool
-        Search by cosine instead of inner product.
+        Search by cosine instead of inner product. A row of zeros has cosine 0 with all.
+    ordered : bool
+        By descending norm, so that a search ends where no norm can reach the n-th best any more. Otherwise, and by
+        cosine, every row is scored. The answers are the same to the bit.
+    num_threads : int
+        To make them; 0 takes all CPUs of this process.
     """
 
-    def __init__(self, factors: np.ndarray, unit: bool = False) -> None:
-        self.factors = np.ascontiguousarray(factors)
-        self.unit = unit
+    def __init__(self, factors: np.ndarray, unit: bool = False, *, ordered: bool = True, num_threads: int = 0) -> None:
+        factors = np.ascontiguousarray(factors)
+        if factors.ndim != 2 or factors.shape[1] < 1 or factors.dtype not in (np.float32, np.float64):
+            raise ValueError(
+                f"factors must be float32 or float64 of shape (n, k), k >= 1, not {factors.dtype} {factors.shape}"
+            )
+        self.factors, self.unit = factors, unit
+        self.scale = self.packed = None
+        threads = _threads.resolve(num_threads, factors.size)
+        norm = _topk.norms(factors, threads) if unit or ordered else np.ones(len(factors))
+        if unit:
+            self.scale = _inverse(norm, factors.dtype)
+            norm *= self.scale
+        if ordered:
+            # by cosine all norms are 1 but for zeros: as they lie is the order that memory likes
+            self.order = np.argsort(norm < 0.5 if unit else -norm, kind="stable").astype(np.int32)
+            self.norm = norm
+            self._keep(self.order)
+            head = min(len(factors), _PACKED_BYTES // (factors.itemsize * max(1, factors.shape[1])))
+            self.packed = _topk.pack(factors, self.order, self.scale, head, threads)
+        else:
+            self.order = np.arange(len(factors), dtype=np.int32)
+            self.norm = np.full(len(factors), np.inf)
 
     def __len__(self) -> int:
         return len(self.factors)
 
+    def _keep(self, positions: np.ndarray) -> None:
+        self.norm = self.norm[positions]
+        if self.scale is not None:
+            self.scale = self.scale[positions]
+
+    def _among(self, banned: np.ndarray) -> "Candidates":
+        """Those that are not banned, alone."""
+        fewer = copy.copy(self)
+        left = np.flatnonzero(banned[self.order] == 0)
+        fewer.order, fewer.packed = self.order[left], None
+        fewer._keep(left)
+        return fewer
+
 
 def top_n(
     queries: np.ndarray,
-    factors: "np.ndarray | Candidates",
+    factors: np.ndarray | Candidates,
     n: int,
     *,
     exclude: Any = None,
@@ -60,13 +105,16 @@ def top_n(
     deny: Any = None,
     num_threads: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The n factors with the largest inner product, for each query; of equal ones the lower code first.
+    """The n factors with the largest inner product (or cosine), for each query; of equal ones the lower code first.
+
+    Exact: what is not scored cannot be among them. A score does not depend on the other queries of the call, on the
+    number of threads, or on what is excluded.
 
     Parameters
     ----------
     queries : float array, shape (n_queries, k)
     factors : Candidates, or float array, shape (n_factors, k)
-        Of the same dtype, float32 or float64. An array that will be searched again is better made `Candidates` once.
+        float32 or float64. An array that will be searched again is better made `Candidates` once.
     n : int
         At least 1; any number, larger than n_factors too.
     exclude : sparse matrix, shape (n_queries, n_factors), optional
@@ -79,48 +127,71 @@ def top_n(
     Returns
     -------
     ids : int32 array, shape (n_queries, n)
-    scores : array like `factors`, shape (n_queries, n)
-        Where fewer than n factors can be returned, the last places hold id -1 and score -inf.
+    scores : array, shape (n_queries, n), dtype of the factors
+        Where fewer than n factors can be returned, the last places hold id -1 and score -inf. A product that overflows
+        to -inf, or to NaN, is not returned.
+
+    Raises
+    ------
+    ValueError
+        `n` below 1, or shapes that do not fit each other.
+    IndexError
+        A code in `allow` or `deny` is out of range.
     """
-    if isinstance(factors, Candidates):
-        if factors.unit:
-            queries, factors = normalized(queries), normalized(factors.factors)
-        else:
-            factors = factors.factors
     if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1:
         raise ValueError(f"N must be an integer >= 1, not {n!r}")
+    if not isinstance(factors, Candidates):
+        factors = Candidates(factors, ordered=len(queries) >= _WORTH_ORDERING, num_threads=num_threads)
+    size, dtype = factors.factors.shape, factors.factors.dtype
+    queries = np.ascontiguousarray(queries, dtype)
+    if queries.ndim != 2 or queries.shape[1] != size[1]:
+        raise ValueError(f"queries have shape {queries.shape}, but must have (n_queries, {size[1]}), as the factors")
+    indptr = indices = banned = None
     if exclude is not None:
-        exclude = canonical_csr(exclude, dtype=factors.dtype, name="exclude")
-        if exclude.shape != (len(queries), len(factors)):
+        exclude = canonical_csr(exclude, dtype=dtype, name="exclude")
+        if exclude.shape != (len(queries), size[0]):
             raise ValueError(
-                f"exclude has shape {exclude.shape}, but must have {(len(queries), len(factors))}: "
+                f"exclude has shape {exclude.shape}, but must have {(len(queries), size[0])}: "
                 "one row for each query, one column for each factor"
             )
-    banned = None
+        indptr, indices = exclude.indptr, exclude.indices
     if allow is not None or deny is not None:
-        banned = np.zeros(len(factors), np.uint8)
+        banned = np.full(size[0], allow is not None, np.uint8)
         if allow is not None:
-            banned[:] = 1
-            banned[codes(allow, len(factors), "items to return")] = 0
+            banned[codes(allow, size[0], "items to return")] = 0
         if deny is not None:
-            banned[codes(deny, len(factors), "items to filter")] = 1
-    found = min(int(n), len(factors))
-    ids = np.full((len(queries), n), -1, np.int32)
-    scores = np.full((len(queries), n), -np.inf, factors.dtype)
-    best_ids, best_scores = (ids, scores) if found == n else (ids[:, :found].copy(), scores[:, :found].copy())
-    with _threads.one_blas_thread():
-        _topk.top_n(
-            np.ascontiguousarray(queries, factors.dtype),
-            np.ascontiguousarray(factors),
-            None if exclude is None else exclude.indptr,
-            None if exclude is None else exclude.indices,
-            banned,
-            best_ids,
-            best_scores,
-            _threads.resolve(num_threads, len(queries) * factors.size),
-        )
-    ids[:, :found], scores[:, :found] = best_ids, best_scores
+            banned[codes(deny, size[0], "items to filter")] = 1
+        if 2 * np.count_nonzero(banned) > len(banned):
+            factors, banned = factors._among(banned), None
+    norm = _topk.norms(queries, 1)
+    if factors.unit:
+        inverse = _inverse(norm, dtype)
+        queries, norm = queries * inverse[:, None], norm * inverse
+    ids, scores = _topk.top_n(
+        queries,
+        norm,
+        factors.factors,
+        factors.order,
+        factors.scale,
+        factors.norm,
+        factors.packed,
+        indptr,
+        indices,
+        banned,
+        min(int(n), size[0]),
+        _threads.resolve(num_threads, len(queries) * factors.factors.size),
+    )
+    if n > size[0]:
+        beyond = ((0, 0), (0, int(n) - size[0]))
+        ids, scores = np.pad(ids, beyond, constant_values=-1), np.pad(scores, beyond, constant_values=-np.inf)
     return ids, scores
+
+
+def _inverse(norm: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """1 / norm, or 0 where that is no number of `dtype`: what is as short as that counts as zero."""
+    with np.errstate(divide="ignore"):
+        inverse = 1 / norm
+    return np.where(inverse < np.finfo(dtype).max, inverse, 0).astype(dtype)
 
 
 def normalized(factors: np.ndarray) -> np.ndarray:

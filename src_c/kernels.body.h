@@ -436,6 +436,48 @@ static void FN(rows_sum)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const RE
             out[j] += Y[cols[i] * k + j] * s[i];
 }
 
+INLINE ptrdiff_t FN(reach_tile)(int rows, ptrdiff_t first, ptrdiff_t k, const REAL *Q, const REAL *P,
+                                const REAL *least, int32_t *place, REAL *product)
+{
+    enum { GROUP = TILE_PANELS * LANES };
+    vec acc[LANES][TILE_PANELS] = {{{0}}};
+    FN(ivec) reached = {0};
+    int64_t any[ALS_BYTES / 8], some = 0;
+    ptrdiff_t found = 0;
+    FN(tile)(0, rows, TILE_PANELS, k, Q + first, P, k * LANES, acc);
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int c = 0; c < TILE_PANELS; c++)
+            reached |= acc[r][c] >= least[first + r];
+    memcpy(any, &reached, sizeof any);
+    for (int l = 0; l < ALS_BYTES / 8; l++)
+        some |= any[l];
+    if (!some)
+        return 0;
+    for (int r = 0; r < rows; r++) {
+        REAL products[GROUP];
+        memcpy(products, acc[r], sizeof products);
+        for (int l = 0; l < GROUP; l++) {
+            place[found] = (int32_t)((first + r) * GROUP + l);
+            product[found] = products[l];
+            found += products[l] >= least[first + r];
+        }
+    }
+    return found;
+}
+
+static ptrdiff_t FN(reach)(ptrdiff_t rows, ptrdiff_t k, const REAL *Q, const REAL *P, const REAL *least,
+                           int32_t *place, REAL *product)
+{
+    if (rows == 1)
+        return FN(reach_tile)(1, 0, k, Q, P, least, place, product);
+    ptrdiff_t found = 0;
+    for (ptrdiff_t first = 0; first < rows; first += TILE_ROWS)
+        found += FN(reach_tile)(TILE_ROWS, first, k, Q, P, least, place + found, product + found);
+    return found;
+}
+
 #undef vec
 #undef wide
 #undef STAGE

@@ -65,6 +65,13 @@ enum { ALS_IDENTITY, ALS_ADD, ALS_SUBTRACT };
                                                                                                               \
         /* a . b */                                                                                           \
         real (*dot)(ptrdiff_t k, const real *a, const real *b);                                               \
+                                                                                                              \
+        /* The products of `rows` vectors, in one panel Q, with `group` others, in the panels at P, of depth k: those  \
+         * not below least[row] (lanes numbers) go to product, row * group + column to place; returns how many. \
+         * A product is one sum, term by term: its bits do not depend on the places of its two vectors. */    \
+        ptrdiff_t (*reach)(ptrdiff_t rows, ptrdiff_t k, const real *Q, const real *P, const real *least,       \
+                           int32_t *place, real *product);                                                    \
+        ptrdiff_t group;                                                                                      \
     }
 
 typedef ALS_KERNELS(float) als_kernels_f32;

@@ -51,7 +51,7 @@ INLINE void fetch(als_ahead *ahead, ptrdiff_t rows)
     {                                                                                                         \
         ALS_BYTES / width, gather_rows_##suffix, gather_columns_##suffix, rank_update_##suffix,               \
             cholesky_##suffix, solve_##suffix, rows_dot_##suffix, rows_dot_wide_##suffix, rows_sum_##suffix,  \
-            dot_##suffix                                                                                      \
+            dot_##suffix, reach_##suffix, 3 * ALS_BYTES / width                                               \
     }
 
 const als_kernels ALS_PASTE(als_kernels, _, ALS_ISA) = {ALS_STRING(ALS_ISA), ALS_TABLE(f32, 4),
