@@ -24,12 +24,12 @@ _HOMES = {
     "calculate_loss": "alscore.objective",
     "load": "alscore.persistence",
 }
-_SUBMODULES = ("datasets", "solvers", "testing")
+_SUBMODULES = ("datasets", "export", "solvers", "testing", "tuning")
 
 __all__ = ["get_include", *_HOMES, *_SUBMODULES]
 
 if TYPE_CHECKING:
-    from alscore import datasets, solvers, testing  # noqa: F401
+    from alscore import datasets, export, solvers, testing, tuning  # noqa: F401
     from alscore.als import AlternatingLeastSquares, NotFittedError  # noqa: F401
     from alscore.interactions import Interactions  # noqa: F401
     from alscore.objective import calculate_loss  # noqa: F401

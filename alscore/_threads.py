@@ -47,9 +47,9 @@ def resolve(num_threads: int, work: float = math.inf) -> int:
         raise ValueError(
             f"num_threads must be an integer from 0 (all CPUs of this process) to {_MOST}, not {num_threads!r}"
         )
-    threads = int(num_threads) or available_cpus()
     if work < _SMALL:
         return 1
+    threads = int(num_threads) or available_cpus()
     if threads > 1 and _forked_after_parallel:
         warnings.warn(
             "this process was forked after alscore had run on several threads, which OpenMP does not survive: "

@@ -1,150 +1,28 @@
-"""The estimator: parameters, the alternation of half-sweeps, and recommendations by id."""
+"""The estimator: its parameters, training, and what training's arithmetic gives afterwards."""
 
-import contextlib
 import dataclasses
-import inspect
 import math
 import numbers
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from alscore import _sweep, _threads, retrieval, solvers
+from alscore import _threads, solvers
+from alscore._estimator import Estimator
+from alscore._interrupts import deferred_interrupt
+from alscore.explain import UserWeights, row_of
+from alscore.factor_model import ANY_ID, FactorModel, Factors, NotFittedError, frozen, rows_of  # noqa: F401
+from alscore.fold_in import FoldIn
+from alscore.half_sweeps import Side, alternate, to_canonical_basis, zero_factors
 from alscore.interactions import canonical_csr
 from alscore.objective import Objective, penalty
+from alscore.retrieval import codes
 
 
-class NotFittedError(ValueError, AttributeError):
-    """The model has no factors yet."""
-
-
-def _principal_axes(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues of a Gram matrix, descending and not negative, and its eigenvectors as columns."""
-    energy, axes = np.linalg.eigh(gram)
-    return np.maximum(energy[::-1], 0), np.ascontiguousarray(axes[:, ::-1])
-
-
-def zero_factors(n: int, k: int, dtype: np.dtype) -> np.ndarray:
-    """Zeros (n, k) that begin with a cache line, so that a row lies in no more lines than it must.
-
-    From where numpy puts large arrays, 16 bytes into a line, an exact sweep at k = 128 takes a quarter more time.
-    """
-    size = int(n) * int(k) * dtype.itemsize
-    raw = np.zeros(size + 64, np.uint8)
-    first = -raw.ctypes.data % 64
-    return raw[first : first + size].view(dtype).reshape(n, k)
-
-
-def _with_ridge(energy: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """`energy`, raised to 16 eps of the largest where it is no more than the rounding of the Gram matrix.
-
-    Factors have numbers in such a direction (there are more of them than items, say), but nothing except rounding: the
-    ridge keeps rows from explaining themselves by it where regularization does not.
-    """
-    limits, largest = np.finfo(dtype), energy.max(initial=0)
-    ridge = max(16 * float(limits.eps), 1e-12) * largest
-    return np.where(energy > 1e-12 * largest, energy, max(ridge, float(limits.tiny)))
-
-
-@dataclasses.dataclass
-class Side:
-    """The rows that one half-sweep solves, users or items: everything about them but the factors."""
-
-    name: str
-    objective: Objective
-    indptr: np.ndarray
-    indices: np.ndarray
-    strength: np.ndarray
-    n_columns: int
-    num_threads: int
-    order: np.ndarray = dataclasses.field(init=False)
-    regularization: np.ndarray = dataclasses.field(init=False)
-
-    def __post_init__(self) -> None:
-        entries = np.diff(self.indptr)
-        self.order = np.argsort(-entries, kind="stable")
-        self.regularization = self.objective.row_regularization(entries, self.n_columns)
-
-    @classmethod
-    def of(cls, name: str, objective: Objective, matrix: Any, factors: int, num_threads: int) -> "Side":
-        """The rows of a canonical matrix."""
-        threads = _threads.resolve(num_threads, matrix.nnz * int(factors))
-        return cls(
-            name, objective, matrix.indptr, matrix.indices, objective.strength(matrix.data), matrix.shape[1], threads
-        )
-
-    def transposed(self, name: str) -> "Side":
-        arrays = _sweep.transpose(self.indptr, self.indices, self.strength, self.n_columns)
-        return Side(name, self.objective, *arrays, len(self.indptr) - 1, self.num_threads)
-
-    def update(self, solver: Any, fixed: np.ndarray, out: np.ndarray, loss: np.ndarray | None = None) -> bool:
-        """Half-sweep: rotate `fixed` in place, unless the solver forbids it, and solve every row into `out`.
-
-        Returns whether `loss` was filled with each row's share of the objective, its own regularization included.
-        """
-        gram = _sweep.gram(fixed, self.num_threads)
-        if not solvers.keeps_basis(solver):
-            gram, rotation = _principal_axes(gram)
-            rotation = rotation.astype(fixed.dtype)
-            _sweep.rotate(fixed, rotation, self.num_threads)
-            if getattr(solver, "warm_start", True):
-                _sweep.rotate(out, rotation, self.num_threads)
-        return self.solve(solver, fixed, gram, out, loss)
-
-    def solve(
-        self, solver: Any, fixed: np.ndarray, gram: np.ndarray, out: np.ndarray, loss: np.ndarray | None = None
-    ) -> bool:
-        """As `update`, for a `fixed` whose Gram matrix is known: its diagonal (k,) if it is diagonal, or all (k, k)."""
-        gram = self.objective.unobserved_weight * gram
-        half_sweep = solvers.HalfSweep(
-            side=self.name,
-            indptr=self.indptr,
-            indices=self.indices,
-            strength=self.strength,
-            order=self.order,
-            factors=fixed,
-            gram=gram.astype(fixed.dtype) if gram.ndim == 2 else None,
-            diag=np.zeros(len(gram)) if gram.ndim == 2 else _with_ridge(gram, fixed.dtype),
-            regularization=self.regularization,
-            confidence=self.objective.weights,
-            num_threads=self.num_threads,
-        )
-        if loss is None or gram.ndim == 2 or not isinstance(solver, solvers.CompiledSolver):
-            solver.sweep(half_sweep, out)
-            return False
-        solver.sweep(half_sweep, out, loss)
-        return True
-
-
-@contextlib.contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C only sets the flag that the yielded function reads; a second one acts at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # Python delivers signals to the main thread alone
-        return
-    interrupted = False
-    previous = signal.getsignal(signal.SIGINT)
-
-    def note(signum: int, frame: Any) -> None:
-        nonlocal interrupted
-        interrupted = True
-        signal.signal(signal.SIGINT, previous)
-
-    if previous is signal.default_int_handler:
-        signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: interrupted
-    finally:
-        if signal.getsignal(signal.SIGINT) is note:
-            signal.signal(signal.SIGINT, previous)
-
-
-class AlternatingLeastSquares:
+class AlternatingLeastSquares(Estimator, FactorModel):
     """Matrix factorisation of implicit feedback by alternating least squares (Hu, Koren, Volinsky 2008).
 
     An entry r > 0 says that the user chose the item, with confidence c growing with r; r < 0 that the user rejected it,
@@ -189,6 +67,8 @@ class AlternatingLeastSquares:
         Of the first item factors.
     epsilon : float
         ε of the "log" confidence.
+    warm_start : bool
+        A second `fit` goes on from the factors there are, as `partial_fit` does, instead of starting afresh.
 
     Attributes
     ----------
@@ -196,9 +76,10 @@ class AlternatingLeastSquares:
     item_factors : array (n_items, factors)
         None before `fit`. In the canonical basis: ``item_factors.T @ item_factors`` is diagonal and descends along it,
         and the number of largest magnitude in each column of `item_factors` is positive. (A solver that asks for the
-        original basis keeps it.)
+        original basis keeps it.) They are read-only. Factors from elsewhere can be assigned, in any basis: they are
+        copied, unless the array is read-only already.
     training_loss : list of float
-        The objective after each sweep of the last `fit`, if that computed it.
+        The objective after each sweep of the last `fit` or `partial_fit`, if that computed it.
     """
 
     def __init__(
@@ -217,6 +98,7 @@ class AlternatingLeastSquares:
         num_threads: int = 0,
         random_state: Any = None,
         epsilon: float = 1.0,
+        warm_start: bool = False,
     ) -> None:
         self.factors = factors
         self.regularization = regularization
@@ -232,43 +114,17 @@ class AlternatingLeastSquares:
         self.num_threads = num_threads
         self.random_state = random_state
         self.epsilon = epsilon
-        self.user_factors: np.ndarray | None = None
-        self.item_factors: np.ndarray | None = None
+        self.warm_start = warm_start
         self.training_loss: list[float] = []
-
-    @classmethod
-    def _defaults(cls) -> dict[str, Any]:
-        return {name: p.default for name, p in inspect.signature(cls).parameters.items()}
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's parameters by name; `deep` is there for scikit-learn and changes nothing."""
-        return {name: getattr(self, name) for name in self._defaults()}
-
-    def set_params(self, **params: Any) -> "AlternatingLeastSquares":
-        """Set constructor parameters by name; they count from the next `fit`."""
-        for name, value in params.items():
-            if name not in self._defaults():
-                raise ValueError(f"{name!r} is not a parameter; there are: {', '.join(self._defaults())}")
-            setattr(self, name, value)
-        return self
-
-    def __repr__(self) -> str:
-        defaults = self._defaults()
-        shown = (
-            f"{name}={value!r}"
-            for name, value in self.get_params().items()
-            if value is not defaults[name] and not (type(value) is type(defaults[name]) and value == defaults[name])
-        )
-        return f"{type(self).__name__}({', '.join(shown)})"
 
     def _objective(self) -> Objective:
         return Objective(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Objective)})
 
-    def _checked(self) -> tuple[Objective, np.dtype, Any]:
-        for name, least in (("factors", 1), ("iterations", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
-                raise ValueError(f"{name} must be an integer >= {least}, not {value!r}")
+    def _checked(self, iterations: Any, show_progress: Any) -> tuple[Objective, np.dtype, Any]:
+        if np.ndim(show_progress) > 0:  # scikit-learn passes y in this place
+            raise TypeError("show_progress must be True or False, not an array: there is no y to fit")
+        _check_integer("factors", self.factors, 1)
+        _check_integer("iterations", iterations, 0)
         try:
             dtype = np.dtype(self.dtype)
         except TypeError:
@@ -305,7 +161,7 @@ class AlternatingLeastSquares:
         show_progress: bool = True,
         callback: Callable[[int, float, float], Any] | None = None,
     ) -> "AlternatingLeastSquares":
-        """Factorise the interactions, from a random start.
+        """Factorise the interactions, from a random start unless `warm_start` is set.
 
         Parameters
         ----------
@@ -331,34 +187,102 @@ class AlternatingLeastSquares:
         alscore.solvers.NotPositiveDefiniteError, FloatingPointError
             A row cannot be solved; factors from before are kept.
         """
-        from tqdm import tqdm
-
-        objective, dtype, solver = self._checked()
-        matrix = canonical_csr(getattr(user_items, "matrix", user_items), dtype=dtype)
+        if self.warm_start and self._both != (None, None):
+            return self.partial_fit(user_items, self.iterations, show_progress, callback)
+        objective, dtype, solver = self._checked(self.iterations, show_progress)
+        matrix = canonical_csr(getattr(user_items, "matrix", user_items), dtype)
         users = Side.of("user", objective, matrix, self.factors, self.num_threads)
         items = users.transposed("item")
         X, Y = zero_factors(matrix.shape[0], self.factors, dtype), self._first_factors(matrix.shape[1], dtype)
+        return self._train(users, items, X, Y, solver, self.iterations, show_progress, callback, random_start=True)
+
+    def partial_fit(
+        self,
+        user_items: Any,
+        iterations: int = 1,
+        show_progress: bool = True,
+        callback: Callable[[int, float, float], Any] | None = None,
+    ) -> "AlternatingLeastSquares":
+        """Go on from the factors there are, with all the interactions as they are now.
+
+        New users are solved exactly on the current item factors, then new items on the factors of all users; the sweeps
+        over everything start from there.
+
+        Parameters
+        ----------
+        user_items : sparse matrix, shape (n_users, n_items), or Interactions
+            Old interactions and new ones. At least as many rows and columns as the model has users and items: these
+            come first, in their order, and new ones after them.
+        iterations : int
+            Sweeps at most; with 0 only what is new gets factors.
+        show_progress, callback
+            As for `fit`, and so are the result and the errors raised.
+
+        Raises
+        ------
+        NotFittedError
+            There are no factors to go on from.
+        ValueError
+            `user_items` has fewer rows or columns than the model has users and items, or the parameters `factors` and
+            `dtype` are not those of the factors.
+        """
+        known_users, known_items = self._fitted()
+        objective, dtype, solver = self._checked(iterations, show_progress)
+        n_users, (n_items, k) = len(known_users.array), known_items.array.shape
+        if (k, known_items.array.dtype) != (self.factors, dtype):
+            raise ValueError(
+                f"the model has k = {k} factors of {known_items.array.dtype} to go on from, but factors={self.factors} "
+                f"and dtype is {dtype}: set them to what the model has, or fit afresh with warm_start=False"
+            )
+        matrix = canonical_csr(getattr(user_items, "matrix", user_items), dtype)
+        if matrix.shape[0] < n_users or matrix.shape[1] < n_items:
+            raise ValueError(
+                f"user_items has shape {matrix.shape}, less than the {(n_users, n_items)} of the model: pass the "
+                "interactions of all users and items, the model's first and in their order"
+            )
+        users = Side.of("user", objective, matrix, k, self.num_threads)
+        items = users.transposed("item")
+        X, Y = _grown(known_users.array, matrix.shape[0]), _grown(known_items.array, matrix.shape[1])
+        if len(X) > n_users:
+            X[n_users:] = known_items.fold_in(self.num_threads).solve(users.part(n_users, n_items), solver)
+        if len(Y) > n_items:
+            Y[n_items:] = FoldIn(X, self.num_threads).solve(items.part(n_items, len(X)), solver)
+        return self._train(users, items, X, Y, solver, iterations, show_progress, callback)
+
+    def _train(
+        self,
+        users: Side,
+        items: Side,
+        X: np.ndarray,
+        Y: np.ndarray,
+        solver: Any,
+        iterations: int,
+        show_progress: bool,
+        callback: Callable[[int, float, float], Any] | None,
+        random_start: bool = False,
+    ) -> "AlternatingLeastSquares":
+        """Sweep from X and Y, which it takes over."""
+        from tqdm import tqdm
 
         wants_loss = self.calculate_training_loss or self.tol is not None or callback is not None
         shares = np.zeros(len(Y)) if wants_loss else None
+        half_sweeps = alternate(solver, users, items, X, Y, random_start, shares)
         loss = previous_loss = math.inf
         losses: list[float] = []
         stopped_by: BaseException | None = None
         with (
             _threads.one_blas_thread(),
-            _deferred_interrupt() as interrupted,
-            tqdm(total=self.iterations, disable=not show_progress, unit="sweep") as progress,
+            deferred_interrupt() as interrupted,
+            tqdm(total=iterations, disable=not show_progress, unit="sweep") as progress,
         ):
-            for iteration in range(self.iterations):
+            for iteration in range(iterations):
                 start = time.perf_counter()
-                users.update(solver, Y, X)
+                next(half_sweeps)
                 if interrupted():
                     break
-                if iteration == 0:
-                    Y[:] = 0  # a random start is nothing that a solver should go on from
-                has_shares = items.update(solver, X, Y, shares)
+                has_shares = next(half_sweeps)
                 if wants_loss:
-                    previous_loss, loss = loss, self._loss(users, items, X, Y, shares if has_shares else None)
+                    previous_loss, loss = loss, _loss(users, items, X, Y, shares if has_shares else None)
                     losses.append(loss)
                     progress.set_postfix(loss=f"{loss:.6g}", refresh=False)
                 progress.update()
@@ -372,189 +296,233 @@ class AlternatingLeastSquares:
                 if converged or interrupted():
                     break
             if not solvers.keeps_basis(solver):
-                X, Y = self._canonical(X, Y, users.num_threads)
-            self.user_factors, self.item_factors, self.training_loss = X, Y, losses
+                to_canonical_basis(X, Y, users.num_threads)
+            self._both = Factors(frozen(X), "user_factors"), Factors(frozen(Y), "item_factors")
+            self.training_loss = losses
             if interrupted():
                 stopped_by = KeyboardInterrupt()
         if stopped_by is not None:
             raise stopped_by
         return self
 
-    @staticmethod
-    def _loss(users: Side, items: Side, X: np.ndarray, Y: np.ndarray, item_shares: np.ndarray | None) -> float:
-        if item_shares is not None:
-            return float(item_shares.sum()) + penalty(X, users.regularization)
-        return users.objective.loss(
-            users.indptr,
-            users.indices,
-            users.strength,
-            X,
-            Y,
-            users.regularization,
-            items.regularization,
-            users.num_threads,
-        )
-
-    @staticmethod
-    def _canonical(X: np.ndarray, Y: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
-        """Both sides rotated so that Y'Y is diagonal, descending, with each column's largest number positive."""
-        rotation = _principal_axes(_sweep.gram(Y, threads))[1].astype(Y.dtype)
-        for factors in (X, Y):
-            _sweep.rotate(factors, rotation, threads)
-        signs = np.where(-Y.min(axis=0, initial=0) > Y.max(axis=0, initial=0), -1, 1).astype(Y.dtype)
-        for factors in (X, Y):
-            factors *= signs
-        return X, Y
-
-    def _fitted(self) -> tuple[np.ndarray, np.ndarray]:
-        if self.user_factors is None or self.item_factors is None:
-            raise NotFittedError(f"this {type(self).__name__} has no factors yet: call fit first")
-        return self.user_factors, self.item_factors
-
-    def _rows_of(self, user_items: Any, n_rows: int) -> Any:
-        """`user_items` as a canonical matrix with one row for each of n_rows users."""
-        _, Y = self._fitted()
-        rows = getattr(user_items, "matrix", user_items)
-        if sparse.issparse(rows) and rows.ndim == 1:  # what csr_array[userid] gives for one id
-            rows = rows.reshape((1, -1))
-        matrix = canonical_csr(rows, dtype=Y.dtype)
-        if matrix.shape != (n_rows, len(Y)):
-            raise ValueError(
-                f"user_items has shape {matrix.shape}, but must have {(n_rows, len(Y))}: one row for each "
-                "id in userid, e.g. user_items[userid], and one column for each item"
-            )
-        return matrix
-
-    def _fold_in(self, user_items: Any) -> np.ndarray:
-        """Factors of the users whose rows these are, solved exactly on the item factors as they stand."""
-        _, Y = self._fitted()
+    def _fold_in(self, side: str, rows: sparse.csr_array, fixed: Factors) -> np.ndarray:
         solver = solvers.resolve(self.solver)
-        rows = Side.of("user", self._objective(), user_items, Y.shape[1], self.num_threads)
-        out = np.zeros((user_items.shape[0], Y.shape[1]), Y.dtype)
-        with _threads.one_blas_thread():
-            gram = _sweep.gram(Y, rows.num_threads)
-            if solvers.keeps_basis(solver):
-                rows.solve(solver, Y, gram, out)
-                return out
-            energy, rotation = _principal_axes(gram)
-            scale = np.sqrt(np.diag(gram))
-            rounding = 32 * np.finfo(Y.dtype).eps * np.outer(scale, scale) + 1e-14 * energy.max(initial=0)
-            if np.all(np.abs(gram - np.diag(np.diag(gram))) <= rounding):
-                rows.solve(solvers.resolve(solvers.Cholesky()), Y, np.diag(gram).copy(), out)
-                return out
-            # factors from elsewhere, not in the canonical basis: there and back
-            rotation = rotation.astype(Y.dtype)
-            rotated = Y.copy()
-            _sweep.rotate(rotated, rotation, rows.num_threads)
-            rows.solve(solvers.resolve(solvers.Cholesky()), rotated, energy, out)
-            _sweep.rotate(out, np.ascontiguousarray(rotation.T), rows.num_threads)
-        return out
+        problem = Side.of(side, self._objective(), rows, fixed.array.shape[1], self.num_threads)
+        return fixed.fold_in(self.num_threads).solve(problem, solver)
 
-    def recommend(
-        self,
-        userid: Any,
-        user_items: Any,
-        N: int = 10,
-        filter_already_liked_items: bool = True,
-        filter_items: Any = None,
-        recalculate_user: bool = False,
-        items: Any = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The N items with the highest scores ``x_u . y_i`` for one user or several.
+    def recalculate_user(self, userid: Any, user_items: Any) -> np.ndarray:
+        """Factors of one user or several, known or new, solved from their rows; nothing is stored.
+
+        The solution is exact on the current item factors, whatever `solver` is. (Only a plug-in that keeps the original
+        basis is used itself.)
 
         Parameters
         ----------
         userid : int or int array (n,)
-        user_items : sparse matrix, shape (n, n_items)
-            One row for each id, as ``user_items[userid]`` gives (for one id, of one dimension too): what is already
-            liked, and what `recalculate_user` solves from. May be None where neither is wanted.
-        N : int
-        filter_already_liked_items : bool
-            Leave out the items that stand in the user's row.
-        filter_items : int array, optional
-            Items never to return.
-        recalculate_user : bool
-            Solve the users from their rows instead of using `user_factors`; the ids are then labels only.
-        items : int array, optional
-            The only items to consider.
+            Labels only.
+        user_items : sparse matrix, shape (n, n_items), or Interactions
+            One row for each id.
 
         Returns
         -------
-        ids : int32 array (N,), or (n, N) for an array of ids
-            Best first; of equal scores the lower id first. -1 where fewer than N items are left.
-        scores : array of the same shape, dtype of the factors
-            -inf where the id is -1.
+        array (k,), or (n, k) for an array of ids
 
         Raises
         ------
+        NotFittedError
+            There are no factors yet.
+        ValueError
+            `user_items` does not have the shape above.
+        alscore.solvers.NotPositiveDefiniteError, FloatingPointError
+            A row cannot be solved.
+        """
+        _, items = self._fitted()
+        rows = rows_of(user_items, "user_items", "userid", len(codes(userid, ANY_ID, "userid")), items)
+        X = self._fold_in("user", rows, items)
+        return X if np.ndim(userid) > 0 else X[0]
+
+    def recalculate_item(self, itemid: Any, item_users: Any) -> np.ndarray:
+        """Factors of one item or several, known or new, solved from their rows on the current user factors.
+
+        Parameters
+        ----------
+        itemid : int or int array (n,)
+            Labels only.
+        item_users : sparse matrix, shape (n, n_users)
+            One row for each id.
+
+        Returns
+        -------
+        array (k,), or (n, k) for an array of ids
+            See `recalculate_user`, for the errors raised too.
+        """
+        users, _ = self._fitted()
+        rows = rows_of(item_users, "item_users", "itemid", len(codes(itemid, ANY_ID, "itemid")), users)
+        Y = self._fold_in("item", rows, users)
+        return Y if np.ndim(itemid) > 0 else Y[0]
+
+    def partial_fit_users(self, userids: Any, user_items: Any) -> "AlternatingLeastSquares":
+        """Solve some users from their rows on the current item factors, and keep the result.
+
+        Every call copies the factors of all users, so it is better to give many at once.
+
+        Parameters
+        ----------
+        userids : int array (n,)
+            No id twice. Ids from the number of users on make the model grow; users between that are not given get
+            factors of 0.
+        user_items : sparse matrix, shape (n, n_items), or Interactions
+            One row for each id: all that is known of the user, not only what is new.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        NotFittedError
+            There are no factors yet.
+        IndexError
+            An id is negative, or larger than any model's.
+        ValueError
+            An id comes twice, or `user_items` does not have the shape above.
+        alscore.solvers.NotPositiveDefiniteError, FloatingPointError
+            A row cannot be solved; nothing is changed then.
+        """
+        users, items = self._fitted()
+        ids = _distinct(userids, "userids")
+        solved = self._fold_in("user", rows_of(user_items, "user_items", "userids", len(ids), items), items)
+        self._both = _updated(users, ids, solved), items
+        return self
+
+    def partial_fit_items(self, itemids: Any, item_users: Any) -> "AlternatingLeastSquares":
+        """Solve some items from their rows on the current user factors, and keep the result.
+
+        Parameters
+        ----------
+        itemids : int array (n,)
+        item_users : sparse matrix, shape (n, n_users)
+            One row for each id: all that is known of the item.
+            For the rest see `partial_fit_users`, for the errors raised too.
+
+        Returns
+        -------
+        self
+        """
+        users, items = self._fitted()
+        ids = _distinct(itemids, "itemids")
+        solved = self._fold_in("item", rows_of(item_users, "item_users", "itemids", len(ids), users), users)
+        self._both = users, _updated(items, ids, solved)
+        return self
+
+    def explain(
+        self, userid: int, user_items: Any, itemid: int, user_weights: UserWeights | None = None, N: int = 10
+    ) -> tuple[float, list[tuple[int, float]], UserWeights]:
+        """Why this item would be recommended: its score as a sum over the items that the user chose.
+
+        With x_u solved exactly from the user's row, the score is ``sum_j c_uj y_i' W y_j`` over the items j of positive
+        strength, where W is the inverse of the user's system (Hu, Koren, Volinsky 2008, section 5). Items that the user
+        rejected change W, but add nothing themselves. All is computed in float64.
+
+        Parameters
+        ----------
+        userid : int
+        user_items : sparse matrix, shape (1, n_items) or (n_users, n_items), or Interactions
+            The user's row, or the rows of all users, of which row `userid` is taken. Not read where `user_weights` is
+            given.
+        itemid : int
+        user_weights : UserWeights, optional
+            What an earlier call for the same user returned: this one is faster then.
+        N : int
+            How many contributions to list.
+
+        Returns
+        -------
+        score : float
+            Of the item for this user, as from ``recommend(..., recalculate_user=True)``.
+        contributions : list of (itemid, contribution)
+            The N largest, descending; of equal ones the lower id first. All of them together sum to the score.
+        user_weights : UserWeights
+            To be passed on for another item of the same user.
+
+        Raises
+        ------
+        NotFittedError
+            There are no factors yet.
         IndexError
             An id is out of range.
         ValueError
-            `user_items` does not have the shape above.
+            `user_items` does not have the shape above, or `user_weights` are of another user, or of another model.
+        alscore.solvers.NotPositiveDefiniteError
+            The user's system has no unique solution.
         """
-        X, Y = self._fitted()
-        many = np.ndim(userid) > 0
-        if recalculate_user:
-            users = retrieval.codes(userid, np.iinfo(np.int64).max, "userid")
-        else:
-            users = retrieval.codes(userid, len(X), "userid")
-        rows = None
-        if filter_already_liked_items or recalculate_user:
-            if user_items is None:
-                raise ValueError(
-                    "user_items is needed to filter what a user already liked, and to recalculate users; "
-                    "pass the users' rows, or filter_already_liked_items=False"
-                )
-            rows = self._rows_of(user_items, len(users))
-        ids, scores = retrieval.top_n(
-            self._fold_in(rows) if recalculate_user else X[users],
-            Y,
-            N,
-            exclude=rows if filter_already_liked_items else None,
-            allow=items,
-            deny=filter_items,
-            num_threads=self.num_threads,
-        )
-        return (ids, scores) if many else (ids[0], scores[0])
+        _, items = self._fitted()
+        _check_integer("N", N, 1)
+        _check_one("userid", userid, ANY_ID)
+        _check_one("itemid", itemid, len(items.array))
+        objective = self._objective()
+        if user_weights is None:
+            row = row_of(user_items, userid, items)
+            user_weights = UserWeights.of(userid, row, objective, items.fold_in(self.num_threads))
+        elif not isinstance(user_weights, UserWeights):
+            raise TypeError(f"user_weights must be what explain returned for this user, not {user_weights!r}")
+        elif not user_weights.belong_to(userid, objective, items.array):
+            raise ValueError(
+                "user_weights are of another user, other item factors or other parameters: leave them out here"
+            )
+        contributions = user_weights.contributions(itemid)
+        best = np.argsort(-contributions, kind="stable")[:N]
+        listed = zip(user_weights.liked[best].tolist(), contributions[best].tolist(), strict=True)
+        return float(contributions.sum()), list(listed), user_weights
 
-    def similar_items(
-        self, itemid: Any, N: int = 10, *, filter_items: Any = None, items: Any = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The N items whose factors have the highest cosine with those of one item or several, itself included.
 
-        Parameters and returned arrays are as for `recommend`.
-        """
-        return self._similar(self._fitted()[1], itemid, "itemid", N, filter_items, items)
+_MOST = 2**31 - 1  # users or items of a model, whose ids are int32
 
-    def similar_users(
-        self, userid: Any, N: int = 10, *, filter_users: Any = None, users: Any = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The N users whose factors have the highest cosine with those of one user or several, itself included.
 
-        Parameters and returned arrays are as for `recommend`.
-        """
-        return self._similar(self._fitted()[0], userid, "userid", N, filter_users, users)
+def _check_integer(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
+        raise ValueError(f"{name} must be an integer >= {least}, not {value!r}")
 
-    def _similar(
-        self, factors: np.ndarray, ids: Any, name: str, n: int, deny: Any, allow: Any
-    ) -> tuple[np.ndarray, np.ndarray]:
-        queries = retrieval.codes(ids, len(factors), name)
-        unit = retrieval.normalized(factors)
-        found, scores = retrieval.top_n(unit[queries], unit, n, allow=allow, deny=deny, num_threads=self.num_threads)
-        return (found, scores) if np.ndim(ids) > 0 else (found[0], scores[0])
 
-    def save(self, path: Any) -> None:
-        """Write parameters and factors to one file without pickle: see `alscore.load`."""
-        from alscore import persistence
+def _check_one(name: str, value: Any, size: int) -> None:
+    if np.ndim(value) > 0:
+        raise TypeError(f"{name} must be one id, not an array")
+    codes(value, size, name)
 
-        persistence.save(self, path)
 
-    @classmethod
-    def load(cls, path: Any) -> "AlternatingLeastSquares":
-        """The model that `save` wrote to `path`."""
-        from alscore import persistence
+def _distinct(ids: Any, name: str) -> np.ndarray:
+    """`ids` as an array, verified to name nobody twice."""
+    ids = codes(ids, _MOST, name)
+    values, counts = np.unique(ids, return_counts=True)
+    if len(values) < len(ids):
+        raise ValueError(f"{name} holds {values[counts > 1][:10].tolist()} more than once: give each id one row")
+    return ids
 
-        model = persistence.load(path)
-        if not isinstance(model, cls):
-            raise TypeError(f"{path} holds a {type(model).__name__}, not a {cls.__name__}: open it with alscore.load")
-        return model
+
+def _grown(factors: np.ndarray, n: int) -> np.ndarray:
+    """A copy with `n` rows, the new ones 0."""
+    grown = zero_factors(n, factors.shape[1], factors.dtype)
+    grown[: len(factors)] = factors
+    return grown
+
+
+def _updated(known: Factors, ids: np.ndarray, solved: np.ndarray) -> Factors:
+    """`known` with the rows `ids` replaced, and as many rows more as that takes."""
+    updated = _grown(known.array, max(len(known.array), ids.max(initial=-1) + 1))
+    updated[ids] = solved
+    return Factors(frozen(updated), known.name)
+
+
+def _loss(users: Side, items: Side, X: np.ndarray, Y: np.ndarray, item_shares: np.ndarray | None) -> float:
+    if item_shares is not None:
+        return float(item_shares.sum()) + penalty(X, users.regularization)
+    return users.objective.loss(
+        users.indptr,
+        users.indices,
+        users.strength,
+        X,
+        Y,
+        users.regularization,
+        items.regularization,
+        users.num_threads,
+    )

@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).replace("on_unknown='skip'", "--skip-unknown").split()) or type(error).__name__
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -186,8 +186,7 @@ def _train(args: argparse.Namespace) -> None:
     names = AlternatingLeastSquares().get_params()
     params = {name: value for name, value in vars(args).items() if name in names}
     recommender = Recommender(AlternatingLeastSquares(**params))
-    if os.path.exists(args.output) and os.path.samefile(plays_file(args.path), args.output):
-        raise ValueError(f"{args.output} is the file to read: give the model another name")
+    _check_output(args.output, plays_file(args.path), "model")
     # Opened first, so that a path that cannot be written to fails now and not after the training.
     with atomic_writer(args.output) as file:
         interactions = _read(args.path, say, items=args.items)
@@ -211,6 +210,12 @@ def _train(args: argparse.Namespace) -> None:
                 "seconds": seconds,
             }
         )
+
+
+def _check_output(path: str, source: str | os.PathLike[str], kind: str) -> None:
+    """Refuse to replace the file that a command reads by the one that it writes."""
+    if os.path.exists(path) and os.path.samefile(source, path):
+        raise ValueError(f"{path} is the file to read: give the {kind} another name")
 
 
 def _read(path: str | os.PathLike[str], say: Callable[..., None], **options: str) -> "Interactions":
@@ -241,13 +246,31 @@ def _fit(recommender: "Recommender", interactions: "Interactions", say: Callable
 
 
 def _recommend_arguments(parser: argparse.ArgumentParser) -> None:
-    _ranking_arguments(parser, "user")
+    users = _ranking_arguments(parser, "user")
+    users.add_argument("--all", metavar="FILE", help="for all users, to a Parquet file")
+    parser.add_argument(
+        "--filter", metavar="LABEL", action="append", default=[], help="item never to recommend; may be repeated"
+    )
 
 
 def _recommend(args: argparse.Namespace) -> None:
     """recommend items to users of a trained model"""
+    if args.all:
+        _check_output(args.all, args.model, "table")
     recommender, interactions = _load(args.model)
-    _answer(args, recommender.recommend, args.user, interactions.users, "recommendations")
+    options = {
+        "deny": _labels(args.filter, interactions.items),
+        "on_unknown": "skip" if args.skip_unknown else "raise",
+    }
+    if not args.all:
+        ask = functools.partial(recommender.recommend, **options)
+        _answer(args, ask, args.user, interactions.users, "recommendations")
+        return
+    n_rows = recommender.recommend_all(args.all, args.n, show_progress=sys.stderr.isatty(), **options)
+    if args.json:
+        _print_json({"file": args.all, "recommendations": n_rows})
+    else:
+        print(f"{args.all}: {n_rows:,} recommendations")
 
 
 def _similar_arguments(parser: argparse.ArgumentParser) -> None:
@@ -260,12 +283,15 @@ def _similar(args: argparse.Namespace) -> None:
     _answer(args, recommender.similar_items, args.item, interactions.items, "similar_items")
 
 
-def _ranking_arguments(parser: argparse.ArgumentParser, kind: str) -> None:
+def _ranking_arguments(parser: argparse.ArgumentParser, kind: str) -> argparse._MutuallyExclusiveGroup:
+    """Add what ranking commands have in common; return the group that says for whom."""
     parser.add_argument("model", metavar="MODEL", help="file written by alscore train")
-    parser.add_argument(f"--{kind}", metavar="LABEL", action="append", required=True, help="may be repeated")
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument(f"--{kind}", metavar="LABEL", action="append", help="may be repeated")
     parser.add_argument("-n", type=_positive, default=10, help="answers for each; default: %(default)s")
-    parser.add_argument("--skip-unknown", action="store_true", help=f"leave out a {kind} that is new")
+    parser.add_argument("--skip-unknown", action="store_true", help="leave out labels that are new")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
+    return asked
 
 
 def _load(path: str) -> tuple["Recommender", "Interactions"]:
@@ -282,18 +308,10 @@ def _answer(
     args: argparse.Namespace, ask: Callable[..., "pd.DataFrame"], texts: list[str], index: "pd.Index", name: str
 ) -> None:
     """Print what `ask` answers for the labels given as `texts`."""
-    import pandas as pd
-
-    labels = pd.Index(texts).unique()
-    if pd.api.types.is_integer_dtype(index):
-        with contextlib.suppress(ValueError, OverflowError):
-            labels = labels.astype(index.dtype)
+    labels = _labels(texts, index)
     known = labels.isin(index) | (not args.skip_unknown)
     labels, unknown = labels[known], labels[~known].tolist()
-    try:
-        ranking = ask(labels, args.n)
-    except LookupError as error:
-        raise LookupError(str(error).replace("on_unknown='skip'", "--skip-unknown")) from error
+    ranking = ask(labels, args.n)
     if args.json:
         _print_json({name: ranking.to_dict("records"), "unknown": unknown})
         return
@@ -305,6 +323,17 @@ def _answer(
         rows = ranking[ranking[asked] == label].itertuples()
         _print_table(("rank", answer, "score"), ((row.rank, row[2], f"{row.score:.4f}") for row in rows))
         print()
+
+
+def _labels(texts: list[str], index: "pd.Index") -> "pd.Index":
+    """Return distinct labels, of the type of those in `index`."""
+    import pandas as pd
+
+    labels = pd.Index(texts).unique()
+    if pd.api.types.is_integer_dtype(index):
+        with contextlib.suppress(ValueError, OverflowError):
+            return labels.astype(index.dtype)
+    return labels
 
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
@@ -365,6 +394,8 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     )
     topn = add("topn", [ranking], "implicit,numpy", "implicit,numpy", "seconds to recommend to all users")
     topn.add_argument("--users", type=_positive, help="size of a random sample of them")
+    topn.add_argument("--one-by-one", action="store_true", help="each user in a call of its own")
+    topn.add_argument("--random-factors", action="store_true", help="normal instead of trained: nothing to be pruned")
     add("load", [], "pandas", "pandas", "seconds to read a file")
     add("evaluate", [ranking], "implicit", "implicit", "seconds to rank for all users and judge by held-out plays")
 

@@ -106,6 +106,28 @@ def _canonical(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape:
     return matrix
 
 
+def recoded(
+    matrix: sparse.csr_array, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]
+) -> sparse.csr_array:
+    """Move the entries of a canonical matrix to other places.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_array, shape (n_rows, n_columns)
+    rows, columns : int array, lengths n_rows and n_columns
+        The row and the column where those of `matrix` go. Entries whose new column is -1 are left out.
+    shape : (int, int)
+
+    Returns
+    -------
+    scipy.sparse.csr_array, float32, of that shape
+        In canonical form.
+    """
+    rows, columns = np.repeat(rows, np.diff(matrix.indptr)), columns[matrix.indices]
+    kept = columns >= 0
+    return canonical_csr(sparse.coo_array((matrix.data[kept], (rows[kept], columns[kept])), shape=shape))
+
+
 def _check_compressed(matrix: Any, name: str) -> None:
     """Verify the structure of a CSR or CSC matrix, whose attributes anyone may have set."""
     indptr, indices = matrix.indptr, matrix.indices
@@ -274,6 +296,74 @@ class Interactions:
         indptr = np.concatenate([[0], np.cumsum(ends - starts)])
         entries = np.repeat(starts - indptr[:-1], ends - starts) + np.arange(indptr[-1])
         return _canonical(self.matrix.data[entries], self.matrix.indices[entries], indptr, (len(codes), self.n_items))
+
+    def __len__(self) -> int:
+        """Number of users, since `interactions[codes]` counts those."""
+        return self.n_users
+
+    def __getitem__(self, codes: Any) -> Self:
+        """Take some of the users, with all of the items; what scikit-learn splits by.
+
+        Parameters
+        ----------
+        codes : int, slice, int array or boolean mask of length n_users
+            Row numbers, in any order, each once; negative ones count from the end, as in numpy.
+
+        Returns
+        -------
+        Interactions
+            Of those users in that order, one too; without a `report`, which is about all of them.
+
+        Raises
+        ------
+        IndexError
+            Codes outside of the users, of another type, or of two dimensions.
+        ValueError
+            A code is repeated, so that two users would go by one label.
+        """
+        codes = np.atleast_1d(np.arange(self.n_users)[codes])
+        if codes.ndim > 1:
+            raise IndexError(f"codes must have one dimension, not {codes.ndim}: all items are kept")
+        users = self.users.take(codes)
+        if not users.is_unique:
+            at = np.argmax(users.duplicated())
+            raise ValueError(
+                f"codes: user {users[at]!r} comes again at position {at}; take each once, or a matrix by rows(codes)"
+            )
+        return type(self)(self.rows(codes), users, self.items)
+
+    def add(self, other: "Interactions") -> Self:
+        """Join these interactions and others, such as later ones, which may be of new users and new items.
+
+        Parameters
+        ----------
+        other : Interactions
+            With labels of the same types.
+
+        Returns
+        -------
+        Interactions
+            All codes of `self` stay as they are; what is new in `other` follows, in the order there. Where both have
+            an entry its value is the sum; a sum of 0 leaves none. Labels that are categories stay so, of which there
+            may be more. There is no `report`: each part has its own.
+
+        Raises
+        ------
+        TypeError
+            `other` is not an Interactions, or its labels are of another type.
+        ValueError
+            A sum is no finite float32 number.
+        """
+        if not isinstance(other, Interactions):
+            raise TypeError(f"other must be alscore.Interactions, not {type(other).__name__}")
+        users, rows = _union(self.users, other.users, "users")
+        items, columns = _union(self.items, other.items, "items")
+        shape = len(users), len(items)
+        indptr = np.pad(self.matrix.indptr, (0, len(users) - self.n_users), mode="edge")
+        mine = _canonical(self.matrix.data, self.matrix.indices, indptr, shape)
+        # Two float32 numbers add up to the same in float64, rounded.
+        total = canonical_csr(mine + recoded(other.matrix, rows, columns, shape), name="the sum of both")
+        return type(self)(total, users, items)
 
     def __repr__(self) -> str:
         return f"<Interactions: {self.n_users:,} users × {self.n_items:,} items, {self.nnz:,} entries>"
@@ -470,10 +560,40 @@ def _factorize(labels: Any, name: str) -> tuple[np.ndarray, "pd.Index"]:
         codes, distinct = pd.factorize(pd.Series(labels))
     except TypeError as error:
         raise TypeError(f"{name}: {error}; labels must be hashable, such as strings or integers") from error
-    distinct = pd.Index(distinct, tupleize_cols=False)
-    if isinstance(distinct.dtype, pd.CategoricalDtype):
-        distinct = distinct.astype(distinct.categories.dtype)
-    return codes, distinct
+    return codes, _without_categories(pd.Index(distinct, tupleize_cols=False))
+
+
+def _without_categories(labels: "pd.Index") -> "pd.Index":
+    """Return the labels; of categories, what they stand for."""
+    import pandas as pd
+
+    return labels.astype(labels.categories.dtype) if isinstance(labels.dtype, pd.CategoricalDtype) else labels
+
+
+def _union(known: "pd.Index", others: "pd.Index", name: str) -> tuple["pd.Index", np.ndarray]:
+    """Return `known` and after it those of `others` that are new; and the positions in that of all of `others`."""
+    import pandas as pd
+
+    if not len(known) or not len(others):
+        return known if len(known) else others, np.arange(len(others))
+    codes = known.get_indexer(others)
+    new = codes < 0
+    codes[new] = np.arange(len(known), len(known) + np.count_nonzero(new))
+    parts = _without_categories(known), _without_categories(others)
+    union = parts[0].append(parts[1][new]) if new.any() else parts[0]
+    # pandas may bring two types to a third one, in which neither's labels are what they were
+    if {part.inferred_type for part in parts} != {union.inferred_type}:
+        known_type, others_type = (f"{part.inferred_type} ({part.dtype})" for part in parts)
+        raise TypeError(
+            f"{name}: labels of type {others_type} cannot be added to those of type {known_type}; "
+            f"bring them to that type, e.g. .astype(...)"
+        )
+    if not new.any():
+        return known, codes
+    if isinstance(known, pd.CategoricalIndex):
+        categories = known.categories.union(union, sort=False)
+        union = pd.CategoricalIndex(union, categories=categories, ordered=known.ordered)
+    return union, codes
 
 
 def _sorted(codes: np.ndarray, labels: "pd.Index", name: str) -> tuple[np.ndarray, "pd.Index"]:

@@ -63,6 +63,8 @@ def save(obj: "Recommender | AlternatingLeastSquares", file: str | os.PathLike[s
     ------
     TypeError
         Another `obj`, labels that Arrow has no type for, or a solver object that goes by no installed name.
+    ValueError
+        Factors were assigned that do not fit each other, or to one side alone.
     """
     from alscore.als import AlternatingLeastSquares
     from alscore.recommender import Recommender
@@ -86,8 +88,8 @@ def save(obj: "Recommender | AlternatingLeastSquares", file: str | os.PathLike[s
     }
     arrays: dict[str, np.ndarray] = {}
     labels: dict[str, pa.Table] = {}
-    if model.user_factors is not None and model.item_factors is not None:
-        arrays |= zip(FACTORS, (model.user_factors, model.item_factors), strict=True)
+    if model.user_factors is not None or model.item_factors is not None:
+        arrays |= zip(FACTORS, (side.array for side in model._fitted()), strict=True)
     if interactions is not None:
         matrix = interactions.matrix
         arrays |= zip(MATRIX, (matrix.indptr, matrix.indices, matrix.data), strict=True)
@@ -179,11 +181,9 @@ def _restore(archive: zipfile.ZipFile) -> "Recommender | AlternatingLeastSquares
         raise ValueError(f"it has an incomplete set of members: {', '.join(sorted(members))}")
 
     if members:
-        users = _read_array(archive, FACTORS[0], 2, np.float32, np.float64)
-        items = _read_array(archive, FACTORS[1], 2, users.dtype)
-        if users.shape[1] != items.shape[1]:
-            raise ValueError(f"users have {users.shape[1]} factors, but items {items.shape[1]}")
-        model.user_factors, model.item_factors = users, items
+        model.user_factors = _read_array(archive, FACTORS[0], 2, np.float32, np.float64)
+        model.item_factors = _read_array(archive, FACTORS[1], 2, np.float32, np.float64)
+        users, items = (side.array for side in model._fitted())
     if kind == "AlternatingLeastSquares":
         return model
 

@@ -1,17 +1,20 @@
 """Labels in, labels out: a model together with the users, the items and the plays that it was fitted on."""
 
+import copy
+import dataclasses
 import operator
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
 
 import numpy as np
 
 from alscore.als import AlternatingLeastSquares, NotFittedError
-from alscore.interactions import Interactions
+from alscore.interactions import Interactions, recoded
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 
 class UnknownLabelError(LookupError):
@@ -40,12 +43,12 @@ class Recommender:
     ----------
     model : AlternatingLeastSquares
     interactions : Interactions or None
-        What `fit` was given: the labels, and what each user has played. None before.
+        What the model was fitted on: the labels, and what each user has played. None before.
 
     Examples
     --------
     >>> recommender = Recommender().fit(interactions)                                         # doctest: +SKIP
-    >>> recommender.recommend(["alice", "bob"], n=5)                                          # doctest: +SKIP
+    >>> recommender.recommend(["alice", "bob"], n=5, deny=["radiohead"])                      # doctest: +SKIP
     """
 
     def __init__(self, model: AlternatingLeastSquares | None = None) -> None:
@@ -73,6 +76,8 @@ class Recommender:
         ------
         TypeError
             `interactions` is not an Interactions, which has the labels.
+        ValueError
+            The model has ``warm_start=True``, but its users and items do not come first in `interactions`.
         KeyboardInterrupt, ValueError, ArithmeticError
             As for the model's `fit`; after Ctrl-C what has been learnt by then can be used.
         """
@@ -81,27 +86,94 @@ class Recommender:
                 f"interactions must be alscore.Interactions, not {type(interactions).__name__}; "
                 f"make one with Interactions.from_pandas or Interactions(matrix, users, items)"
             )
+        if self.model.warm_start and self.interactions is not None:
+            for kind in ("users", "items"):
+                before = getattr(self.interactions, kind)
+                if not getattr(interactions, kind)[: len(before)].equals(before):
+                    raise ValueError(
+                        f"{kind}: with warm_start=True those fitted before must come first, in their order; "
+                        f"take what Interactions.add returns, or give new plays to partial_fit"
+                    )
+        return self._train(self.model.fit, interactions, **kwargs)
+
+    def partial_fit(self, interactions: "Interactions | pd.DataFrame", iterations: int = 1, **kwargs: Any) -> Self:
+        """Learn from new plays, going on from the factors that there are.
+
+        Parameters
+        ----------
+        interactions : Interactions, or DataFrame as for `recommend`
+            The new plays only, of new users and items too: they are added to what there is (`Interactions.add`).
+        iterations : int
+            Sweeps over all of the plays.
+        **kwargs
+            Passed on to the model's `partial_fit`, such as `show_progress` and `callback`.
+
+        Returns
+        -------
+        Recommender
+            Itself.
+
+        Raises
+        ------
+        NotFittedError
+            `fit` was not called yet.
+        TypeError
+            Labels of another type than those fitted.
+        KeyboardInterrupt, ValueError, ArithmeticError
+            As for `fit`. Where the model has learnt nothing, the new plays are not kept either.
+        """
+        known, _, _ = self._fitted()
+        plays = known.add(_as_interactions(interactions))
+        return self._train(self.model.partial_fit, plays, iterations=iterations, **kwargs)
+
+    def _train(self, train: Callable[..., Any], interactions: Interactions, **kwargs: Any) -> Self:
         before = self.model.user_factors
         try:
-            self.model.fit(interactions, **kwargs)
+            train(interactions, **kwargs)
         finally:
             # An interrupted model is new and usable too; one that refused to start is what it was.
             if self.model.user_factors is not before:
                 self.interactions = interactions
         return self
 
-    def recommend(self, users: Any, n: int = 10, on_unknown: str = "raise") -> "pd.DataFrame":
+    def recommend(
+        self,
+        users: Any = None,
+        n: Any = 10,
+        on_unknown: str = "raise",
+        *,
+        interactions: "Interactions | pd.DataFrame | None" = None,
+        allow: Any = None,
+        deny: Any = None,
+        filter_already_liked_items: bool = True,
+        scores: bool = True,
+    ) -> "pd.DataFrame":
         """Find the items that each user is likeliest to want, of those not played yet.
 
         Parameters
         ----------
-        users : label or sequence of labels
-            A repeated user is answered each time.
-        n : int
-            Items for each user. Fewer come where the user has played nearly everything, and none where the user has
-            played nothing: then the factors are 0, and no item is better than another.
+        users : label or sequence of labels, optional
+            A repeated user is answered each time. Default: all, in the order of their codes; where they are many,
+            `recommend_iter` and `recommend_all` take less memory.
+        n : int, sequence of int, or mapping or Series from user to int
+            Items for each user; a sequence has a number for each of `users`, which may be 0. Fewer come where the user
+            has played nearly everything, and none where the user has played nothing: then the factors are 0, and no
+            item is better than another.
         on_unknown : {"raise", "skip"}
-            What to do about users that the model has not seen.
+            What to do about users and items that the model has not seen, in any of the arguments.
+        interactions : Interactions or DataFrame, optional
+            Answer to the users of these plays instead of those fitted: people whom the model never saw, or what others
+            have played since. Their factors are solved exactly on the items' factors (fold-in), and these plays count
+            as already liked. A table has columns `user`, `item` and perhaps `value` (else each row counts 1), with
+            what `Interactions.from_pandas` makes of them.
+        allow : label or sequence of labels, optional
+            The only items to consider.
+        deny : label or sequence of labels, optional
+            Items never to recommend.
+        filter_already_liked_items : bool
+            Leave out what the user has played.
+        scores : bool
+            Whether to return them.
 
         Returns
         -------
@@ -112,28 +184,117 @@ class Recommender:
         Raises
         ------
         UnknownLabelError
-            Users that the model has not seen, with ``on_unknown="raise"``.
+            Users or items that the model has not seen, with ``on_unknown="raise"``.
         ValueError
-            `n` below 1, or another `on_unknown`.
+            `n` below 1, or for one user below 0 or not given; another `on_unknown`; a table with other columns.
+        TypeError
+            `n` that are not integers, or `interactions` of another type.
         NotFittedError
             `fit` was not called yet.
         """
-        n = _check_n(n)
-        interactions, user_factors, _ = self._fitted()
-        codes = _codes(interactions.users, users, "users", on_unknown)
-        ids, scores = self.model.recommend(codes, interactions.rows(codes), N=n)
-        users = interactions.users.take(codes)
-        wanted = (ids >= 0) & user_factors[codes].any(axis=1, keepdims=True)
-        return _tidy(("user", "item"), users, interactions.items, ids, scores, wanted)
+        return self._request(
+            users,
+            n,
+            on_unknown,
+            interactions=interactions,
+            allow=allow,
+            deny=deny,
+            filter_already_liked_items=filter_already_liked_items,
+            scores=scores,
+        ).answer()
 
-    def similar_items(self, items: Any, n: int = 10, on_unknown: str = "raise") -> "pd.DataFrame":
+    def recommend_iter(
+        self, n: Any = 10, *, users: Any = None, batch_size: int = 10_000, **options: Any
+    ) -> "Iterator[pd.DataFrame]":
+        """Recommend to many users, a batch of them at a time.
+
+        Parameters
+        ----------
+        n, users, **options
+            As for `recommend`. They are verified at once, before the first batch.
+        batch_size : int
+            Users in a batch. What a batch takes grows with it: about 100 bytes for each recommendation.
+
+        Returns
+        -------
+        iterator of pandas.DataFrame
+            Together they are what `recommend` returns, but for the index, which starts from 0 in each. The model as
+            it was at the call answers, whatever it learns in between.
+
+        Raises
+        ------
+        UnknownLabelError, ValueError, TypeError, NotFittedError
+            As for `recommend`; `batch_size` below 1.
+        """
+        return self._request(users, n, **options).batches(batch_size)
+
+    def recommend_all(
+        self,
+        path: str | os.PathLike[str],
+        n: Any = 10,
+        *,
+        users: Any = None,
+        batch_size: int = 10_000,
+        show_progress: bool = True,
+        **options: Any,
+    ) -> int:
+        """Write recommendations for all users to a Parquet file.
+
+        Parameters
+        ----------
+        path : str or path
+            Replaced once the new file is whole; a run that ends early leaves what was there.
+        n, users, **options
+            As for `recommend`.
+        batch_size : int
+            Users in a batch, which becomes a row group: no more than one is held in memory, as for `recommend_iter`.
+        show_progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        int
+            Number of rows written. pandas reads them as `recommend` returns them, with the labels' types as far as
+            Parquet has them. (Labels that are categories make a large file: each row group repeats all of them.)
+
+        Raises
+        ------
+        UnknownLabelError, ValueError, TypeError, NotFittedError
+            As for `recommend`, and labels that Parquet cannot hold.
+        OSError
+            The file cannot be written.
+        """
+        import pyarrow as pa
+        from pyarrow import parquet
+        from tqdm import tqdm
+
+        from alscore._files import atomic_writer
+
+        request = self._request(users, n, **options)
+        batches, schema, n_rows = request.batches(batch_size), request.schema(), 0
+        with (
+            atomic_writer(path) as file,
+            parquet.ParquetWriter(file, schema) as writer,
+            tqdm(total=len(request.codes), disable=not show_progress, unit="user") as progress,
+        ):
+            for batch in batches:
+                writer.write_table(pa.Table.from_pandas(batch, schema, preserve_index=False))
+                n_rows += len(batch)
+                progress.update(min(batch_size, progress.total - progress.n))
+        return n_rows
+
+    def similar_items(
+        self, items: Any, n: int = 10, on_unknown: str = "raise", *, allow: Any = None, deny: Any = None
+    ) -> "pd.DataFrame":
         """Find the items whose factors point most nearly the same way (cosine), leaving out the item itself.
 
         Parameters
         ----------
         items : label or sequence of labels
-        n, on_unknown
-            As for `recommend`; an item that nobody played is like no other.
+        n : int
+            Neighbours for each; an item that nobody played is like no other.
+        on_unknown, allow, deny
+            As for `recommend`.
 
         Returns
         -------
@@ -146,15 +307,125 @@ class Recommender:
         UnknownLabelError, ValueError, NotFittedError
             As for `recommend`.
         """
+        return self._similar("item", items, n, on_unknown, allow, deny)
+
+    def similar_users(
+        self, users: Any, n: int = 10, on_unknown: str = "raise", *, allow: Any = None, deny: Any = None
+    ) -> "pd.DataFrame":
+        """Find the users whose factors point most nearly the same way (cosine), leaving out the user itself.
+
+        Parameters
+        ----------
+        users : label or sequence of labels
+        n : int
+            Neighbours for each; a user who played nothing is like no other.
+        on_unknown : {"raise", "skip"}
+            What to do about users that the model has not seen.
+        allow, deny : label or sequence of labels, optional
+            The only users to consider, and users never to return.
+
+        Returns
+        -------
+        pandas.DataFrame
+            As for `similar_items`: `user`, `similar_user`, `score` and `rank`.
+
+        Raises
+        ------
+        UnknownLabelError, ValueError, NotFittedError
+            As for `recommend`.
+        """
+        return self._similar("user", users, n, on_unknown, allow, deny)
+
+    def _similar(
+        self, kind: Literal["user", "item"], labels: Any, n: int, on_unknown: str, allow: Any, deny: Any
+    ) -> "pd.DataFrame":
         n = _check_n(n)
-        interactions, _, item_factors = self._fitted()
-        codes = _codes(interactions.items, items, "items", on_unknown)
-        ids, scores = self.model.similar_items(codes, N=n + 1)
-        # Where others point exactly the same way, the item itself may come after them, or not at all.
-        wanted = (ids >= 0) & (ids != codes[:, None]) & item_factors[codes].any(axis=1, keepdims=True)
+        interactions, X, Y = self._fitted()
+        index, factors, search = {
+            "user": (interactions.users, X, self.model.similar_users),
+            "item": (interactions.items, Y, self.model.similar_items),
+        }[kind]
+        codes = _codes(index, labels, f"{kind}s", on_unknown)
+        allow, deny = (None if some is None else _codes(index, some, f"{kind}s", on_unknown) for some in (allow, deny))
+        ids, scores = search(codes, N=min(n, len(index)) + 1, **{f"filter_{kind}s": deny, f"{kind}s": allow})
+        # Where others point exactly the same way, the one asked for may come after them, or not at all.
+        wanted = (ids >= 0) & (ids != codes[:, None]) & factors[codes].any(axis=1, keepdims=True)
         wanted &= np.cumsum(wanted, axis=1) <= n
-        items = interactions.items.take(codes)
-        return _tidy(("item", "similar_item"), items, interactions.items, ids, scores, wanted)
+        return _tidy((kind, f"similar_{kind}"), index.take(codes), index, ids, scores, wanted)
+
+    def fold_in(self, interactions: "Interactions | pd.DataFrame", on_unknown: str = "raise") -> "pd.DataFrame":
+        """Solve the factors of users from their plays, exactly, on the items' factors as they stand.
+
+        Parameters
+        ----------
+        interactions : Interactions, or DataFrame as for `recommend`
+            Of any users. The model stays as it is.
+        on_unknown : {"raise", "skip"}
+            What to do about items that the model has not seen.
+
+        Returns
+        -------
+        pandas.DataFrame, n_users rows and k columns of the factors' dtype
+            By user, in the order of `interactions.users`; 0 for those without plays of known items. One array is
+            behind it, which `to_numpy` returns without a copy.
+
+        Raises
+        ------
+        UnknownLabelError, ValueError, TypeError, NotFittedError
+            As for `recommend`.
+        """
+        import pandas as pd
+
+        plays = self._plays(interactions, on_unknown)
+        factors = self.model.recalculate_user(np.arange(len(plays)), plays.matrix)
+        return pd.DataFrame(factors, index=plays.users.rename("user"), copy=False)
+
+    def explain(
+        self,
+        user: Any,
+        item: Any,
+        n: int = 10,
+        on_unknown: str = "raise",
+        *,
+        interactions: "Interactions | pd.DataFrame | None" = None,
+    ) -> "pd.DataFrame":
+        """Say how much each item that a user likes adds to the score of an item (Hu, Koren, Volinsky 2008, section 5).
+
+        Parameters
+        ----------
+        user, item : label
+        n : int
+            Items to return.
+        on_unknown : {"raise", "skip"}
+            What to do about items in `interactions` that the model has not seen.
+        interactions : Interactions or DataFrame, optional
+            Plays to explain from instead of those fitted, as for `recommend`; `user` is one of their users.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row for each of the `n` items that add most: `item` (dtype as fitted) and `contribution` (float64,
+            descending, below 0 for what speaks against). Its ``attrs["score"]`` is the sum over all of the user's
+            items: the score of `item` for factors that are exact for these plays.
+
+        Raises
+        ------
+        UnknownLabelError
+            The user or the item; and as for `recommend`.
+        ValueError, TypeError, NotFittedError
+            As for `recommend`.
+        """
+        import pandas as pd
+
+        n = _check_n(n)
+        known, _, _ = self._fitted()
+        plays = known if interactions is None else self._plays(interactions, on_unknown)
+        (user,), (item,) = _codes(plays.users, [user], "users", "raise"), _codes(known.items, [item], "items", "raise")
+        score, contributions, _ = self.model.explain(user, plays.rows([user]), item, N=n)
+        ids, values = np.array(contributions).reshape(-1, 2).T
+        table = pd.DataFrame({"item": known.items.take(ids.astype(np.int64)), "contribution": values})
+        table.attrs["score"] = score
+        return table
 
     def save(self, file: str | os.PathLike[str] | BinaryIO) -> None:
         """Write the model, the labels and the plays to one file; see `alscore.persistence.save`."""
@@ -168,6 +439,96 @@ class Recommender:
             raise NotFittedError("this Recommender has no interactions yet: call fit first")
         return self.interactions, X, Y
 
+    def _plays(self, interactions: Any, on_unknown: str) -> Interactions:
+        """Return plays with their own users and, by code, the model's items."""
+        known, _, _ = self._fitted()
+        plays = _as_interactions(interactions)
+        columns = _find(known.items, plays.items, "items", on_unknown)
+        matrix = recoded(plays.matrix, np.arange(len(plays)), columns, (len(plays), known.n_items))
+        return Interactions(matrix, plays.users)
+
+    def _request(
+        self,
+        users: Any,
+        n: Any,
+        on_unknown: str = "raise",
+        *,
+        interactions: Any = None,
+        allow: Any = None,
+        deny: Any = None,
+        filter_already_liked_items: bool = True,
+        scores: bool = True,
+    ) -> "_Request":
+        plays, _, _ = self._fitted()
+        items, model = plays.items, copy.copy(self.model)
+        if interactions is not None:
+            plays = self._plays(interactions, on_unknown)
+            model.user_factors = model.recalculate_user(np.arange(len(plays)), plays.matrix)
+        users = plays.users if users is None else _index(users)
+        codes = _find(plays.users, users, "users", on_unknown)
+        known = codes >= 0
+        allow, deny = (None if some is None else _codes(items, some, "items", on_unknown) for some in (allow, deny))
+        return _Request(
+            model,
+            plays,
+            items,
+            codes[known],
+            _n_each(n, users, known, len(items)),
+            allow,
+            deny,
+            filter_already_liked_items,
+            scores,
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Request:
+    """What `Recommender.recommend` was asked, verified; to be answered for some of the users at a time."""
+
+    model: AlternatingLeastSquares
+    plays: Interactions
+    items: "pd.Index"
+    codes: np.ndarray
+    n: np.ndarray
+    allow: np.ndarray | None
+    deny: np.ndarray | None
+    filter_already_liked_items: bool
+    scores: bool
+
+    def answer(self, part: slice = slice(None)) -> "pd.DataFrame":
+        codes, n = self.codes[part], self.n[part]
+        ids, scores = self.model.recommend(
+            codes,
+            self.plays.rows(codes) if self.filter_already_liked_items else None,
+            N=max(1, n.max(initial=0)),
+            filter_already_liked_items=self.filter_already_liked_items,
+            filter_items=self.deny,
+            items=self.allow,
+        )
+        wanted = (ids >= 0) & self.model.user_factors[codes].any(axis=1, keepdims=True)
+        wanted &= np.arange(ids.shape[1]) < n[:, None]
+        users = self.plays.users.take(codes)
+        return _tidy(("user", "item"), users, self.items, ids, scores if self.scores else None, wanted)
+
+    def batches(self, size: int) -> "Iterator[pd.DataFrame]":
+        size = operator.index(size)
+        if size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {size}")
+        return (self.answer(slice(start, start + size)) for start in range(0, len(self.codes), size))
+
+    def schema(self) -> "pa.Schema":
+        """Return the Arrow schema of every answer."""
+        import pyarrow as pa
+
+        from alscore.persistence import _labels_to_arrow
+
+        schema = pa.Schema.from_pandas(self.answer(slice(0)), preserve_index=False)
+        # An answer may be without rows, or its labels tell too little, where their dtype is object.
+        for place, labels in enumerate((self.plays.users, self.items)):
+            field = schema.field(place)
+            schema = schema.set(place, field.with_type(_labels_to_arrow(labels, f"{field.name}s").schema.types[0]))
+        return schema
+
 
 def _check_n(n: int) -> int:
     n = operator.index(n)
@@ -176,40 +537,91 @@ def _check_n(n: int) -> int:
     return n
 
 
+def _n_each(n: Any, users: "pd.Index", known: np.ndarray, most: int) -> np.ndarray:
+    """Return the number of items for each of the `users` that are `known` (a mask), but at most `most`: int64."""
+    import pandas as pd
+
+    if isinstance(n, Mapping | pd.Series):
+        n, users = pd.Series(n), users[known]
+        places = n.index.to_flat_index().get_indexer(users)
+        if (places < 0).any():
+            raise ValueError(
+                f"n has no number for user {users[np.argmin(places)]!r}; give one for each user asked for, 0 for none"
+            )
+        n = n.to_numpy()[places]
+    elif np.ndim(n) == 0:
+        return np.full(np.count_nonzero(known), min(_check_n(n), most))
+    else:
+        n = np.asarray(n)
+        if n.shape != known.shape:
+            raise ValueError(f"n has shape {n.shape} for {len(users)} users; give one number for each, or one for all")
+        n = n[known]
+    if n.size and n.dtype.kind not in "iu":
+        raise TypeError(f"n must be integers, not {n.dtype}")
+    if n.min(initial=0) < 0:
+        raise ValueError(f"n must be at least 0 for each user, not {n.min()}")
+    return np.minimum(n, most).astype(np.int64)
+
+
+def _as_interactions(interactions: Any) -> Interactions:
+    import pandas as pd
+
+    if isinstance(interactions, Interactions):
+        return interactions
+    if not isinstance(interactions, pd.DataFrame):
+        raise TypeError(
+            f"interactions must be alscore.Interactions, or a pandas.DataFrame with columns user, item and perhaps "
+            f"value, not {type(interactions).__name__}"
+        )
+    # Any other column could hold the strengths.
+    if other := set(interactions.columns) - {"user", "item", "value"}:
+        raise ValueError(
+            f"interactions has columns other than user, item and value: {', '.join(sorted(map(str, other)))}; "
+            f"choose with Interactions.from_pandas"
+        )
+    return Interactions.from_pandas(interactions, "user", "item", "value" if "value" in interactions else None)
+
+
 def _tidy(
     names: tuple[str, str],
     asked: "pd.Index",
-    items: "pd.Index",
+    index: "pd.Index",
     ids: np.ndarray,
-    scores: np.ndarray,
+    scores: np.ndarray | None,
     wanted: np.ndarray,
 ) -> "pd.DataFrame":
     """Return the `wanted` places of `ids` and `scores`, each (n_asked, N), as a table with a row for each."""
     import pandas as pd
 
-    return pd.DataFrame(
-        {
-            names[0]: asked.repeat(wanted.sum(axis=1)),
-            names[1]: items.take(ids[wanted]),
-            "score": scores[wanted],
-            "rank": np.cumsum(wanted, axis=1)[wanted],
-        }
-    )
+    columns = {names[0]: asked.repeat(wanted.sum(axis=1)), names[1]: index.take(ids[wanted])}
+    if scores is not None:
+        columns["score"] = scores[wanted]
+    return pd.DataFrame(columns | {"rank": np.cumsum(wanted, axis=1)[wanted]})
+
+
+def _index(labels: Any) -> "pd.Index":
+    import pandas as pd
+
+    return pd.Index([labels] if pd.api.types.is_scalar(labels) else labels, tupleize_cols=False)
 
 
 def _codes(index: "pd.Index", labels: Any, kind: str, on_unknown: str) -> np.ndarray:
     """Look the labels up: the positions in `index` of those that it has (int64, in the order asked)."""
-    import pandas as pd
+    codes = _find(index, labels, kind, on_unknown)
+    return codes[codes >= 0]
 
+
+def _find(index: "pd.Index", labels: Any, kind: str, on_unknown: str) -> np.ndarray:
+    """Look the labels up: the positions in `index` of all of them, -1 for those to skip (int64)."""
     if on_unknown not in ("raise", "skip"):
         raise ValueError(f"on_unknown must be 'raise' or 'skip', not {on_unknown!r}")
-    labels = pd.Index([labels] if pd.api.types.is_scalar(labels) else labels, tupleize_cols=False)
+    labels = _index(labels)
     codes = index.get_indexer(labels)
     unknown = codes < 0
     if on_unknown == "raise" and unknown.any():
         unknown = labels[unknown].unique()
         raise UnknownLabelError(_explain(index, unknown, kind), unknown)
-    return codes[~unknown]
+    return codes
 
 
 def _explain(index: "pd.Index", unknown: "pd.Index", kind: str) -> str:

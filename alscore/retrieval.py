@@ -189,7 +189,7 @@ def top_n(
 
 def _inverse(norm: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """1 / norm, or 0 where that is no number of `dtype`: what is as short as that counts as zero."""
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         inverse = 1 / norm
     return np.where(inverse < np.finfo(dtype).max, inverse, 0).astype(dtype)
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from alscore import _threads, solvers
-from alscore.als import Side
+from alscore.half_sweeps import Side
 from alscore.interactions import canonical_csr
 from alscore.objective import Objective
 
@@ -28,16 +28,14 @@ Array = npt.NDArray[Any]
 
 TOLERANCES = {
     # |x - oracle| / |oracle| of a row, for alpha * r <= 1e3 and singular values of the fixed factors of 1 to 0.1:
-    # their rotation rounds to a few eps, which their condition magnifies. In float64 the oracle's own error has
-    # room too.
+    # their rotation rounds to a few eps, which their condition magnifies, as it does where a fold-in takes finished
+    # factors to be as orthogonal as their precision can store. In float64 the oracle's own error has room too.
     "half-sweep": {"float32": 1e-5, "float64": 1e-9},
     # The same up to alpha * r = 1e5, where LAPACK's own float32 solution of the system has an error of 2e-4.
     "half-sweep, strong": {"float32": 3e-4, "float64": 1e-9},
     # The same where negative weights cancel most of the system: eps over the least squared pivot that counts as
     # positive, 1e-3 and 1e-10. What cancels further is refused.
     "half-sweep, cancelling": {"float32": 1e-3, "float64": 1e-5},
-    # The first for a fold-in, which takes the finished factors to be as orthogonal as their precision can store.
-    "fold-in": {"float32": 1e-4, "float64": 1e-9},
     # |x.y - oracle| / (|x| |y|): rounding of one inner product, sqrt(k) eps with a wide margin.
     "score": {"float32": 1e-5, "float64": 1e-13},
     # Relative, for given factors: all sums run in float64, so float32 only rounds the strengths.

@@ -1,5 +1,6 @@
 """The estimator: training, its parameters, its input, and what it leaves behind when it is stopped."""
 
+import copy
 import pickle
 import signal
 import threading
@@ -7,12 +8,12 @@ import threading
 import numpy as np
 import pytest
 from scipy import sparse
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 
-from alscore import AlternatingLeastSquares, Interactions, NotFittedError
-from alscore.als import zero_factors
+from alscore import AlternatingLeastSquares, Interactions, NotPositiveDefiniteError
+from alscore.half_sweeps import zero_factors
 from alscore.solvers import Cholesky, ConjugateGradient, resolve
-from alscore.testing import loss, run_half_sweep, tolerance
+from alscore.testing import half_sweep, loss, row_errors, run_half_sweep, tolerance
 
 EXACT = resolve("cholesky")
 
@@ -235,6 +236,156 @@ def test_second_fit_starts_afresh(plays):
     assert model.user_factors is not first
 
 
+# Training goes on
+
+
+def scores(model):
+    return model.user_factors.astype(np.float64) @ model.item_factors.T.astype(np.float64)
+
+
+@pytest.mark.parametrize("solver", ["cholesky", "cg"])
+def test_partial_fit_on_the_same_interactions_is_more_sweeps(plays, solver):
+    model = train(plays, iterations=2, solver=solver, dtype=np.float64)
+    assert model.partial_fit(plays, iterations=2, show_progress=False) is model
+    np.testing.assert_allclose(scores(model), scores(train(plays, iterations=4, solver=solver, dtype=np.float64)),
+                               atol=1e-9)  # fmt: skip
+
+
+def test_new_users_are_solved_first_and_new_items_on_all_users(plays, dtype):
+    weights = {"regularization": 0.01, "regularization_exponent": 0.7, "unobserved_weight": 0.5}
+    model = train(plays[:280, :100], dtype=dtype, **weights)
+    Y = model.item_factors
+    X = np.concatenate([model.user_factors, half_sweep(plays[280:, :100].toarray(), Y, **weights)])
+    Y = np.concatenate([Y, half_sweep(plays[:, 100:].T.toarray(), X, **weights)])
+    model.partial_fit(plays, iterations=0, show_progress=False)
+    assert row_errors(scores(model), X @ Y.T).max() <= 10 * tolerance("half-sweep", dtype)
+
+
+@pytest.mark.parametrize("shape", [(300, 100), (280, 120), (280, 100), (0, 120), (300, 0)])
+def test_partial_fit_continues_with_sweeps_over_everything(plays, shape, dtype):
+    """The users that a sweep starts with forget all but the item factors."""
+    model = train(plays[: shape[0], : shape[1]], dtype=dtype, solver="cholesky")
+    start = copy.deepcopy(model).partial_fit(plays, iterations=0, show_progress=False)
+    model.partial_fit(plays, iterations=1, show_progress=False)
+    X = half_sweep(plays.toarray(), start.item_factors, regularization=0.01)
+    Y = half_sweep(plays.T.toarray(), X, regularization=0.01)
+    assert row_errors(scores(model), X @ Y.T).max() <= 10 * tolerance("half-sweep", dtype)
+
+
+def test_update_comes_within_a_percent_of_a_full_retrain():
+    rng = np.random.default_rng(0)
+    taste = rng.standard_normal((300, 4)) @ rng.standard_normal((4, 120))
+    plays = sparse.csr_array(np.rint(np.exp(taste)) * (rng.random((300, 120)) < 0.3))
+    before = plays[:290]
+    before.data[rng.random(before.nnz) < 0.05] = 0
+    model = train(before, iterations=15).partial_fit(plays, show_progress=False)
+    updated, retrained = (
+        loss(plays.toarray(), m.user_factors, m.item_factors, regularization=0.01)
+        for m in (model, train(plays, iterations=15))
+    )
+    assert updated <= 1.01 * retrained
+
+
+def test_partial_fit_ends_in_the_canonical_basis(plays):
+    model = train(plays[:280, :100], dtype=np.float64).partial_fit(plays, show_progress=False)
+    gram = model.item_factors.T @ model.item_factors
+    energy = np.diag(gram)
+    assert (np.diff(energy) <= 0).all()
+    assert abs(gram - np.diag(energy)).max() <= 1e-12 * energy[0]
+
+
+def test_partial_fit_reports_as_fit_does(plays):
+    model, seen = train(plays[:280], calculate_training_loss=True), []
+    model.partial_fit(plays, 2, False, lambda *arguments: seen.append(arguments))
+    assert [iteration for iteration, _, _ in seen] == [0, 1]
+    assert model.training_loss == [value for *_, value in seen]
+    oracle = loss(plays.toarray(), model.user_factors, model.item_factors, regularization=0.01)
+    assert model.training_loss[-1] == pytest.approx(oracle, rel=tolerance("loss", np.float32))
+
+
+def test_partial_fit_that_is_stopped_leaves_a_usable_model(plays):
+    def interrupt(iteration, seconds, loss):
+        signal.raise_signal(signal.SIGINT)
+
+    model = train(plays[:280, :100])
+    expected = copy.deepcopy(model).partial_fit(plays, 1, False)
+    with pytest.raises(KeyboardInterrupt):
+        model.partial_fit(plays, 5, False, interrupt)
+    assert_same_bits(model, expected)
+
+
+def test_partial_fit_keeps_the_basis_of_a_solver_that_asks_for_it(plays):
+    class Kept:
+        original_basis = True
+
+        def __init__(self):
+            self.problems = []
+
+        def sweep(self, half_sweep, out):
+            self.problems.append((half_sweep.side, len(out), half_sweep.gram is not None))
+            out[:] = 1
+
+    solver = Kept()
+    model = train(plays[:280, :100], solver=solver, iterations=0)
+    before = model.item_factors
+    model.partial_fit(plays, 1, False)
+    assert solver.problems == [("user", 20, True), ("item", 20, True), ("user", 300, True), ("item", 120, True)]
+    assert (model.item_factors == 1).all()
+    model = train(plays[:280, :100], solver=solver, iterations=0).partial_fit(plays, 0, False)
+    np.testing.assert_array_equal(model.item_factors[:100], before)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(299, 120), (300, 119), (1, 1)])
+def test_fewer_users_or_items_than_the_model_has(plays, rows, columns):
+    model = train(plays)
+    before = model.user_factors
+    with pytest.raises(ValueError, match=rf"shape \({rows}, {columns}\), less than the \(300, 120\) of the model"):
+        model.partial_fit(plays[:rows, :columns], show_progress=False)
+    assert model.user_factors is before
+
+
+@pytest.mark.parametrize(("parameter", "said"), [({"factors": 9}, "factors=9"), ({"dtype": "float64"}, "float64")])
+@pytest.mark.parametrize("use", ["fit", "partial_fit"])
+def test_parameters_of_another_model(plays, parameter, said, use):
+    model = train(plays).set_params(warm_start=True, **parameter)
+    with pytest.raises(ValueError, match=f"k = 8 factors of float32 to go on from, but .*{said}.*warm_start=False"):
+        getattr(model, use)(plays, show_progress=False)
+
+
+@pytest.mark.parametrize("iterations", [-1, 1.5, True, None])
+def test_wrong_number_of_iterations(plays, iterations):
+    with pytest.raises(ValueError, match="iterations must be an integer >= 0"):
+        train(plays).partial_fit(plays, iterations, False)
+
+
+def test_update_that_cannot_be_solved_changes_nothing(plays):
+    model = train(plays[:280])
+    before = model.user_factors
+    model.set_params(confidence="raw", alpha=1e-9, unobserved_weight=50.0, regularization=1e-9)
+    with pytest.raises(NotPositiveDefiniteError, match="user row"):
+        model.partial_fit(sparse.csr_array(np.ones((300, 120))), show_progress=False)
+    assert model.user_factors is before
+
+
+def test_warm_start_goes_on_and_grows(plays):
+    warm = train(plays[:280, :100], warm_start=True)
+    expected = copy.deepcopy(warm).partial_fit(plays, warm.iterations, False)
+    warm.fit(plays, show_progress=False)
+    assert_same_bits(warm, expected)
+
+
+def test_warm_start_without_factors_is_a_random_one(plays):
+    assert_same_bits(train(plays, warm_start=True), train(plays))
+
+
+def test_warm_start_from_assigned_factors(plays):
+    source = train(plays, iterations=2, dtype=np.float64)
+    model = AlternatingLeastSquares(8, iterations=1, num_threads=1, warm_start=True, dtype=np.float64)
+    model.user_factors, model.item_factors = source.user_factors, source.item_factors
+    model.fit(plays, show_progress=False)
+    np.testing.assert_allclose(scores(model), scores(train(plays, iterations=3, dtype=np.float64)), atol=1e-9)
+
+
 # Input
 
 
@@ -389,21 +540,33 @@ def test_get_and_set_params():
     assert model.set_params(alpha=3.0, solver=Cholesky()) is model
     assert model.get_params() == {**before, "alpha": 3.0, "solver": Cholesky()}
     with pytest.raises(ValueError, match="'k' is not a parameter; there are: factors, "):
-        model.set_params(k=3)
+        model.set_params(alpha=5.0, k=3)
+    assert model.alpha == 3.0
 
 
 def test_clone_copies_parameters_without_factors(plays):
     model = train(plays, solver=ConjugateGradient(steps=2), alpha=2.0)
-    copy = clone(model)
-    assert copy.get_params() == model.get_params()
-    assert copy.user_factors is None
+    cloned = clone(model)
+    assert cloned.get_params() == model.get_params()
+    assert cloned.user_factors is None
+    assert cloned.training_loss == []
+
+
+def test_scikit_learn_takes_it_for_an_estimator():
+    assert not is_classifier(AlternatingLeastSquares())  # which asks for tags
+
+
+@pytest.mark.parametrize("y", [np.zeros(300), [0] * 300])
+def test_there_is_no_y_to_fit(plays, y):
+    with pytest.raises(TypeError, match=r"show_progress must be True or False.*no y to fit"):
+        AlternatingLeastSquares().fit(plays, y)
 
 
 def test_pickle_keeps_the_fitted_model(plays):
     model = train(plays, solver=ConjugateGradient(steps=2))
-    copy = pickle.loads(pickle.dumps(model))
-    assert_same_bits(copy, model)
-    assert copy.get_params() == model.get_params()
+    restored = pickle.loads(pickle.dumps(model))
+    assert_same_bits(restored, model)
+    assert restored.get_params() == model.get_params()
 
 
 @pytest.mark.parametrize(
@@ -513,10 +676,3 @@ def test_fit_outside_of_the_main_thread(plays):
 def test_progress_bar_shows_the_loss(plays, capsys):
     AlternatingLeastSquares(factors=2, iterations=2, calculate_training_loss=True, num_threads=1).fit(plays)
     assert "loss=" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("use", ["recommend", "similar_items", "similar_users"])
-def test_use_before_fit(plays, use):
-    arguments = (0, plays[[0]]) if use == "recommend" else (0,)
-    with pytest.raises(NotFittedError, match="call fit first"):
-        getattr(AlternatingLeastSquares(), use)(*arguments)

@@ -351,11 +351,14 @@ def test_wrong_options_are_refused_before_anything_runs(plays, options, message)
         bench.sweep(plays, **{"contenders": ["alscore-cg"], **options})
 
 
-def test_topn_against_brute_force(plays):
-    answer = bench.topn(plays, ["alscore", "numpy"], factors=4, top=5, users=20, threads=1, repeats=1)
+@pytest.mark.parametrize("options", [{}, {"one_by_one": True}, {"random_factors": True}])
+def test_topn_against_brute_force(plays, options):
+    answer = bench.topn(plays, ["alscore", "numpy"], factors=4, top=5, users=20, threads=1, repeats=1, **options)
     assert answer["data"]["asked"] == 20
     assert row(answer, "numpy")["same_ids"] == 1
     assert row(answer, "numpy")["users_per_second"] == pytest.approx(20 / row(answer, "numpy")["median"])
+    (run,) = answer["runs"]["numpy"]
+    assert row(answer, "numpy")["first"] == run["measured"][0]["seconds"]
 
 
 def test_topn_of_more_items_than_there_are(plays):

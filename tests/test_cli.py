@@ -149,6 +149,40 @@ def test_recommend(folder, model, capsys):
     assert lines[7] == f"user {users[1]}"
 
 
+def test_recommend_filters_items(folder, model, capsys):
+    user = model.interactions.users[3]
+    best = model.recommend(user, n=4)["item"].tolist()
+    command = ["recommend", str(folder / "model.als"), "--user", user, "-n", "2", "--json"]
+    assert main([*command, "--filter", best[0], "--filter", best[2]]) == 0
+    found = json.loads(capsys.readouterr().out)["recommendations"]
+    assert [row["item"] for row in found] == [best[1], best[3]]
+
+    message = failure(capsys, *command, "--filter", "nothing")
+    assert "unknown items (1): 'nothing'" in message
+    assert "--skip-unknown" in message
+    assert main([*command, "--filter", "nothing", "--filter", best[0], "--skip-unknown"]) == 0
+    found = json.loads(capsys.readouterr().out)["recommendations"]
+    assert [row["item"] for row in found] == best[1:3]
+
+
+def test_recommend_to_all(folder, model, tmp_path, capsys):
+    path, item = tmp_path / "recs.parquet", model.interactions.items[7]
+    command = ["recommend", str(folder / "model.als"), "--all", str(path), "-n", "4"]
+    for options, expected in (([], model.recommend(n=4)), (["--filter", item], model.recommend(n=4, deny=item))):
+        assert main([*command, *options]) == 0
+        assert capsys.readouterr() == (f"{path}: {len(expected):,} recommendations\n", "")
+        pd.testing.assert_frame_equal(pd.read_parquet(path), expected)
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"file": str(path), "recommendations": 600}
+
+    written = path.read_bytes()
+    assert "unknown items" in failure(capsys, *command, "--filter", "nothing")
+    assert path.read_bytes() == written
+    model.save(tmp_path / "model.als")
+    command = "recommend", tmp_path / "model.als", "--all", tmp_path / "model.als"
+    assert "is the file to read: give the table another name" in failure(capsys, *command)
+
+
 def test_similar(folder, model, capsys):
     item = model.interactions.items[7]
     command = ["similar", str(folder / "model.als"), "--item", item, "-n", "3"]
@@ -267,7 +301,8 @@ def test_bad_parameters(folder, tmp_path, capsys):
         (["predict"], "invalid choice: 'predict'"),
         (["train", "plays.tsv"], "required: -o/--output"),
         (["train", "plays.tsv", "-o", "m", "--factors=many"], "argument --factors: invalid int value: 'many'"),
-        (["recommend", "m"], "required: --user"),
+        (["recommend", "m"], "one of the arguments --user --all is required"),
+        (["recommend", "m", "--user=x", "--all=y"], "argument --all: not allowed with argument --user"),
         (["recommend", "m", "--user=x", "-n=0"], "argument -n: must be a whole number of at least 1, not '0'"),
         (["demo", "--users=x"], "argument --users: must be a whole number of at least 1, not 'x'"),
         (["demo", "--users=2.5"], "argument --users: must be a whole number of at least 1, not '2.5'"),

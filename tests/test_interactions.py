@@ -412,3 +412,156 @@ def test_rows_equal_dense_rows():
             interactions.rows([0, wrong])
     with pytest.raises(TypeError, match="codes has row indices of dtype float64; convert them to integers"):
         interactions.rows([0.5])
+
+
+LETTERS = Interactions(sparse.csr_array(np.arange(20).reshape(5, 4) % 3), list("abcde"), [10, 11, 12, 13])
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [
+        [3, 0],
+        np.array([4], np.uint8),
+        slice(1, None, 2),
+        slice(0, 0),
+        [],
+        2,
+        -1,
+        np.array([True, False, True, True, False]),
+        [False] * 5,
+        pd.Series([1, 2]),
+    ],
+)
+def test_users_can_be_taken_by_code(codes):
+    part = LETTERS[codes]
+    expected = np.atleast_1d(np.arange(5)[codes])
+    assert isinstance(part, Interactions)
+    assert_canonical(part.matrix)
+    np.testing.assert_array_equal(part.matrix.toarray(), LETTERS.matrix.toarray()[expected])
+    assert part.users.tolist() == ["abcde"[code] for code in expected]
+    assert part.items.equals(LETTERS.items)
+    assert len(part) == part.n_users == len(expected)
+    assert part.report is None
+
+
+@pytest.mark.parametrize("codes", [5, [0, -6], [True, False], "a", [0.5], np.array([0.0]), (0, 1), [[0, 1]], None])
+def test_codes_of_no_user_are_refused(codes):
+    with pytest.raises(IndexError):
+        LETTERS[codes]
+
+
+def test_a_repeated_code_is_refused():
+    with pytest.raises(ValueError, match=r"codes: user 'b' comes again at position 3; .* rows\(codes\)"):
+        LETTERS[[1, 4, 0, 1, 4]]
+
+
+def test_scikit_learn_splits_users():
+    model_selection, utils = pytest.importorskip("sklearn.model_selection"), pytest.importorskip("sklearn.utils")
+    tested = []
+    for train, test in model_selection.KFold(3).split(LETTERS):
+        parts = [utils._safe_indexing(LETTERS, codes) for codes in (train, test)]
+        tested += parts[1].users.tolist()
+        assert sorted(parts[0].users.append(parts[1].users)) == list("abcde")
+        assert entries(parts[0]) | entries(parts[1]) == entries(LETTERS)
+    assert tested == list("abcde")
+
+
+def table(rows):
+    return pd.DataFrame(rows, columns=["user", "item", "value"]).astype({"value": np.float32})
+
+
+ROWS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.sampled_from([-2, 0.5, 1, 2])), max_size=25)
+
+
+@given(ROWS, ROWS)
+@settings(max_examples=60, deadline=None)
+def test_add_against_pandas(first, second):
+    one, other = (Interactions.from_pandas(table(rows), "user", "item", "value") for rows in (first, second))
+    both = one.add(other)
+    expected = pd.concat([one.to_pandas(), other.to_pandas()]).groupby(["user", "item"])["value"].sum()
+    assert entries(both) == expected[expected != 0].to_dict()
+    assert_canonical(both.matrix)
+    for kind in ("users", "items"):
+        known, others, labels = (getattr(part, kind).tolist() for part in (one, other, both))
+        assert labels == known + [label for label in others if label not in known]
+    assert both.report is None
+
+
+def test_add_leaves_both_parts_alone():
+    one, other = LETTERS[[0, 1, 2]], LETTERS[[4, 1]]
+    before = [(entries(part), part.users.tolist()) for part in (one, other)]
+    both = one.add(other)
+    assert both.users.tolist() == ["a", "b", "c", "e"]
+    np.testing.assert_array_equal(both.matrix.toarray(), LETTERS.matrix.toarray()[[0, 1, 2, 4]] * [[1], [2], [1], [1]])
+    assert [(entries(part), part.users.tolist()) for part in (one, other)] == before
+    everything = LETTERS.add(LETTERS[[]]), LETTERS[[]].add(LETTERS)
+    assert all(entries(part) == entries(LETTERS) and part.users.equals(LETTERS.users) for part in everything)
+
+
+@pytest.mark.parametrize(
+    ("known", "others", "expected"),
+    [
+        (["b", "a"], ["c", "b"], ["b", "a", "c"]),
+        (pd.Index(["b", "a"], dtype=object), pd.Index(["c", "b"], dtype="string"), ["b", "a", "c"]),
+        (np.array([5, 3], np.int8), [300, 5], [5, 3, 300]),
+        (pd.array([5, 3], "Int64"), [4, 5], [5, 3, 4]),
+        (None, None, [0, 1]),
+        (None, [1, 2], [0, 1, 2]),
+        ([1.5, 2.5], [2.5, 0.5], [1.5, 2.5, 0.5]),
+        ([("a", 1), ("b", 2)], [("b", 2), ("a", 2)], [("a", 1), ("b", 2), ("a", 2)]),
+        (["b", "a"], pd.CategoricalIndex(["c", "b"]), ["b", "a", "c"]),
+        (
+            pd.date_range("2024", periods=2).as_unit("s"),
+            pd.date_range("2024-01-02", periods=2),
+            list(pd.date_range("2024", periods=3)),
+        ),
+        (
+            pd.date_range("2024", periods=2, tz="Asia/Tokyo"),
+            pd.date_range("2024-01-02", periods=2, tz="Asia/Tokyo"),
+            list(pd.date_range("2024", periods=3, tz="Asia/Tokyo")),
+        ),
+    ],
+)
+def test_add_joins_labels_of_one_type(known, others, expected):
+    one, other = (Interactions(sparse.csr_array(np.eye(2)), items=labels) for labels in (known, others))
+    both = one.add(other)
+    assert both.items.tolist() == expected
+    assert both.matrix.sum() == 4
+
+
+def test_add_keeps_categories():
+    ordered = pd.CategoricalIndex(["m", "s"], categories=["xs", "s", "m"], ordered=True)
+    one = Interactions(sparse.csr_array(np.eye(2)), ordered)
+    for others in (["l", "s"], pd.CategoricalIndex(["l", "s"], categories=["s", "l", "xl"])):
+        both = one.add(Interactions(sparse.csr_array(np.eye(2)), others))
+        expected = pd.CategoricalIndex(["m", "s", "l"], categories=["xs", "s", "m", "l"], ordered=True)
+        pd.testing.assert_index_equal(both.users, expected)
+        assert entries(both) == {("m", 0): 1, ("s", 1): 2, ("l", 0): 1}
+
+
+@pytest.mark.parametrize(
+    ("known", "others"),
+    [
+        (["a", "b"], [1, 2]),
+        ([1, 2], ["a", "1"]),
+        ([1, 2], [1.0, 2.5]),
+        ([1, 2], [1.0, 2.0]),
+        ([True, False], [1, 2]),
+        (np.array([1, 2]), np.array([1, 2**63], np.uint64)),
+        (pd.CategoricalIndex(["a", "b"]), pd.CategoricalIndex([1, 2])),
+        (pd.date_range("2024", periods=2), pd.date_range("2024", periods=2, tz="UTC")),
+        (pd.date_range("2024", periods=2), ["2024-01-01", "2024-01-02"]),
+    ],
+)
+def test_add_refuses_labels_of_another_type(known, others):
+    one, other = (Interactions(sparse.csr_array(np.eye(2)), items=labels) for labels in (known, others))
+    with pytest.raises(TypeError, match=r"items: labels of type .* cannot be added to those of type .*; bring them"):
+        one.add(other)
+
+
+def test_add_refuses_other_things():
+    with pytest.raises(TypeError, match=r"other must be alscore.Interactions, not DataFrame"):
+        LETTERS.add(LETTERS.to_pandas())
+    huge = Interactions(sparse.csr_array(np.diag([1, 3e38])))
+    with pytest.raises(ValueError, match=r"the sum of both holds inf at row 1"):
+        huge.add(huge)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import alscore
-from alscore import AlternatingLeastSquares, Interactions, Recommender
+from alscore import AlternatingLeastSquares, Interactions, NotFittedError, Recommender
 from alscore.persistence import FormatError, atomic_writer, load, save
 from alscore.solvers import ConjugateGradient
 
@@ -127,13 +127,28 @@ def test_bare_model_comes_back(tmp_path):
 
 
 def test_unfitted_comes_back():
-    before = AlternatingLeastSquares(factors=np.int64(17), solver="cg", tol=1e-4, random_state=3)
+    before = AlternatingLeastSquares(factors=np.int64(17), solver="cg", tol=1e-4, random_state=3, warm_start=True)
     bare, within = load(io.BytesIO(saved(before))), load(io.BytesIO(saved(Recommender(before))))
     assert within.interactions is None
     for after in (bare, within.model):
         assert after.get_params() == before.get_params()
         assert after.user_factors is None
         assert after.item_factors is None
+
+
+def test_model_saved_before_a_parameter_existed(content):
+    older = rewritten(content, lambda members: members["manifest.json"]["params"].pop("warm_start"))
+    assert load(io.BytesIO(older)).model.warm_start is False
+
+
+def test_factors_that_cannot_be_used_are_not_saved():
+    model = AlternatingLeastSquares()
+    model.user_factors = float_factors(N_USERS)
+    with pytest.raises(NotFittedError, match="no item_factors yet"):
+        save(model, io.BytesIO())
+    model.item_factors = float_factors(N_ITEMS, 4)
+    with pytest.raises(ValueError, match="do not fit"):
+        save(model, io.BytesIO())
 
 
 def test_generator_as_seed_is_not_kept():
@@ -333,10 +348,11 @@ def float_factors(rows, columns=3):
         (edit("data.npy", b"}", b"\0"), ""),
         (replace(user_factors=float_factors(N_USERS + 1)), "indptr"),
         (replace(item_factors=float_factors(N_ITEMS + 1)), "items has 9 labels for the 10"),
-        (replace(user_factors=float_factors(N_USERS, 4)), "users have 4 factors, but items 3"),
+        (replace(user_factors=float_factors(N_USERS, 4)), r"user_factors float32 \(7, 4\) and .* \(9, 3\) do not fit"),
         (replace(user_factors=np.ones(N_USERS, np.float32)), r"is not the array .* float32 \(7,\)"),
         (replace(user_factors=np.ones((N_USERS, 3), np.int32)), r"is not the array .* int32 \(7, 3\)"),
-        (replace(item_factors=np.ones((N_ITEMS, 3))), r"is not the array .* float64 \(9, 3\)"),
+        (replace(item_factors=np.ones((N_ITEMS, 3))), r"item_factors float64 \(9, 3\) do not fit"),
+        (replace(item_factors=np.full((N_ITEMS, 3), np.float32("inf"))), "item_factors must be finite, but row 0"),
         (replace(indptr=np.zeros(N_USERS, np.int64)), "indptr"),
         (replace(indptr=np.arange(N_USERS + 1, dtype=np.int32)), "indptr.npy is not the array"),
         (replace(indptr=np.arange(N_USERS + 1) * 2**40), "indptr"),

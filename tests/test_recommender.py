@@ -1,19 +1,25 @@
 """Labels in, labels out, against dense float64 scores and plain difflib."""
 
 import difflib
+import os
 
 import numpy as np
 import pandas as pd
 import pytest
+from pyarrow import parquet
 from scipy import sparse
 
-from alscore import AlternatingLeastSquares, Interactions, NotFittedError, Recommender, datasets
+from alscore import AlternatingLeastSquares, Interactions, NotFittedError, Recommender, datasets, testing
 from alscore.recommender import UnknownLabelError, _close_matches
 
 N_USERS, N_ITEMS = 12, 20
 LABELS = {
     "str": ([f"user {code}" for code in range(N_USERS)], [f"Artist {code}" for code in range(N_ITEMS)]),
     "int": (np.arange(N_USERS) * 7 + 1000, np.arange(N_ITEMS) * 3 - 5),
+    "category": (
+        pd.Categorical([*"lkjihgfedcba"]),
+        pd.Categorical([*"abcdefghijklmnopqrst"], [*"tsrqponmlkjihgfedcbau"]),
+    ),
     "date": (pd.date_range("2024-02-27", periods=N_USERS), pd.date_range("1999", periods=N_ITEMS, tz="UTC")),
 }
 
@@ -228,3 +234,543 @@ def test_real_plays(shared_data):
     assert not pd.MultiIndex.from_frame(table[["user", "item"]]).isin(seen).any()
     with pytest.raises(UnknownLabelError, match=r"'Radiohed' \(did you mean 'radiohead'"):
         recommender.similar_items("Radiohed")
+
+
+# ---- Options, against dense scores: here no two items have nearly the same
+
+
+def fit_more(dtype=np.float32, **parameters):
+    """User 4 has played nothing, user 5 all but three items, and nobody item 7."""
+    rng = np.random.default_rng(1)
+    plays = rng.integers(1, 20, (30, 25)) * (rng.random((30, 25)) < 0.3)
+    plays[5] = 1
+    plays[5, [3, 11]] = 0
+    plays[4], plays[:, 7] = 0, 0
+    model = AlternatingLeastSquares(
+        factors=5, iterations=3, num_threads=1, random_state=0, regularization=0.5, dtype=dtype, **parameters
+    )
+    interactions = Interactions(sparse.csr_array(plays), USERS, ITEMS)
+    return Recommender(model).fit(interactions, show_progress=False)
+
+
+USERS, ITEMS = [f"user {code}" for code in range(30)], [f"item {code}" for code in range(25)]
+
+
+@pytest.fixture(scope="module")
+def more():
+    return fit_more()
+
+
+def plays_of(recommender):
+    return recommender.interactions.matrix.toarray()
+
+
+def ranking(recommender, asked, n, excluded=None, factors=None, index=USERS):
+    """What should be recommended, from float64 factors and a dense mask of what should not, a row for each asked."""
+    X, Y = recommender.model.user_factors, recommender.model.item_factors.astype(np.float64)
+    X = np.asarray(X if factors is None else factors, np.float64)
+    excluded = plays_of(recommender) != 0 if excluded is None else excluded
+    rows = []
+    for label, most in zip(asked, np.broadcast_to(n, len(asked)), strict=True):
+        code = index.index(label)
+        if X[code].any():
+            ids, scores = testing.top_n(Y[None] @ X[code], most, excluded[code])
+            found = zip(ids[0], scores[0], strict=True)
+            rows += [(label, ITEMS[id], score, rank) for rank, (id, score) in enumerate(found, 1) if id >= 0]
+    return pd.DataFrame(rows, columns=["user", "item", "score", "rank"])
+
+
+def assert_table(table, expected, dtype=np.float32):
+    expected = expected.astype({"score": dtype, "rank": np.int64})
+    pd.testing.assert_frame_equal(table, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_all_users_by_default(more):
+    table = more.recommend(n=6)
+    assert_table(table, ranking(more, USERS, 6))
+    assert table["user"].nunique() == 29
+    assert table["user"].tolist().count("user 5") == 3
+
+
+def test_allow_and_deny(more):
+    asked, allowed, denied = ["user 9", "user 0"], ["item 2", "item 24", "item 7", "item 13", "item 2"], ["item 13"]
+    known, outside, banned = plays_of(more) != 0, ~np.isin(ITEMS, allowed), np.isin(ITEMS, denied)
+    for options, excluded in (
+        ({"allow": allowed}, known | outside),
+        ({"deny": denied}, known | banned),
+        ({"deny": "item 13"}, known | banned),
+        ({"allow": pd.Index(allowed), "deny": pd.Series(denied)}, known | outside | banned),
+        ({"filter_already_liked_items": False}, known & False),
+        (
+            {"filter_already_liked_items": False, "allow": allowed, "deny": denied},
+            outside | banned | np.zeros_like(known),
+        ),
+    ):
+        assert_table(more.recommend(asked, 20, **options), ranking(more, asked, 20, excluded))
+    for options in ({"allow": []}, {"deny": ITEMS}, {"allow": "item 3", "deny": "item 3"}):
+        nothing = more.recommend(asked, **options)
+        assert nothing.empty
+        assert nothing.dtypes.equals(more.recommend(asked).dtypes)
+
+
+@pytest.mark.parametrize("option", ["allow", "deny"])
+def test_unknown_items_in_lists(more, option):
+    with pytest.raises(UnknownLabelError, match=r"unknown items \(1\): 'item 99' \(did you mean 'item 9'"):
+        more.recommend("user 1", **{option: ["item 3", "item 99"]})
+    skipped = more.recommend("user 1", on_unknown="skip", **{option: ["item 3", "item 99"]})
+    pd.testing.assert_frame_equal(skipped, more.recommend("user 1", **{option: "item 3"}))
+
+
+@pytest.mark.parametrize(
+    "n",
+    [
+        [3, 0, 40, 1],
+        (3, 0, 40, 1),
+        np.uint8([3, 0, 40, 1]),
+        pd.array([3, 0, 40, 1], "Int64"),
+        {"user 20": 3, "user 2": 0, "user 5": 40, "user 12": 1, "nobody": 7},
+        pd.Series([1, 40, 0, 3], ["user 12", "user 5", "user 2", "user 20"]),
+    ],
+)
+def test_n_for_each_user(more, n):
+    asked = ["user 20", "user 2", "user 5", "user 12"]
+    assert_table(more.recommend(asked, n), ranking(more, asked, [3, 0, 40, 1]))
+    if np.ndim(n) == 1 and not isinstance(n, pd.Series):
+        asked[1] = "nobody"
+        skipped = more.recommend(asked, n, on_unknown="skip")
+        assert_table(skipped, ranking(more, [asked[0], *asked[2:]], [3, 40, 1]))
+
+
+def test_n_for_repeated_users(more):
+    asked = ["user 2", "user 3", "user 2"]
+    assert_table(more.recommend(asked, [1, 2, 4]), ranking(more, asked, [1, 2, 4]))
+    assert_table(more.recommend(asked, {"user 2": 2, "user 3": 1}), ranking(more, asked, [2, 1, 2]))
+    assert more.recommend(asked, [0, 0, 0]).empty
+    assert more.recommend([], []).empty
+    assert more.recommend([], {}).empty
+
+
+@pytest.mark.parametrize(
+    ("n", "error", "message"),
+    [
+        ([1, 2, 3], ValueError, r"n has shape \(3,\) for 2 users; give one number for each"),
+        ([[1, 2]], ValueError, r"n has shape \(1, 2\)"),
+        ([1, -2], ValueError, r"n must be at least 0 for each user, not -2"),
+        ([1.0, 2.0], TypeError, r"n must be integers, not float64"),
+        ({"user 1": 3}, ValueError, r"n has no number for user 'user 2'; .* 0 for none"),
+        ({"user 1": 3, "user 2": None}, TypeError, r"n must be integers"),
+        (None, TypeError, "integer"),
+        ("10", TypeError, "integer"),
+    ],
+)
+def test_wrong_n_for_each_user(more, n, error, message):
+    with pytest.raises(error, match=message):
+        more.recommend(["user 1", "user 2"], n)
+
+
+def test_a_huge_n_asks_for_no_more_than_there_is(more):
+    pd.testing.assert_frame_equal(more.recommend("user 1", n=10**30), more.recommend("user 1", n=25))
+    pd.testing.assert_frame_equal(more.similar_items("item 1", n=10**30), more.similar_items("item 1", n=25))
+
+
+def test_scores_are_optional(more):
+    table = more.recommend(["user 1", "user 4", "user 0"], 3, scores=False)
+    pd.testing.assert_frame_equal(table, more.recommend(["user 1", "user 0"], 3).drop(columns="score"))
+
+
+# ---- People whom the model never saw
+
+
+NEW = pd.DataFrame(
+    {
+        "user": ["zoe", "zoe", "user 3", "adam", "zoe", "user 3"],
+        "item": ["item 3", "item 9", "item 0", "item 20", "item 3", "item 24"],
+        "value": [2, 1, 5, 1, 4, 2],
+    }
+)
+NEW_USERS = ["adam", "user 3", "zoe"]
+
+
+def new_plays():
+    dense = np.zeros((3, 25))
+    for row in NEW.itertuples():
+        dense[NEW_USERS.index(row.user), ITEMS.index(row.item)] += row.value
+    return dense
+
+
+@pytest.mark.parametrize("parameters", [{}, {"confidence": "log", "alpha": 9.0, "solver": "cg"}])
+def test_fold_in_equals_dense_solution(dtype, parameters):
+    recommender = fit_more(dtype, **parameters)
+    before = recommender.model.user_factors.tobytes()
+    factors = recommender.fold_in(NEW)
+    known = {name: value for name, value in parameters.items() if name != "solver"}
+    expected = testing.half_sweep(new_plays(), recommender.model.item_factors, regularization=0.5, **known)
+    assert testing.row_errors(factors.to_numpy(), expected).max() < testing.tolerance("half-sweep", dtype)
+    assert factors.index.tolist() == NEW_USERS
+    assert factors.index.name == "user"
+    assert factors.shape == (3, 5)
+    assert (factors.dtypes == dtype).all()
+    assert np.shares_memory(factors.to_numpy(), factors.to_numpy())
+    assert recommender.model.user_factors.tobytes() == before
+    again = recommender.fold_in(Interactions.from_pandas(NEW, "user", "item", "value"))
+    pd.testing.assert_frame_equal(again, factors)
+
+
+def test_fold_in_of_items_in_another_order(more):
+    dense = np.random.default_rng(2).integers(0, 3, (6, 25))
+    order = np.random.default_rng(3).permutation(25)
+    shuffled = Interactions(sparse.csr_array(dense[:, order]), items=[ITEMS[code] for code in order])
+    expected = testing.half_sweep(dense, more.model.item_factors, regularization=0.5)
+    errors = testing.row_errors(more.fold_in(shuffled).to_numpy(), expected)
+    assert errors.max() < testing.tolerance("half-sweep", np.float32)
+
+
+def test_recommend_to_people_the_model_never_saw(more):
+    expected = testing.half_sweep(new_plays(), more.model.item_factors, regularization=0.5)
+    excluded = new_plays() != 0
+    answer = more.recommend(n=6, interactions=NEW)
+    assert_table(answer, ranking(more, NEW_USERS, 6, excluded, expected, NEW_USERS))
+    plays = Interactions.from_pandas(NEW, "user", "item", "value")
+    pd.testing.assert_frame_equal(more.recommend(n=6, interactions=plays), answer)
+
+    answer = more.recommend(["zoe", "adam"], {"adam": 1, "zoe": 2}, interactions=NEW, deny="item 14")
+    excluded |= np.isin(ITEMS, "item 14")
+    assert_table(answer, ranking(more, ["zoe", "adam"], [2, 1], excluded, expected, NEW_USERS))
+    answer = more.recommend("zoe", 25, interactions=NEW, filter_already_liked_items=False)
+    assert_table(answer, ranking(more, ["zoe"], 25, new_plays() > 9, expected, NEW_USERS))
+
+    counted = more.recommend("zoe", interactions=NEW[["user", "item"]])
+    same = more.recommend("zoe", interactions=NEW.assign(value=1))
+    pd.testing.assert_frame_equal(counted, same)
+    with pytest.raises(UnknownLabelError, match=r"unknown users \(1\): 'user 1'"):
+        more.recommend("user 1", interactions=NEW)
+
+
+def test_new_plays_of_unknown_items(more):
+    strange = pd.concat([NEW, pd.DataFrame({"user": ["zoe", "yan"], "item": ["item 90", "tea"], "value": [9, 9]})])
+    for ask in (more.fold_in, lambda plays: more.recommend(interactions=plays)):
+        with pytest.raises(UnknownLabelError, match=r"unknown items \(2\): 'item 90' .*, 'tea'"):
+            ask(strange)
+    factors = more.fold_in(strange, on_unknown="skip")
+    pd.testing.assert_frame_equal(factors.drop(index="yan"), more.fold_in(NEW))
+    assert (factors.loc["yan"] == 0).all()
+    answer = more.recommend(on_unknown="skip", interactions=strange)
+    pd.testing.assert_frame_equal(answer, more.recommend(interactions=NEW))
+
+
+def test_new_plays_with_labels_of_another_kind():
+    recommender = fit(*LABELS["category"])
+    plays = pd.DataFrame({"user": [1, 1], "item": ["c", "b"]})
+    table = recommender.recommend(n=3, interactions=plays)
+    assert table["user"].tolist() == [1] * 3
+    assert table["item"].dtype == recommender.interactions.items.dtype
+    assert not table["item"].isin(["b", "c"]).any()
+
+
+@pytest.mark.parametrize(
+    ("plays", "error", "message"),
+    [
+        (NEW.rename(columns={"value": "plays"}), ValueError, "interactions has columns other than .*: plays; choose"),
+        (NEW[["item", "value"]], ValueError, r"user='user' is not a column"),
+        (NEW.assign(value=np.nan), ValueError, "value: not a finite float32 number"),
+        (
+            sparse.csr_array((2, 25)),
+            TypeError,
+            r"must be alscore.Interactions, or a pandas.DataFrame .*, not csr_array",
+        ),
+    ],
+)
+def test_wrong_plays(more, plays, error, message):
+    for ask in (more.fold_in, more.partial_fit, lambda plays: more.recommend(interactions=plays)):
+        with pytest.raises(error, match=message):
+            ask(plays)
+
+
+# ---- Learning from new plays
+
+
+LATER = pd.DataFrame(
+    {
+        "user": ["zoe", "user 3", "zoe", "user 3", "user 4", "user 4"],
+        "item": ["item 2", "tea", "tea", "item 1", "item 7", "item 1"],
+        "value": [3, 1, 2, 5, 4, 1],
+    }
+)
+
+
+def test_partial_fit_learns_from_the_sum():
+    recommender, twin = fit_more(), fit_more()
+    dense = np.zeros((31, 26))
+    dense[:30, :25] = plays_of(recommender)
+    for row in LATER.itertuples():
+        dense[[*USERS, "zoe"].index(row.user), [*ITEMS, "tea"].index(row.item)] += row.value
+    twin.model.partial_fit(sparse.csr_array(dense), iterations=2, show_progress=False)
+
+    assert recommender.partial_fit(LATER, iterations=2, show_progress=False) is recommender
+    np.testing.assert_array_equal(plays_of(recommender), dense)
+    assert recommender.interactions.users.tolist() == [*USERS, "zoe"]
+    assert recommender.interactions.items.tolist() == [*ITEMS, "tea"]
+    for side in ("user_factors", "item_factors"):
+        np.testing.assert_array_equal(getattr(recommender.model, side), getattr(twin.model, side))
+    assert len(recommender.recommend(["zoe", "user 4"], 3)) == 6
+    assert len(recommender.similar_items("tea", 3)) == 3
+
+
+def test_failed_partial_fit_changes_nothing():
+    recommender = fit_more()
+    model, interactions = recommender.model, recommender.interactions
+    before = model.user_factors, model.item_factors
+    with pytest.raises(TypeError, match="users: labels of type integer"):
+        recommender.partial_fit(LATER.assign(user=range(6)), show_progress=False)
+    with pytest.raises(ValueError, match="iterations"):
+        recommender.partial_fit(LATER, iterations=-1, show_progress=False)
+    recommender.model.set_params(factors=7)
+    with pytest.raises(ValueError, match="factors=7"):
+        recommender.partial_fit(LATER, show_progress=False)
+    assert (model.user_factors, model.item_factors) == before
+    assert recommender.interactions is interactions
+
+
+def test_interrupted_partial_fit_leaves_a_consistent_model():
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    recommender = fit_more()
+    with pytest.raises(KeyboardInterrupt):
+        recommender.partial_fit(LATER, iterations=3, show_progress=False, callback=interrupt)
+    assert recommender.interactions.shape == (31, 26)
+    assert len(recommender.recommend("zoe", n=3)) == 3
+
+
+def test_warm_start_keeps_codes_and_labels_together():
+    recommender = fit_more()
+    recommender.model.set_params(warm_start=True)
+    known = recommender.interactions
+    recommender.fit(known.add(Interactions.from_pandas(LATER, "user", "item", "value")), show_progress=False)
+    for wrong in (known[::-1], known[:9], Interactions(known.matrix, known.users)):
+        with pytest.raises(ValueError, match=r"with warm_start=True those fitted before must come first"):
+            recommender.fit(wrong, show_progress=False)
+    assert recommender.interactions.shape == (31, 26)
+    recommender.model.set_params(warm_start=False)
+    recommender.fit(known[:9], show_progress=False)
+    assert recommender.interactions.n_users == 9
+
+
+# ---- Many users
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 30, 1000])
+def test_recommend_iter_is_recommend_in_batches(more, batch_size):
+    batches = list(more.recommend_iter(4, batch_size=batch_size, deny="item 5"))
+    assert len(batches) == -(-30 // batch_size)
+    pd.testing.assert_frame_equal(pd.concat(batches, ignore_index=True), more.recommend(n=4, deny="item 5"))
+    for start, batch in enumerate(batches):
+        part = USERS[start * batch_size : (start + 1) * batch_size]
+        assert batch["user"].unique().tolist() == [label for label in part if label != "user 4"]
+
+
+def test_recommend_iter_of_some_users(more):
+    asked, n = ["user 8", "nobody", "user 1", "user 8", "user 4"], [2, 9, 0, 3, 1]
+    for options in ({"scores": False}, {"interactions": more.interactions[::-1]}):
+        options["on_unknown"] = "skip"
+        batches = more.recommend_iter(n, users=asked, batch_size=2, **options)
+        together = pd.concat(list(batches), ignore_index=True)
+        pd.testing.assert_frame_equal(together, more.recommend(asked, n, **options))
+    assert list(more.recommend_iter(users=[])) == []
+
+
+def test_recommend_iter_refuses_at_once_and_works_batch_by_batch(more, monkeypatch):
+    sizes, whole = [], AlternatingLeastSquares.recommend
+
+    def noting(self, userid, *args, **kwargs):
+        sizes.append(len(userid))
+        return whole(self, userid, *args, **kwargs)
+
+    monkeypatch.setattr(AlternatingLeastSquares, "recommend", noting)
+    with pytest.raises(UnknownLabelError):
+        more.recommend_iter(users=["user 1", "nobody"])
+    for wrong in (0, -3):
+        with pytest.raises(ValueError, match=f"batch_size must be at least 1, not {wrong}"):
+            more.recommend_iter(batch_size=wrong)
+    with pytest.raises(TypeError, match="filter_items"):
+        more.recommend_iter(filter_items=[])
+    batches = more.recommend_iter(batch_size=12)
+    assert sizes == []
+    next(batches)
+    assert sizes == [12]
+    list(batches)
+    assert sizes == [12, 12, 6]
+
+
+def test_recommend_iter_answers_from_one_model():
+    recommender = fit_more()
+    expected = recommender.recommend(n=3)
+    batches = recommender.recommend_iter(3, batch_size=20)
+    first = next(batches)
+    recommender.partial_fit(LATER, show_progress=False)
+    pd.testing.assert_frame_equal(pd.concat([first, *batches], ignore_index=True), expected)
+    assert not recommender.recommend(USERS, n=3).equals(expected)
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_recommend_all_writes_what_recommend_returns(kind, tmp_path, capsys):
+    recommender, path = fit(*LABELS[kind]), tmp_path / "recs.parquet"
+    n_rows = recommender.recommend_all(path, 3, batch_size=5)
+    expected = recommender.recommend(n=3)
+    assert n_rows == len(expected) > 0
+    pd.testing.assert_frame_equal(pd.read_parquet(path), expected)
+    assert parquet.ParquetFile(path).num_row_groups == 3
+    assert os.listdir(tmp_path) == ["recs.parquet"]
+    assert f"{N_USERS}/{N_USERS}" in capsys.readouterr().err
+
+
+def test_recommend_all_passes_options_on(more, tmp_path, capsys):
+    options = {"users": ["zoe", "adam"], "interactions": NEW, "deny": "item 5", "scores": False}
+    assert more.recommend_all(tmp_path / "recs.parquet", [2, 1], batch_size=1, show_progress=False, **options) == 3
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "recs.parquet"), more.recommend(n=[2, 1], **options))
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("users", [[], ["user 4"], ["user 4", "user 4", "user 1"]])
+def test_recommend_all_with_batches_without_rows(more, tmp_path, users):
+    path = tmp_path / "recs.parquet"
+    n_rows = more.recommend_all(path, 3, users=users, batch_size=1, show_progress=False)
+    table = pd.read_parquet(path)
+    assert n_rows == len(table) == 3 * (len(users) == 3)
+    pd.testing.assert_frame_equal(table, more.recommend(users, 3))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("before", [None, b"what was there"])
+def test_interrupted_recommend_all_leaves_what_was_there(more, tmp_path, monkeypatch, error, before):
+    whole, path = AlternatingLeastSquares.recommend, tmp_path / "recs.parquet"
+    if before:
+        path.write_bytes(before)
+
+    def interrupted(self, userid, *args, **kwargs):
+        if 29 in userid:
+            raise error
+        return whole(self, userid, *args, **kwargs)
+
+    monkeypatch.setattr(AlternatingLeastSquares, "recommend", interrupted)
+    with pytest.raises(error):
+        more.recommend_all(path, batch_size=10, show_progress=False)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == ({path.name: before} if before else {})
+
+
+def test_recommend_all_refuses_before_it_writes(more, tmp_path):
+    with pytest.raises(FileExistsError):
+        more.recommend_all(tmp_path, show_progress=False)
+    with pytest.raises(UnknownLabelError):
+        more.recommend_all(tmp_path / "recs.parquet", users="nobody")
+    with pytest.raises(ValueError, match="batch_size"):
+        more.recommend_all(tmp_path / "recs.parquet", batch_size=0)
+    tuples = pd.Index([(code, "a") for code in range(N_USERS)], tupleize_cols=False)
+    with pytest.raises(TypeError, match=r"users have labels of type mixed that Arrow cannot hold"):
+        fit(tuples, LABELS["int"][1]).recommend_all(tmp_path / "recs.parquet")
+    assert os.listdir(tmp_path) == []
+
+
+# ---- Neighbours and reasons
+
+
+@pytest.mark.parametrize("kind", ["user", "item"])
+def test_similar_equals_dense_cosine(more, kind):
+    labels = {"user": USERS, "item": ITEMS}[kind]
+    factors = getattr(more.model, f"{kind}_factors").astype(np.float64)
+    lengths = np.linalg.norm(factors, axis=1, keepdims=True)
+    cosine = (factors / np.where(lengths > 0, lengths, 1)) @ (factors / np.where(lengths > 0, lengths, 1)).T
+    allowed, denied = [labels[code] for code in (1, 20, 9, 13)], [labels[code] for code in (9, 17)]
+    ask, asked = getattr(more, f"similar_{kind}s"), [labels[code] for code in (20, 4 if kind == "user" else 7, 0)]
+    outside, banned = ~np.isin(labels, allowed), np.isin(labels, denied)
+    for options, excluded in (
+        ({}, np.zeros(len(labels), bool)),
+        ({"allow": allowed}, outside),
+        ({"deny": denied}, banned),
+        ({"deny": denied[0]}, np.isin(labels, denied[0])),
+        ({"allow": allowed, "deny": denied}, outside | banned),
+    ):
+        rows = []
+        for label in (asked[0], asked[2]):
+            code = labels.index(label)
+            ids, scores = testing.top_n(cosine[[code]], 6, excluded | (np.arange(len(labels)) == code))
+            found = zip(ids[0], scores[0], strict=True)
+            rows += [(label, labels[id], score, rank) for rank, (id, score) in enumerate(found, 1) if id >= 0]
+        columns = [kind, f"similar_{kind}", "score", "rank"]
+        assert_table(ask(asked, 6, **options), pd.DataFrame(rows, columns=columns))
+    for wrong in ({"deny": "nobody"}, {"allow": ["nobody"]}):
+        with pytest.raises(UnknownLabelError, match=rf"unknown {kind}s \(1\): 'nobody'"):
+            ask(asked, **wrong)
+    with pytest.raises(UnknownLabelError, match=rf"unknown {kind}s \(1\): None"):
+        ask(None)
+    skipped = ask([*asked, "nobody"], on_unknown="skip", deny=["nobody", *denied])
+    pd.testing.assert_frame_equal(skipped, ask(asked, deny=denied))
+    with pytest.raises(ValueError, match="n must be at least 1, not 0"):
+        ask(asked, 0)
+
+
+def contributions(recommender, plays, item, **parameters):
+    """Oracle: what each item of one dense row adds to the score of `item`."""
+    Y = recommender.model.item_factors.astype(np.float64)
+    (c,), (p,), (lam,) = testing.dense_problem(plays[None], regularization=0.5, **parameters)
+    system = Y.T @ (c[:, None] * Y) + lam * np.eye(Y.shape[1])
+    return c * p * (Y @ np.linalg.solve(system, Y[ITEMS.index(item)]))
+
+
+def test_explain_equals_dense_contributions(more):
+    plays, user, item = plays_of(more)[3], "user 3", "item 17"
+    expected = pd.Series(contributions(more, plays, item), ITEMS)[plays > 0].sort_values(ascending=False)
+    table = more.explain(user, item, n=100)
+    assert table.columns.tolist() == ["item", "contribution"]
+    assert table["item"].tolist() == expected.index.tolist()
+    assert table["item"].dtype == more.interactions.items.dtype
+    np.testing.assert_allclose(table["contribution"], expected, rtol=1e-4, atol=1e-6)
+    assert table.attrs["score"] == pytest.approx(table["contribution"].sum(), rel=1e-9)
+    scores = testing.half_sweep(plays[None], more.model.item_factors, regularization=0.5) @ more.model.item_factors.T
+    assert table.attrs["score"] == pytest.approx(scores[0, 17], rel=1e-4)
+    pd.testing.assert_frame_equal(more.explain(user, item, n=3), table[:3])
+
+
+def test_explain_to_someone_new(more):
+    expected = contributions(more, new_plays()[2], "item 5")
+    table = more.explain("zoe", "item 5", interactions=NEW)
+    assert sorted(table["item"]) == ["item 3", "item 9"]
+    for row in table.itertuples():
+        assert row.contribution == pytest.approx(expected[ITEMS.index(row.item)], rel=1e-4)
+    strange = pd.concat([NEW, pd.DataFrame({"user": ["zoe"], "item": ["tea"], "value": [9]})])
+    with pytest.raises(UnknownLabelError, match=r"unknown items \(1\): 'tea'"):
+        more.explain("zoe", "item 5", interactions=strange)
+    skipped = more.explain("zoe", "item 5", on_unknown="skip", interactions=strange)
+    pd.testing.assert_frame_equal(skipped, table)
+
+
+def test_explain_without_reasons(more):
+    nothing = more.explain("user 4", "item 3")
+    assert nothing.empty
+    assert nothing.attrs["score"] == 0
+    assert nothing.dtypes.equals(more.explain("user 3", "item 3").dtypes)
+    for user, item, message in (
+        ("nobody", "item 3", r"unknown users \(1\): 'nobody'"),
+        ("user 3", "tea", r"unknown items \(1\): 'tea'"),
+    ):
+        with pytest.raises(UnknownLabelError, match=message):
+            more.explain(user, item)
+    with pytest.raises(ValueError, match="n must be at least 1, not 0"):
+        more.explain("user 3", "item 3", n=0)
+
+
+def test_nothing_can_be_asked_before_fit(tmp_path):
+    recommender = Recommender()
+    for ask in (
+        recommender.recommend,
+        recommender.recommend_iter,
+        lambda: recommender.recommend(interactions=NEW),
+        lambda: recommender.recommend_all(tmp_path / "recs.parquet"),
+        lambda: recommender.partial_fit(NEW),
+        lambda: recommender.fold_in(NEW),
+        lambda: recommender.similar_users("user 1"),
+        lambda: recommender.explain("user 1", "item 1"),
+    ):
+        with pytest.raises(NotFittedError, match="call fit first"):
+            ask()
+    assert os.listdir(tmp_path) == []

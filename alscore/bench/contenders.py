@@ -38,7 +38,8 @@ _CMFREC = "3.5.1.post14"  # the version whose compiled module `_cmfrec` calls
 
 
 def _alscore(solver: str, plays: Any, start: np.ndarray, settings: dict[str, Any]) -> Iterator[Any]:
-    from alscore import _threads, als, solvers
+    from alscore import _threads, solvers
+    from alscore.half_sweeps import Side, alternate, zero_factors
     from alscore.interactions import canonical_csr
     from alscore.objective import Objective
 
@@ -46,16 +47,18 @@ def _alscore(solver: str, plays: Any, start: np.ndarray, settings: dict[str, Any
     canonical = canonical_csr(plays)
 
     def measurements() -> Iterator[Any]:
-        users = als.Side.of("user", objective, canonical, start.shape[1], settings["threads"])
+        users = Side.of("user", objective, canonical, start.shape[1], settings["threads"])
         items = users.transposed("item")
-        X, Y = (als.zero_factors(n, start.shape[1], start.dtype) for n in plays.shape)
+        X, Y = (zero_factors(n, start.shape[1], start.dtype) for n in plays.shape)
         Y[:] = start
+        half_sweeps: Iterator[bool]
 
         def sweep(number: int) -> None:
-            users.update(resolved, Y, X)
-            if number == 0:  # as in AlternatingLeastSquares.fit
-                Y[:] = 0
-            items.update(resolved, X, Y)
+            nonlocal half_sweeps
+            if number == 0:
+                half_sweeps = alternate(resolved, users, items, X, Y, random_start=True)
+            next(half_sweeps)
+            next(half_sweeps)
 
         with _threads.one_blas_thread():
             yield from _timed(sweep, X, Y, settings)

@@ -288,12 +288,16 @@ def chosen_baseline(baseline: str | None, jobs: Mapping[str, Job]) -> str:
 
 
 def compare_warm(runs: Mapping[str, list[Run]], baseline: str) -> dict[str, dict[str, Any]]:
-    """`compare` without the first time in each process, the warm-up; and "peak_bytes", the most of all, if known."""
+    """`compare` without the first time in each process, the warm-up.
+
+    Besides, "first" is the median of those, and "peak_bytes" the most of all, if known.
+    """
     seconds = {name: [[at["seconds"] for at in run["measured"][1:]] for run in mine] for name, mine in runs.items()}
     rows = compare(seconds, baseline)
     for name, row in rows.items():
         peaks = [at["peak_bytes"] for run in runs[name] for at in run["measured"]]
         row["peak_bytes"] = None if None in peaks else max(peaks)
+        row["first"] = statistics.median(run["measured"][0]["seconds"] for run in runs[name])
     return rows
 
 

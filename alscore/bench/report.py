@@ -20,7 +20,11 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         _PEAK,
         ("last objective", "objective", lambda values: f"{values[-1]:,.0f}"),
     ),
-    "topn": (("users/s", "users_per_second", _scaled(1)), ("same ids", "same_ids", "{:.3%}".format)),
+    "topn": (
+        ("users/s", "users_per_second", _scaled(1)),
+        ("first call", "first", "{:.3f}".format),
+        ("same ids", "same_ids", "{:.3%}".format),
+    ),
     "load": (("rows/s", "rows_per_second", _scaled(1)), ("entries", "entries", _scaled(1)), _PEAK),
     "evaluate": (("NDCG", "ndcg", "{:.4f}".format), ("recall", "recall", "{:.4f}".format)),
 }

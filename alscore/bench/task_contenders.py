@@ -15,20 +15,21 @@ from scipy import sparse
 
 
 def _alscore_topn(folder, settings):
-    from alscore import retrieval
-
-    plays, users, X, Y = _trained(folder)
-
-    def recommend():
-        return retrieval.top_n(X[users], Y, settings["top"], exclude=plays[users], num_threads=settings["threads"])[0]
-
-    return recommend
+    return _recommending(_alscore_model, folder, settings)
 
 
 def _implicit_topn(folder, settings):
+    return _recommending(_implicit_model, folder, settings)
+
+
+def _recommending(model_of, folder, settings):
+    """The same calls of either package: all users at once, or each in a call of its own with its row at hand."""
     plays, users, X, Y = _trained(folder)
-    model, top = _implicit_model(X, Y, settings["threads"]), min(settings["top"], len(Y))
-    return lambda: model.recommend(users, plays[users], N=top)[0]
+    model, top = model_of(X, Y, settings["threads"]), min(settings["top"], len(Y))
+    if not settings["one_by_one"]:
+        return lambda: model.recommend(users, plays[users], N=top)[0]
+    rows = [plays[user] for user in users]
+    return lambda: np.array([model.recommend(user, row, N=top)[0] for user, row in zip(users, rows, strict=True)])
 
 
 def _numpy_topn(folder, settings):
@@ -117,6 +118,14 @@ def _implicit_evaluate(folder, settings):
 def _trained(folder):
     plays = sparse.load_npz(Path(folder, "plays.npz"))
     return (plays, *(np.load(Path(folder, name + ".npy")) for name in ("users", "X", "Y")))
+
+
+def _alscore_model(X, Y, threads):
+    from alscore import AlternatingLeastSquares
+
+    model = AlternatingLeastSquares(factors=X.shape[1], num_threads=threads)
+    model.user_factors, model.item_factors = X, Y
+    return model
 
 
 def _implicit_model(X, Y, threads):

@@ -24,6 +24,8 @@ def topn(
     factors: int = 128,
     top: int = 10,
     users: int | None = None,
+    one_by_one: bool = False,
+    random_factors: bool = False,
     threads: int = 0,
     repeats: int = 3,
     seed: int = 0,
@@ -44,28 +46,40 @@ def topn(
         Items for each user.
     users : int, optional
         Size of a random sample of the users; all by default.
+    one_by_one : bool
+        Each user in a call of its own, not all in one. ("numpy" makes no difference.)
+    random_factors : bool
+        Standard normal factors instead of trained ones: without any structure that a search could use.
     seed : int
         Of the training and of the sample.
 
     Returns
     -------
     dict
-        As from `alscore.bench.sweep`; each result has "users_per_second", and where alscore is among the contenders
-        "same_ids", the share of places of the answer that hold the same item as in the answer of alscore.
+        As from `alscore.bench.sweep`; each result has "users_per_second", "first", the median seconds of the first
+        time in each process, which counts nowhere else, and where alscore is among the contenders "same_ids", the
+        share of places of the answer that hold the same item as in the answer of alscore.
     """
-    settings = {"bench": "topn", "top": top, "factors": factors, "threads": _threads.resolve(threads), "seed": seed}
+    settings = {
+        "bench": "topn",
+        "top": top,
+        "one_by_one": one_by_one,
+        "random_factors": random_factors,
+        "factors": factors,
+        "threads": _threads.resolve(threads),
+        "seed": seed,
+    }
     plays = sparse.csr_matrix(plays)
     sample = np.arange(plays.shape[0])
     if users is not None and users < len(sample):
         sample = np.sort(np.random.default_rng(seed).choice(sample, users, replace=False))
-    prepare = functools.partial(_save_trained, plays, sample, settings)
+    save = _save_random if random_factors else _save_trained
+    prepare = functools.partial(save, plays, sample, settings)
     answer, kept = _measure(settings, contenders, prepare, repeats, baseline, python, say)
     for row in answer["results"]:
         row["users_per_second"] = len(sample) / row["median"]
         if "alscore" in kept:
-            ids = kept[row["contender"]]
-            filled = np.pad(ids, ((0, 0), (0, top - ids.shape[1])), constant_values=-1)  # where there are fewer items
-            row["same_ids"] = float((filled == kept["alscore"]).mean())
+            row["same_ids"] = float((kept[row["contender"]] == kept["alscore"]).mean())
     return answer | {"data": harness.shape(plays) | {"asked": len(sample)}}
 
 
@@ -160,8 +174,18 @@ def _save_trained(plays: Any, users: np.ndarray, settings: dict[str, Any], folde
         num_threads=settings["threads"],
         random_state=settings["seed"],
     ).fit(plays, show_progress=False)
+    _save(plays, users, model.user_factors, model.item_factors, folder)
+
+
+def _save_random(plays: Any, users: np.ndarray, settings: dict[str, Any], folder: str) -> None:
+    rng = np.random.default_rng(settings["seed"])
+    X, Y = (rng.standard_normal((size, settings["factors"]), np.float32) for size in plays.shape)
+    _save(plays, users, X, Y, folder)
+
+
+def _save(plays: Any, users: np.ndarray, X: np.ndarray, Y: np.ndarray, folder: str) -> None:
     sparse.save_npz(Path(folder, "plays.npz"), plays, compressed=False)
-    for name, array in (("users", users), ("X", model.user_factors), ("Y", model.item_factors)):
+    for name, array in (("users", users), ("X", X), ("Y", Y)):
         np.save(Path(folder, f"{name}.npy"), array)
 
 

@@ -1,0 +1,296 @@
+"""What two factor matrices can do, however they were learnt: rank items, find what is similar, be saved."""
+
+import functools
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from alscore import retrieval
+from alscore.fold_in import FoldIn
+from alscore.half_sweeps import zero_factors
+from alscore.interactions import canonical_csr
+
+ANY_ID = np.iinfo(np.int64).max  # the size that `codes` gets for ids that are labels only
+
+
+class NotFittedError(ValueError, AttributeError):
+    """The model has no factors yet."""
+
+
+class Factors:
+    """One side's factors, which nobody can modify, and what is made from them when it is first needed.
+
+    Several threads may make the same thing at once, which takes time and does no harm.
+
+    Parameters
+    ----------
+    array : float array (n, k)
+        Kept if it is read-only already, else copied.
+    name : str
+        What messages call it.
+    """
+
+    def __init__(self, array: Any, name: str) -> None:
+        array = np.asarray(array)
+        if array.ndim != 2 or array.shape[1] == 0 or array.dtype not in (np.float32, np.float64):
+            raise ValueError(
+                f"{name} must be a float32 or float64 array of shape (n, k) with k > 0, "
+                f"not {array.dtype} of shape {array.shape}"
+            )
+        # min and max pass NaN on and need no temporary array
+        if not (np.isfinite(array.min(initial=0)) and np.isfinite(array.max(initial=0))):
+            row = np.flatnonzero(~np.isfinite(array).all(axis=1))[0]
+            raise ValueError(f"{name} must be finite, but row {row} is not: correct it or train anew")
+        if array.flags.writeable or not array.flags.c_contiguous:
+            copied = zero_factors(*array.shape, array.dtype)
+            copied[:] = array
+            array = frozen(copied)
+        self.array, self.name = array, name
+        self._fold_in: FoldIn | None = None
+
+    @functools.cached_property
+    def candidates(self) -> retrieval.Candidates:
+        """To be found by inner product."""
+        return retrieval.Candidates(self.array)
+
+    @functools.cached_property
+    def unit_candidates(self) -> retrieval.Candidates:
+        """To be found by cosine."""
+        return retrieval.Candidates(self.array, unit=True)
+
+    def fold_in(self, num_threads: int) -> FoldIn:
+        """To solve rows of the other side on."""
+        made = self._fold_in
+        if made is None:
+            made = self._fold_in = FoldIn(self.array, num_threads)
+        return made
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.array, self.name)
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
+
+
+def frozen(array: np.ndarray) -> np.ndarray:
+    """`array` itself, read-only from now on."""
+    array.flags.writeable = False
+    return array
+
+
+def rows_of(
+    matrix: Any, name: str, ids: str, n_rows: int, columns: Factors, dtype: npt.DTypeLike = None
+) -> sparse.csr_array:
+    """The argument `name` as a canonical matrix, verified to have a row for each id and a column for each of `columns`.
+
+    A matrix of one dimension, which ``csr_array[id]`` gives, is one row.
+    """
+    rows = getattr(matrix, "matrix", matrix)
+    if sparse.issparse(rows) and rows.ndim == 1:
+        rows = rows.reshape((1, -1))
+    rows = canonical_csr(rows, dtype or columns.array.dtype, name)
+    if rows.shape != (n_rows, len(columns.array)):
+        raise ValueError(
+            f"{name} has shape {rows.shape}, but must have {(n_rows, len(columns.array))}: one row for each "
+            f"id in {ids}, e.g. {name}[{ids}], and one column for each row of {columns.name}"
+        )
+    return rows
+
+
+class FactorModel:
+    """Base class: user and item factors, whose inner products are scores.
+
+    Subclasses have an attribute `num_threads`, and `_fold_in`.
+
+    Attributes
+    ----------
+    user_factors : array (n_users, k), float32 or float64
+    item_factors : array (n_items, k), of the same dtype
+        None before they are learnt. They are read-only. Assigning to one copies the array, unless that is read-only
+        already; while the two do not fit each other, using them raises a ValueError.
+    """
+
+    num_threads: int
+    _both: tuple[Factors | None, Factors | None] = (None, None)  # one attribute, so that both change at once
+
+    @property
+    def user_factors(self) -> np.ndarray | None:
+        users, _ = self._both
+        return None if users is None else users.array
+
+    @user_factors.setter
+    def user_factors(self, array: Any) -> None:
+        self._both = None if array is None else Factors(array, "user_factors"), self._both[1]
+
+    @property
+    def item_factors(self) -> np.ndarray | None:
+        _, items = self._both
+        return None if items is None else items.array
+
+    @item_factors.setter
+    def item_factors(self, array: Any) -> None:
+        self._both = self._both[0], None if array is None else Factors(array, "item_factors")
+
+    def _fitted(self) -> tuple[Factors, Factors]:
+        users, items = self._both
+        if users is None or items is None:
+            missing = "factors" if users is items else "user_factors" if users is None else "item_factors"
+            raise NotFittedError(f"this {type(self).__name__} has no {missing} yet: call fit first")
+        X, Y = users.array, items.array
+        if X.shape[1] != Y.shape[1] or X.dtype != Y.dtype:
+            raise ValueError(
+                f"user_factors {X.dtype} {X.shape} and item_factors {Y.dtype} {Y.shape} do not fit: "
+                "assign both with the same number of columns and dtype"
+            )
+        return users, items
+
+    def _fold_in(self, side: str, rows: sparse.csr_array, fixed: Factors) -> np.ndarray:
+        """Factors for canonical `rows` of a side, "user" or "item", solved exactly on those of the other side."""
+        raise NotImplementedError(f"{type(self).__name__} cannot solve {side}s from their rows")
+
+    def recommend(
+        self,
+        userid: Any,
+        user_items: Any,
+        N: int = 10,
+        filter_already_liked_items: bool = True,
+        filter_items: Any = None,
+        recalculate_user: bool = False,
+        items: Any = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The N items with the highest scores ``x_u . y_i`` for one user or several.
+
+        Parameters
+        ----------
+        userid : int or int array (n,)
+        user_items : sparse matrix, shape (n, n_items), or Interactions
+            One row for each id, as ``user_items[userid]`` gives (for one id, of one dimension too): what is already
+            liked, and what `recalculate_user` solves from. May be None where neither is wanted.
+        N : int
+        filter_already_liked_items : bool
+            Leave out the items that stand in the user's row.
+        filter_items : int array, optional
+            Items never to return.
+        recalculate_user : bool
+            Solve the users from their rows instead of using `user_factors`; the ids are then labels only.
+        items : int array, optional
+            The only items to consider.
+
+        Returns
+        -------
+        ids : int32 array (N,), or (n, N) for an array of ids
+            Best first; of equal scores the lower id first. -1 where fewer than N items are left.
+        scores : array of the same shape, dtype of the factors
+            -inf where the id is -1.
+
+        Raises
+        ------
+        NotFittedError
+            There are no factors yet.
+        IndexError
+            An id is out of range.
+        ValueError
+            `user_items` does not have the shape above.
+        """
+        known_users, known_items = self._fitted()
+        ids = retrieval.codes(userid, ANY_ID if recalculate_user else len(known_users.array), "userid")
+        rows = None
+        if filter_already_liked_items or recalculate_user:
+            if user_items is None:
+                raise ValueError(
+                    "user_items is needed to filter what a user already liked, and to recalculate users; "
+                    "pass the users' rows, or filter_already_liked_items=False"
+                )
+            rows = rows_of(user_items, "user_items", "userid", len(ids), known_items)
+        found = retrieval.top_n(
+            self._fold_in("user", rows, known_items) if recalculate_user else known_users.array[ids],
+            known_items.candidates,
+            N,
+            exclude=rows if filter_already_liked_items else None,
+            allow=items,
+            deny=filter_items,
+            num_threads=self.num_threads,
+        )
+        return _one_or_many(userid, found)
+
+    def similar_items(
+        self,
+        itemid: Any,
+        N: int = 10,
+        recalculate_item: bool = False,
+        item_users: Any = None,
+        filter_items: Any = None,
+        items: Any = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The N items whose factors have the highest cosine with those of one item or several, itself included.
+
+        Parameters
+        ----------
+        itemid : int or int array (n,)
+        N : int
+        recalculate_item : bool
+            Solve the items from `item_users` instead of using `item_factors`; the ids are then labels only.
+        item_users : sparse matrix, shape (n, n_users), optional
+            For `recalculate_item`: one row for each id.
+        filter_items, items
+            As for `recommend`, and so are the arrays returned and the errors raised.
+        """
+        known_users, known_items = self._fitted()
+        ids = retrieval.codes(itemid, ANY_ID if recalculate_item else len(known_items.array), "itemid")
+        if recalculate_item:
+            if item_users is None:
+                raise ValueError("item_users is needed to recalculate items: pass the items' rows")
+            rows = rows_of(item_users, "item_users", "itemid", len(ids), known_users)
+            queries = self._fold_in("item", rows, known_users)
+        else:
+            queries = known_items.array[ids]
+        found = retrieval.top_n(
+            queries, known_items.unit_candidates, N, allow=items, deny=filter_items, num_threads=self.num_threads
+        )
+        return _one_or_many(itemid, found)
+
+    def similar_users(
+        self, userid: Any, N: int = 10, filter_users: Any = None, users: Any = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The N users whose factors have the highest cosine with those of one user or several, itself included.
+
+        Parameters
+        ----------
+        userid : int or int array (n,)
+        N : int
+        filter_users, users : int array, optional
+            Users never to return, and the only ones to consider.
+
+        Returns
+        -------
+        ids, scores
+            As for `recommend`, and so are the errors raised.
+        """
+        known_users, _ = self._fitted()
+        queries = known_users.array[retrieval.codes(userid, len(known_users.array), "userid")]
+        found = retrieval.top_n(
+            queries, known_users.unit_candidates, N, allow=users, deny=filter_users, num_threads=self.num_threads
+        )
+        return _one_or_many(userid, found)
+
+    def save(self, file: Any) -> None:
+        """Write parameters and factors to a path or binary file object, without pickle: see `alscore.load`."""
+        from alscore import persistence
+
+        persistence.save(self, file)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, file: Any) -> Self:
+        """The model that `save` wrote to a path or file object."""
+        from alscore import persistence
+
+        model = persistence.load(file)
+        if not isinstance(model, cls):
+            raise TypeError(f"{file} holds a {type(model).__name__}, not a {cls.__name__}: open it with alscore.load")
+        return model
+
+
+def _one_or_many(ids: Any, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    return arrays if np.ndim(ids) > 0 else tuple(array[0] for array in arrays)

@@ -1,0 +1,260 @@
+"""Users and items solved after training, against the dense float64 solution of their rows."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from alscore import AlternatingLeastSquares, Interactions, NotPositiveDefiniteError, fold_in
+from alscore.half_sweeps import Side
+from alscore.interactions import canonical_csr
+from alscore.objective import Objective
+from alscore.testing import half_sweep, row_errors, run_half_sweep, tolerance
+
+N_USERS, N_ITEMS, K = 90, 70, 6
+
+OBJECTIVES = [
+    {"regularization": 0.01},
+    {"regularization": 0.1, "alpha": 10.0, "unobserved_weight": 0.5, "regularization_exponent": 0.5},
+    {"regularization": 0.01, "confidence": "log", "alpha": 20.0, "epsilon": 0.5},
+    {"regularization": 0.1, "confidence": "raw", "alpha": 2.0, "unobserved_weight": 0.3},
+]
+
+
+def factors(n, basis, dtype=np.float64, seed=0):
+    """Factors whose Gram matrix is diagonal and descends, or has correlated directions too."""
+    rng = np.random.default_rng(seed)
+    axes = np.linalg.qr(rng.standard_normal((n, K)))[0] * np.geomspace(30, 3, K)
+    if basis == "correlated":
+        axes[:, -1] += 2 * axes[:, -2]
+    elif basis == "turned":
+        axes = axes @ np.linalg.qr(rng.standard_normal((K, K)))[0]
+    return axes.astype(dtype)
+
+
+def make(basis="canonical", dtype=np.float64, **parameters):
+    model = AlternatingLeastSquares(num_threads=1, **parameters)
+    model.user_factors, model.item_factors = factors(N_USERS, basis, dtype), factors(N_ITEMS, basis, dtype, seed=1)
+    return model
+
+
+def rows_for(side, n_rows, entries, seed=0):
+    """`n_rows` rows of likes and dislikes, the third one empty, as a solver of `side` takes them."""
+    rng = np.random.default_rng(seed)
+    n_columns = N_ITEMS if side == "user" else N_USERS
+    rows = np.zeros((n_rows, n_columns))
+    for row in rows:
+        row[rng.permutation(n_columns)[:entries]] = rng.integers(1, 20, entries) * rng.choice([1, 1, -1], entries)
+    rows[2:3] = 0
+    return rows
+
+
+def recalculate(model, side, ids, rows):
+    return getattr(model, f"recalculate_{side}")(ids, rows)
+
+
+def fixed_side(model, side):
+    return model.item_factors if side == "user" else model.user_factors
+
+
+# Recalculated users and items
+
+
+# few rows touch some factors of the other side, many rows all of them
+@pytest.mark.parametrize(("n_rows", "entries"), [(1, 5), (4, 12), (80, 30)])
+@pytest.mark.parametrize("basis", ["canonical", "turned", "correlated"])
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_recalculated_rows_are_solved_exactly(side, basis, n_rows, entries, dtype):
+    rows = rows_for(side, n_rows, entries)
+    for parameters in OBJECTIVES:
+        model = make(basis, dtype, **parameters)
+        found = recalculate(model, side, np.arange(1000, 1000 + n_rows), sparse.csr_array(rows))
+        expected = half_sweep(rows, fixed_side(model, side), **parameters)
+        assert row_errors(found, expected).max() <= tolerance("half-sweep", dtype)
+        assert found.dtype == dtype
+
+
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_one_id_gives_one_vector(side):
+    model, rows = make(), rows_for(side, 1, 9)
+    one = recalculate(model, side, 1000, sparse.csr_array(rows))
+    assert one.shape == (K,)
+    np.testing.assert_array_equal(one, recalculate(model, side, [1000], sparse.csr_array(rows))[0])
+
+
+@pytest.mark.parametrize("scale", [1.0, 2000.0])
+def test_recalculated_users_on_weak_correlated_factors(scale, dtype):
+    axes = np.linalg.qr(np.random.default_rng(2).standard_normal((N_ITEMS, 3)))[0] * [scale, 3, 3]
+    axes[:, 2] += 2 * axes[:, 1]
+    model = AlternatingLeastSquares(num_threads=1)
+    model.user_factors, model.item_factors = np.ones((1, 3), dtype), axes.astype(dtype)
+    rows = rows_for("user", 2, 20)
+    scores, oracle = (
+        x @ model.item_factors.T.astype(np.float64)
+        for x in (
+            model.recalculate_user([0, 1], sparse.csr_array(rows)),
+            half_sweep(rows, model.item_factors, regularization=0.01),
+        )
+    )
+    assert row_errors(scores, oracle).max() <= tolerance("half-sweep", dtype)
+
+
+@pytest.mark.parametrize("basis", ["canonical", "turned"])
+def test_same_bits_for_any_number_of_threads(basis, dtype, isa, little_work_in_parallel):
+    for side in ("user", "item"):
+        rows = sparse.csr_array(rows_for(side, 80, 30))
+        one, two, five = (
+            recalculate(make(basis, dtype).set_params(num_threads=threads), side, np.arange(80), rows)
+            for threads in (1, 2, 5)
+        )
+        assert one.tobytes() == two.tobytes() == five.tobytes()
+
+
+def test_few_rows_touch_few_factors(monkeypatch):
+    """One new item must not cost a pass over all users."""
+    rotated, rotate = [], fold_in._sweep.rotate
+
+    def counting(rows, rotation, num_threads):
+        rotated.append(len(rows))
+        rotate(rows, rotation, num_threads)
+
+    monkeypatch.setattr(fold_in._sweep, "rotate", counting)
+    make("turned").recalculate_item([0, 1], sparse.csr_array(rows_for("item", 2, 9)))
+    assert max(rotated) <= 18
+
+
+def test_rows_are_not_modified():
+    model = make("turned")
+    rows = canonical_csr(sparse.csr_array(rows_for("item", 2, 9)), np.float64)
+    side, ready = Side.of("item", Objective(0.01), rows, K, 1), fold_in.FoldIn(model.user_factors, 1)
+    np.testing.assert_array_equal(ready.solve(side, None), ready.solve(side, None))
+
+
+@pytest.mark.parametrize(
+    "form", [*("csc", "coo", "lil", "dok", "bsr"), "matrix", "int64 indices", "int8", "Interactions", "vector"]
+)
+def test_rows_of_any_form(form):
+    model, rows = make(), sparse.csr_array(rows_for("user", 1, 9))
+    long = rows.copy()
+    long.indices, long.indptr = long.indices.astype(np.int64), long.indptr.astype(np.int64)
+    given = {
+        "matrix": sparse.csr_matrix(rows),
+        "int64 indices": long,
+        "int8": rows.astype(np.int8),
+        "Interactions": Interactions(rows),
+        "vector": sparse.coo_array(rows.toarray()[0]),
+    }.get(form)
+    found = model.recalculate_user(5, rows.asformat(form) if given is None else given)
+    np.testing.assert_array_equal(found, model.recalculate_user(5, rows))
+
+
+def test_training_rows_give_the_factors_back(plays, dtype):
+    """A sweep ends with exact items; users follow by another exact half-sweep."""
+    model = AlternatingLeastSquares(K, iterations=2, solver="cholesky", dtype=dtype, num_threads=1, random_state=0)
+    model.fit(plays, show_progress=False)
+    items = model.recalculate_item(np.arange(120), plays.T)
+    assert row_errors(items, model.item_factors.astype(np.float64)).max() <= tolerance("half-sweep", dtype)
+
+    users = model.recalculate_user(np.arange(300), plays)
+    Y, start = model.item_factors.astype(np.float64), np.zeros((300, K), dtype)
+    trained, rotated = run_half_sweep("cholesky", plays.toarray(), Y, start, regularization=0.01)
+    assert row_errors(users @ Y.T, trained @ rotated.T.astype(np.float64)).max() <= tolerance("half-sweep", dtype)
+
+
+def test_fold_in_is_exact_whatever_the_solver(plays, solver):
+    model = AlternatingLeastSquares(K, iterations=2, solver=solver, num_threads=1, dtype=np.float64)
+    model.fit(plays, show_progress=False)
+    expected = half_sweep(plays.toarray(), model.item_factors, regularization=0.01)
+    found = model.recalculate_user(np.arange(300), plays)
+    assert row_errors(found, expected).max() <= tolerance("half-sweep", np.float64)
+
+
+def test_factors_keep_their_own_length_when_the_parameter_changes():
+    model, rows = make(), sparse.csr_array(rows_for("user", 1, 9))
+    before = model.recalculate_user(0, rows)
+    model.set_params(factors=3, dtype=np.float32)
+    np.testing.assert_array_equal(model.recalculate_user(0, rows), before)
+
+
+@pytest.mark.parametrize(("side", "name"), [("user", "user_items"), ("item", "item_users")])
+def test_rows_that_do_not_fit(side, name):
+    model, rows = make(), sparse.csr_array(rows_for(side, 2, 9))
+    for ids, given in ((5, rows), ([5], rows), ([5, 6, 7], rows), ([5, 6], rows[:, 1:]), ([5, 6], rows.T)):
+        with pytest.raises(ValueError, match=f"{name} has shape .* one row for each id in {side}id"):
+            recalculate(model, side, ids, given)
+    with pytest.raises(TypeError, match=f"{name} must be a scipy sparse matrix"):
+        recalculate(model, side, [5, 6], rows.toarray())
+    with pytest.raises(IndexError, match=f"{side}id -1"):
+        recalculate(model, side, [5, -1], rows)
+    rows.data[-1] = np.nan
+    with pytest.raises(ValueError, match=f"{name} holds nan at row 1"):
+        recalculate(model, side, [5, 6], rows)
+
+
+# Updates
+
+
+def update(model, side, ids, rows):
+    return getattr(model, f"partial_fit_{side}s")(ids, rows)
+
+
+def own_side(model, side):
+    return getattr(model, f"{side}_factors")
+
+
+@pytest.mark.parametrize("basis", ["canonical", "turned"])
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_updated_rows_are_kept_and_new_ids_grow_the_model(side, basis, dtype):
+    model, rows = make(basis, dtype), rows_for(side, 4, 9)
+    before, fixed = own_side(model, side), fixed_side(model, side)
+    n = len(before)
+    ids = np.array([n + 3, 4, 7, n])
+    assert update(model, side, ids, sparse.csr_array(rows)) is model
+
+    after, expected = own_side(model, side), np.zeros((n + 4, K))
+    expected[:n] = before
+    expected[ids] = half_sweep(rows, fixed, regularization=0.01)
+    assert row_errors(after, expected).max() <= tolerance("half-sweep", dtype)
+    untouched = np.setdiff1d(np.arange(n), ids)
+    np.testing.assert_array_equal(after[untouched], before[untouched])
+    assert not after[[n + 1, n + 2]].any()
+    assert fixed_side(model, side) is fixed
+    np.testing.assert_array_equal(before, own_side(make(basis, dtype), side))
+
+
+def test_new_users_and_items_are_served():
+    model = make()
+    model.partial_fit_users([N_USERS], sparse.csr_array(rows_for("user", 1, 9)))
+    model.partial_fit_items([N_ITEMS], sparse.csr_array(np.ones((1, N_USERS + 1))))
+    ids, scores = model.recommend(N_USERS, sparse.csr_array((1, N_ITEMS + 1)), N=N_ITEMS + 1)
+    expected = model.item_factors @ model.user_factors[N_USERS]
+    np.testing.assert_array_equal(ids, np.argsort(-expected, kind="stable"))
+    np.testing.assert_allclose(scores, expected[ids], rtol=1e-9, atol=1e-9)
+    assert model.similar_items(N_ITEMS, N=1)[0] == [N_ITEMS]
+    assert model.similar_users(N_USERS, N=1)[0] == [N_USERS]
+
+
+def test_nobody_to_update():
+    model = make()
+    before = model.user_factors
+    model.partial_fit_users([], sparse.csr_array((0, N_ITEMS)))
+    np.testing.assert_array_equal(model.user_factors, before)
+
+
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_refused_updates_change_nothing(side):
+    model, rows = make(), sparse.csr_array(rows_for(side, 3, 9))
+    before = own_side(model, side)
+    for ids, error, message in (
+        ([5, 200, 5], ValueError, rf"{side}ids holds \[5\] more than once"),
+        ([5, 200, -1], IndexError, f"{side}ids -1 "),
+        ([5, 200, 2**31], IndexError, f"{side}ids 2147483648 "),
+        ([5, 200], ValueError, "has shape"),
+        (["a", "b", "c"], TypeError, f"{side}ids must be integer ids"),
+    ):
+        with pytest.raises(error, match=message):
+            update(model, side, ids, rows)
+    model.set_params(confidence="raw", alpha=1e-9, unobserved_weight=50.0, regularization=1e-9)
+    full = sparse.csr_array(np.ones((3, rows.shape[1])))
+    with pytest.raises(NotPositiveDefiniteError, match=f"{side} row 0"):
+        update(model, side, [5, 200, 6], full)
+    assert own_side(model, side) is before
