@@ -1,10 +1,16 @@
-"""Ranking: recommend and the similar ones, against stable sorting of dense scores."""
+"""top_n: exact, whatever is not scored, against stable sorting of dense scores and against scoring everything."""
+
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import sparse
 
-from alscore.retrieval import top_n
+from alscore import _threads, retrieval
+from alscore.retrieval import Candidates, top_n
+from alscore.testing import tolerance
 from alscore.testing import top_n as oracle_top_n
 
 
@@ -13,11 +19,90 @@ def whole_numbers(shape, dtype, seed=0):
     return np.random.default_rng(seed).integers(-2, 3, shape).astype(dtype)
 
 
-# top_n: 70 queries are several blocks, 2500 factors several tiles
+def bits(found):
+    return [array.tobytes() for array in found]
+
+
+@st.composite
+def searches(draw, largest_exponent):
+    """Queries, factors with norms far apart, n, what to leave out, as arguments of top_n; and the same as a mask.
+
+    Each row is small whole numbers times a power of two: products are exact unless they overflow, and often equal.
+    """
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    dtype = draw(st.sampled_from([np.float32, np.float64]))
+    k, n_queries, n_factors = draw(st.integers(1, 200)), draw(st.integers(1, 40)), draw(st.integers(1, 300))
+    exponent = draw(st.integers(0, largest_exponent)) * (1 if dtype == np.float32 else 8)
+    queries, factors = (
+        rng.integers(-2, 3, (n, k)) * np.ldexp(1.0, rng.integers(-exponent, exponent + 1, (n, 1)))
+        for n in (n_queries, n_factors)
+    )
+    factors[rng.random(n_factors) < 0.1] = 0
+    excluded = rng.random((n_queries, n_factors)) < draw(st.sampled_from([0, 0.05, 0.9]))
+    some = [draw(st.none() | st.lists(st.integers(0, n_factors - 1), max_size=n_factors)) for _ in range(2)]
+    banned = np.zeros(n_factors, bool) if some[0] is None else ~np.isin(np.arange(n_factors), some[0])
+    banned |= np.isin(np.arange(n_factors), some[1] or [])
+    arguments = {
+        "n": draw(st.integers(1, n_factors + 3)),
+        "exclude": sparse.csr_array(excluded),
+        "allow": some[0],
+        "deny": some[1],
+        "num_threads": draw(st.integers(1, 3)),
+    }
+    return queries.astype(dtype), factors.astype(dtype), arguments, excluded | banned
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Threads for little work too, and panels of the first factors only."""
+    monkeypatch.setattr(_threads, "_SMALL", 0)
+    monkeypatch.setattr(retrieval, "_PACKED_BYTES", 1 << 14)
+
+
+@settings(max_examples=150, deadline=None)
+@given(search=searches(60))
+def test_top_n_equals_sorting_all_scores(search):
+    queries, factors, arguments, left_out = search
+    wanted = oracle_top_n(queries.astype(np.float64) @ factors.T.astype(np.float64), arguments["n"], left_out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_threads, "_SMALL", 0)
+        patch.setattr(retrieval, "_PACKED_BYTES", 1 << 14)
+        for ordered in (True, False):
+            found = top_n(queries, Candidates(factors, ordered=ordered), **arguments)
+            np.testing.assert_array_equal(found[0], wanted[0])
+            np.testing.assert_array_equal(found[1], wanted[1])
+
+
+@settings(max_examples=100, deadline=None)
+@given(search=searches(126), unit=st.booleans())
+def test_top_n_is_the_same_to_the_bit_whether_or_not_all_are_scored(search, unit):
+    # norms up to the largest numbers: products overflow to both infinities, and to none
+    queries, factors, arguments, _ = search
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_threads, "_SMALL", 0)
+        patch.setattr(retrieval, "_PACKED_BYTES", 1 << 14)
+        pruned, whole = (top_n(queries, Candidates(factors, unit, ordered=ordered), **arguments) for ordered in (1, 0))
+    assert bits(pruned) == bits(whole)
+
+
+@pytest.mark.parametrize("unit", [False, True])
+def test_top_n_with_rounding(isa, dtype, unit, small_parts):
+    rng = np.random.default_rng(0)
+    queries, factors = rng.standard_normal((70, 50)), rng.standard_normal((2500, 50)) * rng.pareto(1, (2500, 1))
+    queries, factors = queries.astype(dtype), factors.astype(dtype)
+    norms = [np.linalg.norm(rows.astype(np.float64), axis=1) for rows in (queries, factors)]
+    scores = queries.astype(np.float64) @ factors.T.astype(np.float64)
+    if unit:
+        scores /= np.outer(*norms)
+    ids, found = top_n(queries, Candidates(factors, unit), 40, num_threads=2)
+    assert bits((ids, found)) == bits(top_n(queries, Candidates(factors, unit, ordered=False), 40, num_threads=1))
+    room = tolerance("score", dtype) * (1 if unit else norms[0][:, None] * norms[1][ids])
+    assert (abs(found - np.take_along_axis(scores, ids.astype(int), 1)) <= room).all()
+    np.testing.assert_allclose(found, oracle_top_n(scores, 40)[1], atol=np.max(room))
 
 
 @pytest.mark.parametrize("n", [1, 10, 100, 2500, 2600])
-def test_top_n_breaks_ties_by_the_lower_id(n, dtype):
+def test_top_n_breaks_ties_by_the_lower_id(isa, n, dtype):
     queries, factors = whole_numbers((70, 3), dtype), whole_numbers((2500, 3), dtype, seed=1)
     ids, scores = top_n(queries, factors, n, num_threads=2)
     expected_ids, expected_scores = oracle_top_n(queries @ factors.T, n)
@@ -27,36 +112,88 @@ def test_top_n_breaks_ties_by_the_lower_id(n, dtype):
     assert scores.dtype == dtype
 
 
-@pytest.mark.parametrize("n", [7, 2500])
-def test_top_n_leaves_out_what_it_must(n, dtype):
-    rng = np.random.default_rng(0)
+def test_exclusions_in_any_order(dtype):
     queries, factors = whole_numbers((70, 3), dtype), whole_numbers((2500, 3), dtype, seed=1)
-    excluded = rng.random((70, 2500)) < 0.05
+    excluded = np.random.default_rng(0).random((70, 2500)) < 0.05
     excluded[3] = True
     exclude = sparse.csr_array(excluded[:, ::-1])
     exclude.indices = 2499 - exclude.indices  # mirrored back, with columns that descend in each row
-    allow, deny = rng.permutation(2500)[:900], rng.permutation(2500)[:500]
-    ids, scores = top_n(queries, factors, n, exclude=exclude, allow=allow, deny=deny, num_threads=2)
-    banned = ~np.isin(np.arange(2500), allow) | np.isin(np.arange(2500), deny)
-    expected_ids, expected_scores = oracle_top_n(queries @ factors.T, n, excluded | banned)
-    np.testing.assert_array_equal(ids, expected_ids)
-    np.testing.assert_array_equal(scores, expected_scores)
+    found = top_n(queries, factors, 2500, exclude=exclude)
+    np.testing.assert_array_equal(found, oracle_top_n(queries @ factors.T, 2500, excluded))
 
 
-def test_top_n_has_the_same_bits_for_any_number_of_threads(dtype, little_work_in_parallel):
+def test_a_query_has_the_same_scores_alone_and_among_others(isa, dtype, small_parts):
     rng = np.random.default_rng(0)
     queries, factors = (rng.standard_normal((n, 9)).astype(dtype) for n in (300, 2500))
-    one, two, five = (top_n(queries, factors, 10, num_threads=threads) for threads in (1, 2, 5))
-    for other in (two, five):
-        assert [array.tobytes() for array in other] == [array.tobytes() for array in one]
+    candidates = Candidates(factors)
+    together = top_n(queries, candidates, 10, num_threads=1)
+    for threads in (2, 5):
+        assert bits(top_n(queries, candidates, 10, num_threads=threads)) == bits(together)
+    for query, ids, scores in zip(queries[:20], *together, strict=False):
+        for threads in (1, 5):
+            assert bits(top_n(query[None], candidates, 10, num_threads=threads)) == bits((ids, scores))
+        assert bits(top_n(query[None], factors, 10, num_threads=1)) == bits((ids, scores))
 
 
-def test_top_n_refuses_exclusions_of_another_shape():
+def test_many_python_threads_at_once(small_parts):
+    rng = np.random.default_rng(0)
+    queries, factors = (rng.standard_normal((n, 16), np.float32) for n in (200, 3000))
+    candidates = Candidates(factors)
+    wanted = bits(top_n(queries, candidates, 20, num_threads=1))
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda _: bits(top_n(queries, candidates, 20, num_threads=2)), range(40))
+        assert all(each == wanted for each in found)
+
+
+def test_products_that_overflow_are_equal(dtype):
+    half = np.ldexp(dtype.type(1), np.finfo(dtype).maxexp // 2)
+    factors = np.full((1000, 2), 4 * half, dtype)
+    factors[[3, 999]] = half
+    ids, scores = top_n(np.array([[half, 0]]), Candidates(factors), 5)
+    np.testing.assert_array_equal(ids, [[0, 1, 2, 3, 4]])
+    assert np.isposinf(scores).all()
+
+
+def test_cosines_of_zeros_and_of_the_smallest_numbers(dtype):
+    tiny = np.finfo(dtype).smallest_subnormal
+    factors = np.array([[1, 0], [0, 0], [-1, 0], [tiny, 0]], dtype)
+    ids, scores = top_n(factors, Candidates(factors, unit=True), 4)
+    np.testing.assert_array_equal(ids, [[0, 1, 3, 2], [0, 1, 2, 3], [2, 1, 3, 0], [0, 1, 2, 3]])
+    np.testing.assert_array_equal(scores, [[1, 0, 0, -1], [0] * 4, [1, 0, 0, -1], [0] * 4])
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (5, 3)])
+def test_nothing_to_ask_or_to_find(shape):
+    ids, scores = top_n(np.ones((2, 3)), np.ones(shape), 2, allow=[])
+    np.testing.assert_array_equal(ids, [[-1, -1]] * 2)
+    np.testing.assert_array_equal(scores, [[-np.inf] * 2] * 2)
+    assert top_n(np.ones((0, 3)), np.ones(shape), 2)[0].shape == (0, 2)
+
+
+def test_exclusions_of_another_shape():
     with pytest.raises(ValueError, match="exclude has shape"):
         top_n(np.ones((1, 2)), np.ones((3, 2)), 1, exclude=sparse.csr_array((3, 1)))
 
 
 @pytest.mark.parametrize("n", [0, -1, 2.5, True, None])
-def test_top_n_refuses_a_wrong_number(n):
+def test_a_wrong_number(n):
     with pytest.raises(ValueError, match="N must be an integer >= 1"):
         top_n(np.ones((1, 2)), np.ones((3, 2)), n)
+
+
+@pytest.mark.parametrize("queries", [np.ones((1, 3)), np.ones(2)])
+def test_queries_of_another_length(queries):
+    with pytest.raises(ValueError, match=r"queries have shape .* must have \(n_queries, 2\)"):
+        top_n(queries, np.ones((3, 2)), 1)
+
+
+@pytest.mark.parametrize("factors", [np.ones(3), np.ones((3, 0)), np.ones((3, 2), int), np.ones((3, 2), "f2")])
+def test_what_cannot_be_searched(factors):
+    with pytest.raises(ValueError, match="factors must be float32 or float64 of shape"):
+        Candidates(factors)
+
+
+@pytest.mark.parametrize("argument", ["allow", "deny"])
+def test_ids_out_of_range(argument):
+    with pytest.raises(IndexError, match=r"items to (return|filter) 3 \(position 1\) is outside of \[0, 3\)"):
+        top_n(np.ones((1, 2)), np.ones((3, 2)), 1, **{argument: [0, 3]})
