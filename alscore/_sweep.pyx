@@ -200,6 +200,18 @@ cdef bint in_range(const code_t[::1] codes, int64_t size, int num_threads) noexc
     return outside == 0
 
 
+cdef int64_t longest(const int64_t[::1] indptr, int64_t size) noexcept:
+    """Entries of the longest row, or -1 where `indptr` does not rise from 0 to at most `size`."""
+    cdef int64_t row, most = 0
+    if indptr[0] != 0 or indptr[indptr.shape[0] - 1] > size:
+        return -1
+    for row in range(indptr.shape[0] - 1):
+        if indptr[row + 1] < indptr[row]:
+            return -1
+        most = max(most, indptr[row + 1] - indptr[row])
+    return most
+
+
 def sweep(capsule, const int64_t[::1] indptr, const int32_t[::1] indices, const floating[::1] strength,
           const int64_t[::1] order, const floating[:, ::1] factors, const floating[:, ::1] gram,
           const double[::1] diag, const double[::1] regularization, tuple confidence,
@@ -222,9 +234,9 @@ def sweep(capsule, const int64_t[::1] indptr, const int32_t[::1] indices, const 
         raise ValueError("the arrays of the half-sweep do not fit each other")
     if num_threads < 1:
         raise ValueError("the half-sweep needs num_threads >= 1")
-    lengths = np.diff(indptr)
-    if (np.asarray(indptr)[:1].any() or lengths.min(initial=0) < 0 or lengths.sum() > indices.shape[0]
-            or not in_range(indices, factors.shape[0], num_threads) or not in_range(order, n_rows, num_threads)):
+    cdef int64_t n_max = longest(indptr, indices.shape[0])
+    if (n_max < 0 or not in_range(indices, factors.shape[0], num_threads)
+            or not in_range(order, n_rows, num_threads)):
         raise ValueError("indptr, indices or order of the half-sweep point outside of its arrays")
     if np.bincount(order, minlength=n_rows).max(initial=0) > 1:
         raise ValueError("the half-sweep needs each row once in its order")
@@ -245,7 +257,7 @@ def sweep(capsule, const int64_t[::1] indptr, const int32_t[::1] indices, const 
     problem.regularization_step = regularization.shape[0] > 1
     problem.confidence = Confidence(confidence[0], confidence[1], confidence[2])
     problem.k = out.shape[1]
-    problem.n_max = lengths.max()
+    problem.n_max = n_max
     problem.out = &out[0, 0]
     problem.loss = &loss[0] if loss is not None else NULL
 

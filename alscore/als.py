@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from alscore import _threads, solvers
 from alscore._estimator import Estimator
@@ -17,7 +16,7 @@ from alscore.explain import UserWeights, row_of
 from alscore.factor_model import ANY_ID, FactorModel, Factors, NotFittedError, frozen, rows_of  # noqa: F401
 from alscore.fold_in import FoldIn
 from alscore.half_sweeps import Side, alternate, to_canonical_basis, zero_factors
-from alscore.interactions import canonical_csr
+from alscore.interactions import CanonicalRows, canonical_csr
 from alscore.objective import Objective, penalty
 from alscore.retrieval import codes
 
@@ -188,7 +187,7 @@ class AlternatingLeastSquares(Estimator, FactorModel):
             A row cannot be solved; factors from before are kept.
         """
         if self.warm_start and self._both != (None, None):
-            return self.partial_fit(user_items, self.iterations, show_progress, callback)
+            return self._go_on(user_items, self.iterations, show_progress, callback)
         objective, dtype, solver = self._checked(self.iterations, show_progress)
         matrix = canonical_csr(getattr(user_items, "matrix", user_items), dtype)
         users = Side.of("user", objective, matrix, self.factors, self.num_threads)
@@ -206,7 +205,8 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         """Go on from the factors there are, with all the interactions as they are now.
 
         New users are solved exactly on the current item factors, then new items on the factors of all users; the sweeps
-        over everything start from there.
+        over everything start from there. After them users are solved once more: one sweep and this come nearer to what
+        a new fit finds than the half-sweep costs.
 
         Parameters
         ----------
@@ -226,6 +226,16 @@ class AlternatingLeastSquares(Estimator, FactorModel):
             `user_items` has fewer rows or columns than the model has users and items, or the parameters `factors` and
             `dtype` are not those of the factors.
         """
+        return self._go_on(user_items, iterations, show_progress, callback, users_last=iterations != 0)
+
+    def _go_on(
+        self,
+        user_items: Any,
+        iterations: int,
+        show_progress: bool,
+        callback: Callable[[int, float, float], Any] | None,
+        users_last: bool = False,
+    ) -> "AlternatingLeastSquares":
         known_users, known_items = self._fitted()
         objective, dtype, solver = self._checked(iterations, show_progress)
         n_users, (n_items, k) = len(known_users.array), known_items.array.shape
@@ -247,7 +257,11 @@ class AlternatingLeastSquares(Estimator, FactorModel):
             X[n_users:] = known_items.fold_in(self.num_threads).solve(users.part(n_users, n_items), solver)
         if len(Y) > n_items:
             Y[n_items:] = FoldIn(X, self.num_threads).solve(items.part(n_items, len(X)), solver)
-        return self._train(users, items, X, Y, solver, iterations, show_progress, callback)
+        lost = (np.diff(items.indptr) > 0) & ~Y.any(axis=1)
+        if iterations and lost.any():  # those that only have users of factors 0, who only have those, would stay 0
+            lost &= np.bincount(matrix.indices, np.repeat(X.any(axis=1), np.diff(matrix.indptr)), len(Y)) == 0
+            Y[lost] = self._first_factors(np.count_nonzero(lost), dtype)
+        return self._train(users, items, X, Y, solver, iterations, show_progress, callback, users_last=users_last)
 
     def _train(
         self,
@@ -259,9 +273,11 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         iterations: int,
         show_progress: bool,
         callback: Callable[[int, float, float], Any] | None,
+        *,
         random_start: bool = False,
+        users_last: bool = False,
     ) -> "AlternatingLeastSquares":
-        """Sweep from X and Y, which it takes over."""
+        """Sweep from X and Y, which it takes over; with `users_last`, half a sweep more."""
         from tqdm import tqdm
 
         wants_loss = self.calculate_training_loss or self.tol is not None or callback is not None
@@ -295,6 +311,8 @@ class AlternatingLeastSquares(Estimator, FactorModel):
                 converged = self.tol is not None and previous_loss - loss < self.tol * abs(previous_loss)
                 if converged or interrupted():
                     break
+            if users_last and stopped_by is None and not interrupted():
+                next(half_sweeps)
             if not solvers.keeps_basis(solver):
                 to_canonical_basis(X, Y, users.num_threads)
             self._both = Factors(frozen(X), "user_factors"), Factors(frozen(Y), "item_factors")
@@ -305,7 +323,7 @@ class AlternatingLeastSquares(Estimator, FactorModel):
             raise stopped_by
         return self
 
-    def _fold_in(self, side: str, rows: sparse.csr_array, fixed: Factors) -> np.ndarray:
+    def _fold_in(self, side: str, rows: CanonicalRows, fixed: Factors) -> np.ndarray:
         solver = solvers.resolve(self.solver)
         problem = Side.of(side, self._objective(), rows, fixed.array.shape[1], self.num_threads)
         return fixed.fold_in(self.num_threads).solve(problem, solver)

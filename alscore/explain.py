@@ -11,7 +11,7 @@ from alscore import _threads, retrieval
 from alscore.factor_model import Factors, rows_of
 from alscore.fold_in import FoldIn
 from alscore.half_sweeps import with_ridge
-from alscore.interactions import canonical_csr
+from alscore.interactions import CanonicalRows, canonical_csr
 from alscore.objective import Objective
 from alscore.solvers import NotPositiveDefiniteError
 
@@ -28,7 +28,7 @@ class UserWeights:
     system: Any
 
     @classmethod
-    def of(cls, userid: int, row: sparse.csr_array, objective: Objective, fold_in: FoldIn) -> "UserWeights":
+    def of(cls, userid: int, row: CanonicalRows, objective: Objective, fold_in: FoldIn) -> "UserWeights":
         """For a canonical float64 row, as `FoldIn.solve` would solve it."""
         Y = fold_in.factors[row.indices].astype(np.float64)
         strength, (base, scale, unobserved) = objective.strength(row.data), objective.weights
@@ -58,7 +58,7 @@ class UserWeights:
         return (self.weighted * weighted_item).sum(axis=1)  # unlike BLAS it gives equal rows equal sums
 
 
-def row_of(user_items: Any, userid: int, items: Factors) -> sparse.csr_array:
+def row_of(user_items: Any, userid: int, items: Factors) -> CanonicalRows:
     """The canonical float64 row of one user, from the rows of all users or from that row alone."""
     rows = getattr(user_items, "matrix", user_items)
     if sparse.issparse(rows) and rows.ndim == 2 and rows.shape[0] != 1:

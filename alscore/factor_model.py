@@ -10,7 +10,7 @@ from scipy import sparse
 from alscore import retrieval
 from alscore.fold_in import FoldIn
 from alscore.half_sweeps import zero_factors
-from alscore.interactions import canonical_csr
+from alscore.interactions import CanonicalRows, canonical_rows
 
 ANY_ID = np.iinfo(np.int64).max  # the size that `codes` gets for ids that are labels only
 
@@ -82,15 +82,15 @@ def frozen(array: np.ndarray) -> np.ndarray:
 
 def rows_of(
     matrix: Any, name: str, ids: str, n_rows: int, columns: Factors, dtype: npt.DTypeLike = None
-) -> sparse.csr_array:
-    """The argument `name` as a canonical matrix, verified to have a row for each id and a column for each of `columns`.
+) -> CanonicalRows:
+    """The argument `name` in canonical form, verified to have a row for each id and a column for each of `columns`.
 
     A matrix of one dimension, which ``csr_array[id]`` gives, is one row.
     """
     rows = getattr(matrix, "matrix", matrix)
     if sparse.issparse(rows) and rows.ndim == 1:
         rows = rows.reshape((1, -1))
-    rows = canonical_csr(rows, dtype or columns.array.dtype, name)
+    rows = canonical_rows(rows, dtype or columns.array.dtype, name)
     if rows.shape != (n_rows, len(columns.array)):
         raise ValueError(
             f"{name} has shape {rows.shape}, but must have {(n_rows, len(columns.array))}: one row for each "
@@ -146,7 +146,7 @@ class FactorModel:
             )
         return users, items
 
-    def _fold_in(self, side: str, rows: sparse.csr_array, fixed: Factors) -> np.ndarray:
+    def _fold_in(self, side: str, rows: CanonicalRows, fixed: Factors) -> np.ndarray:
         """Factors for canonical `rows` of a side, "user" or "item", solved exactly on those of the other side."""
         raise NotImplementedError(f"{type(self).__name__} cannot solve {side}s from their rows")
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from alscore import _threads, _topk
-from alscore.interactions import canonical_csr
+from alscore.interactions import CanonicalRows, canonical_rows
 
 _PACKED_BYTES = 1 << 25
 _WORTH_ORDERING = 16  # queries for which sorting 292,385 factors of length 128 takes less time than scoring them all
@@ -117,7 +117,7 @@ def top_n(
         float32 or float64. An array that will be searched again is better made `Candidates` once.
     n : int
         At least 1; any number, larger than n_factors too.
-    exclude : sparse matrix, shape (n_queries, n_factors), optional
+    exclude : sparse matrix or CanonicalRows, shape (n_queries, n_factors), optional
         The entries of row q are left out of the answer to query q.
     allow, deny : int array, optional
         Codes of the only factors to consider, and of those never to return.
@@ -148,7 +148,8 @@ def top_n(
         raise ValueError(f"queries have shape {queries.shape}, but must have (n_queries, {size[1]}), as the factors")
     indptr = indices = banned = None
     if exclude is not None:
-        exclude = canonical_csr(exclude, dtype=dtype, name="exclude")
+        if not isinstance(exclude, CanonicalRows):
+            exclude = canonical_rows(exclude, dtype, "exclude")
         if exclude.shape != (len(queries), size[0]):
             raise ValueError(
                 f"exclude has shape {exclude.shape}, but must have {(len(queries), size[0])}: "
@@ -158,9 +159,9 @@ def top_n(
     if allow is not None or deny is not None:
         banned = np.full(size[0], allow is not None, np.uint8)
         if allow is not None:
-            banned[codes(allow, size[0], "items to return")] = 0
+            banned[codes(allow, size[0], "ids to return")] = 0
         if deny is not None:
-            banned[codes(deny, size[0], "items to filter")] = 1
+            banned[codes(deny, size[0], "ids to filter")] = 1
         if 2 * np.count_nonzero(banned) > len(banned):
             factors, banned = factors._among(banned), None
     norm = _topk.norms(queries, 1)

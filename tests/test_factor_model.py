@@ -106,7 +106,7 @@ def test_user_out_of_range(model, plays, user):
 @pytest.mark.parametrize("argument", ["items", "filter_items"])
 @pytest.mark.parametrize("item", [120, -1])
 def test_item_out_of_range(model, plays, argument, item):
-    with pytest.raises(IndexError, match=rf"items to (return|filter) {item} "):
+    with pytest.raises(IndexError, match=rf"ids to (return|filter) {item} "):
         model.recommend(0, plays[[0]], **{argument: [item]})
 
 

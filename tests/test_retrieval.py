@@ -195,5 +195,5 @@ def test_what_cannot_be_searched(factors):
 
 @pytest.mark.parametrize("argument", ["allow", "deny"])
 def test_ids_out_of_range(argument):
-    with pytest.raises(IndexError, match=r"items to (return|filter) 3 \(position 1\) is outside of \[0, 3\)"):
+    with pytest.raises(IndexError, match=r"ids to (return|filter) 3 \(position 1\) is outside of \[0, 3\)"):
         top_n(np.ones((1, 2)), np.ones((3, 2)), 1, **{argument: [0, 3]})
