@@ -29,9 +29,10 @@ def codes(ids: Any, size: int, name: str) -> np.ndarray:
         raise TypeError(f"{name} must be integer ids, not {array.dtype}; look labels up first, or use Recommender")
     if array.ndim != 1:
         raise ValueError(f"{name} must be one id or a one-dimensional array of ids, not of shape {array.shape}")
-    outside = np.flatnonzero((array < 0) | (array >= size))
-    if outside.size:
-        raise IndexError(f"{name} {array[outside[0]]} (position {outside[0]}) is outside of [0, {size})")
+    outside = (array < 0) | (array >= size)
+    if outside.any():
+        at = outside.argmax()
+        raise IndexError(f"{name} {array[at]} (position {at}) is outside of [0, {size})")
     return array.astype(np.int64, copy=False)
 
 

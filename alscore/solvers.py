@@ -186,6 +186,11 @@ def registered() -> dict[str, Any]:
     return found
 
 
+@functools.cache
+def _loaded(entry: Any) -> Any:
+    return entry.load()
+
+
 def resolve(solver: Any) -> Any:
     """What `solver`, in any form this module's head lists, stands for: an object with ``sweep(half_sweep, out)``.
 
@@ -199,7 +204,7 @@ def resolve(solver: Any) -> Any:
     if isinstance(solver, str):
         if solver not in registered():
             raise ValueError(f"no solver is named {solver!r}; installed: {', '.join(sorted(registered()))}")
-        solver = registered()[solver].load()
+        solver = _loaded(registered()[solver])
     if isinstance(solver, type):
         solver = solver()
     if hasattr(solver, "sweep"):

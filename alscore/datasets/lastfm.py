@@ -1,25 +1,29 @@
 """Reader for the Last.fm data set of 360,000 users (Òscar Celma, 2010; doi:10.5281/zenodo.6090214)."""
 
-import contextlib
-import gzip
 import os
-import re
-import tarfile
-import zlib
-from collections.abc import Iterable, Iterator
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from scipy import sparse
 
-from alscore.interactions import Interactions
+from alscore._threads import available_cpus
+from alscore.datasets._archives import DAMAGE, open_data
+from alscore.datasets._labels import Coded, LabelCoder
+from alscore.interactions import Interactions, Report
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
 
 PLAYS_FILE = "usersha1-artmbid-artname-plays.tsv"
-_BLOCK = 1 << 24  # bytes read at a time
+_COLUMNS = "user", "mbid", "name", "plays"
+_BLOCK = 1 << 24  # bytes parsed at a time: a longer line is none
+_FEW = 1 << 16  # bytes of lines that Python splits when one of them is broken
+_MOST_THREADS = 4  # joining what they have parsed keeps up with no more
 _FAULTS = np.array(
     [
         "",
@@ -33,14 +37,28 @@ _FAULTS = np.array(
     object,
 )
 _FIELDS, _UTF8, _USER, _ARTIST, _ZERO, _PLAYS = range(1, len(_FAULTS))
-_Coded = tuple[np.ndarray, "pa.Array"]  # int32 codes, and the labels that they number
+_Columns = dict[str, "pa.DictionaryArray"]  # of _COLUMNS all, or all but the one that is not needed
 
 
-def lastfm_360k(path: str | os.PathLike[str], items: str = "name") -> Interactions:
+class _Part(NamedTuple):
+    """Some lines, judged: of the valid ones users, artists and float32 plays; of each line its index in _FAULTS."""
+
+    users: Coded
+    artists: Coded
+    plays: np.ndarray
+    faults: np.ndarray
+
+
+class _LineTooLongError(ValueError):
+    """There is no end of line within a block."""
+
+
+def lastfm_360k(path: str | os.PathLike[str], items: str = "name", errors: str = "report") -> Interactions:
     """Read the plays file of Last.fm 360K: ``user SHA-1 TAB artist MBID TAB artist name TAB plays``.
 
     Lines end with LF (or CRLF); all else in a name, quotes and CR included, is text and kept to the letter.
-    Repeats of a user and item are summed. No line is lost silently: see `Interactions.report`.
+    Repeats of a user and item are summed. No line is lost silently: see `Interactions.report`. Memory grows with
+    the entries and the distinct labels, not with the bytes of the file.
 
     Parameters
     ----------
@@ -50,6 +68,8 @@ def lastfm_360k(path: str | os.PathLike[str], items: str = "name") -> Interactio
     items : {"name", "mbid"}
         What identifies an artist: the name (the MBID where the name is empty), or the MusicBrainz identifier
         (the name where there is none).
+    errors : {"report", "raise"}
+        What to do about lines that are no valid play: leave them out and list them in `report`, or refuse the file.
 
     Returns
     -------
@@ -62,32 +82,51 @@ def lastfm_360k(path: str | os.PathLike[str], items: str = "name") -> Interactio
     FileNotFoundError
         There is no such path.
     ValueError
-        No plays file in the archive or folder, no valid line in the file, or a damaged archive.
+        No regular file, no plays file in the archive or folder, no valid line in the file, a damaged archive, a line
+        of more than 16 MB, more than 2**31 - 1 labels, or an invalid line with ``errors="raise"``.
     """
     import pandas as pd
 
-    if items not in ("name", "mbid"):
-        raise ValueError(f"items must be 'name' or 'mbid', not {items!r}")
-    parts: list[tuple[_Coded, _Coded, np.ndarray, np.ndarray]] = []
+    for name, value, choices in (("items", items, ("name", "mbid")), ("errors", errors, ("report", "raise"))):
+        if value not in choices:
+            raise ValueError(f"{name} must be {choices[0]!r} or {choices[1]!r}, not {value!r}")
+    path = plays_file(path)
+    users, artists, plays, judged = LabelCoder(), LabelCoder(), array("f"), bytearray()
+
+    def add(part: _Part) -> None:
+        users.add(*part.users)
+        artists.add(*part.artists)
+        plays.frombytes(part.plays.view(np.uint8))
+        judged.extend(part.faults)
+
     try:
-        with _open(plays_file(path)) as stream:
-            parts.extend(_parse(block, items) for block in _blocks(stream))
-    except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.ReadError) as error:
-        after = sum(len(part[-1]) for part in parts)
-        raise ValueError(f"{path} is damaged after line {after:,} ({error}); obtain it again") from error
-    if not parts:
-        raise ValueError(f"{path} is empty; it should have lines of user TAB MBID TAB artist TAB plays")
-    users, artists, plays, judged = zip(*parts, strict=True)
-    faults = np.concatenate(judged)
+        with open_data(path, PLAYS_FILE) as stream:
+            _parse_all(_blocks(stream), items, add)
+    except (*DAMAGE, _LineTooLongError) as error:
+        raise ValueError(f"{path} is damaged after line {len(judged):,} ({error}); obtain it again") from error
+    faults = np.frombuffer(judged, np.int8)
     lost = np.flatnonzero(faults)
+    if not faults.size:
+        raise ValueError(f"{path} is empty; it should have lines of user TAB MBID TAB artist TAB plays")
     if lost.size == faults.size:
         raise ValueError(
             f"{path} holds no valid line (user TAB MBID TAB artist TAB plays); line 1: {_FAULTS[faults[0]]}"
         )
+    if lost.size and errors == "raise":
+        raise ValueError(
+            f"{path}, line {lost[0] + 1:,}: {_FAULTS[faults[lost[0]]]} ({lost.size:,} such lines in all); correct "
+            f"them, or leave them out with errors='report'"
+        )
     rejected = pd.DataFrame({"number": lost + 1, "reason": _FAULTS[faults[lost]]})
-    return Interactions._from_codes(
-        *_unify(users), *_unify(artists), np.concatenate(plays), ("user", "artist", "plays"), rejected, faults.size
+    with ThreadPoolExecutor() as pool:
+        (rows, row_labels), (columns, column_labels) = pool.map(LabelCoder.sorted, (users, artists))
+    entries = sparse.coo_array(
+        (np.frombuffer(plays, np.float32), (rows, columns)), shape=(len(row_labels), len(column_labels))
     )
+    interactions = Interactions(entries, row_labels.to_pandas(), column_labels.to_pandas())
+    merged = faults.size - interactions.nnz - lost.size
+    interactions.report = Report(faults.size, interactions.nnz, merged, rejected)
+    return interactions
 
 
 def plays_file(path: str | os.PathLike[str]) -> Path:
@@ -101,138 +140,165 @@ def plays_file(path: str | os.PathLike[str]) -> Path:
     return found[0]
 
 
-@contextlib.contextmanager
-def _open(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
-    """Yield the plays in an archive or file as a binary stream."""
-    if tarfile.is_tarfile(path):
-        with tarfile.open(path, "r|*") as archive:
-            named = (archive.extractfile(m) for m in archive if m.isfile() and Path(m.name).name == PLAYS_FILE)
-            plays = next(named, None)
-            if plays is None:
-                raise ValueError(
-                    f"{path} is an archive without {PLAYS_FILE}; the original is lastfm-dataset-360K.tar.gz"
-                )
-            yield plays
-    else:
-        with path.open("rb") as file:
-            gzipped = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if gzipped else path.open("rb") as stream:
-            yield stream
-
-
-def _blocks(stream: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
-    """Yield the stream in blocks of whole lines."""
-    rest = b""
-    while block := stream.read(_BLOCK):
+def _blocks(stream: IO[bytes]) -> Iterator[bytearray]:
+    """Yield the stream in blocks of whole lines, without a byte order mark."""
+    rest = bytearray(stream.read(3).removeprefix(b"\xef\xbb\xbf"))
+    while True:
+        block, size = bytearray(_BLOCK), len(rest)
+        block[:size] = rest
+        with memoryview(block)[size:] as free:
+            size += stream.readinto(free)
+        del block[size:]
+        if size == len(rest):
+            break
         end = block.rfind(b"\n") + 1
-        if end:
-            yield rest + block[:end]
-            rest = block[end:]
-        else:
-            rest += block
+        if size == _BLOCK and not end:
+            raise _LineTooLongError(f"the next line has more than {_BLOCK:,} bytes")
+        rest = block[end:]
+        del block[end:]
+        if block:
+            yield block
     if rest:
         yield rest
 
 
-def _parse(block: bytes, items: str) -> tuple[_Coded, _Coded, np.ndarray, np.ndarray]:
-    """Split a block into lines and judge each.
+def _parse_all(blocks: Iterator[bytearray], items: str, add: Callable[[_Part], None]) -> None:
+    """Parse blocks in threads while the next ones are read, and `add` the parts in order."""
+    threads = min(available_cpus(), _MOST_THREADS)
+    running: deque[Future[list[_Part]]] = deque()
 
-    Return (users, artists, plays, faults): of the valid lines, users, artists and float32 plays; of every line, the
-    index into _FAULTS.
-    """
+    def add_next() -> None:
+        for part in running.popleft().result():
+            add(part)
+
+    with ThreadPoolExecutor(threads + 1) as pool:  # one of them reads
+        upcoming = pool.submit(next, blocks, None)
+        try:
+            while block := upcoming.result():
+                upcoming = pool.submit(next, blocks, None)
+                running.append(pool.submit(_parse, block, items))
+                if len(running) > threads:
+                    add_next()
+        finally:  # also to tell how far a file is good
+            while running:
+                add_next()
+
+
+def _parse(block: bytearray, items: str) -> list[_Part]:
+    """Judge the lines of a block."""
+    columns = _read_csv(block, items)
+    if columns is not None:
+        return [_judge(columns, items)]
+    middle = block.find(b"\n", len(block) // 2) + 1
+    if len(block) > _FEW and 0 < middle < len(block):
+        return _parse(block[:middle], items) + _parse(block[middle:], items)
+    columns, broken = _split(block)
+    part = _judge(columns, items)
+    broken[broken == 0] = part.faults
+    return [part._replace(faults=broken)]
+
+
+def _read_csv(block: bytearray, items: str) -> _Columns | None:
+    """Return the columns of a block, a blank line as four empty fields, or None if Python has to split its lines."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import csv
+
+    # To arrow a lone CR ends a line, and what looks like a byte order mark is none of the text.
+    if block.startswith(b"\xef\xbb\xbf") or (b"\r" in block and block.count(b"\r") != block.count(b"\r\n")):
+        return None
+    data = pa.py_buffer(block)
+    text = pa.Array.from_buffers(pa.large_string(), 1, [None, pa.py_buffer(np.array([0, len(block)])), data])
+
+    def read(*fields: str) -> _Columns:
+        table = csv.read_csv(
+            pa.BufferReader(data),
+            csv.ReadOptions(column_names=_COLUMNS, block_size=len(block), use_threads=False),
+            csv.ParseOptions(delimiter="\t", quote_char=False, ignore_empty_lines=False),
+            csv.ConvertOptions(
+                column_types=dict.fromkeys(_COLUMNS, pa.dictionary(pa.int32(), pa.large_string())),
+                include_columns=fields,
+                null_values=[],
+                check_utf8=False,
+            ),
+        )
+        return {name: table[name].combine_chunks() for name in fields}
+
+    try:
+        text.validate(full=True)  # as UTF-8, at once and not field by field
+        if items == "name":
+            columns = read("user", "name", "plays")
+            if not pc.any(pc.equal(columns["name"].dictionary, "")).as_py():
+                return columns
+        return read(*_COLUMNS)
+    except pa.ArrowInvalid:  # not UTF-8, or a line that is neither blank nor of 4 fields
+        return None
+
+
+def _split(block: bytearray) -> tuple[_Columns, np.ndarray]:
+    """Return the columns of the lines that have them, and for each line its index in _FAULTS."""
+    import pyarrow as pa
+
+    lines = block.replace(b"\r\n", b"\n").removesuffix(b"\n").split(b"\n")
+    broken = np.zeros(len(lines), np.int8)
+    rows = []
+    for at, line in enumerate(lines):
+        fields = line.split(b"\t") if line else [line] * 4
+        if len(fields) != 4:
+            broken[at] = _FIELDS
+            continue
+        try:
+            rows.append([field.decode() for field in fields])
+        except UnicodeDecodeError:
+            broken[at] = _UTF8
+    columns = ([row[at] for row in rows] for at in range(4))
+    texts = (pa.array(column, pa.large_string()).dictionary_encode() for column in columns)
+    return dict(zip(_COLUMNS, texts, strict=True)), broken
+
+
+def _judge(columns: _Columns, items: str) -> _Part:
+    """Judge lines by the distinct values in their columns: where those are all good, no line needs a look."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    # To arrow a lone CR ends a line, so hide it behind bytes that UTF-8 never has.
-    mark = b"\r"
-    if mark in block:
-        block, mark = block.replace(b"\r\n", b"\n"), b"\xff"
-        while mark in block:
-            mark += b"\xff"
-        block = block.replace(b"\r", mark)
+    (user, users), (artist, artists), (count, counts) = (_coded(columns[name]) for name in ("user", items, "plays"))
+    faults = np.zeros(len(user), np.int8)
 
-    faults = np.zeros(block.count(b"\n") + (not block.endswith(b"\n")), np.int8)
-    try:
-        table = _read_csv(block)
-    except pa.ArrowInvalid:  # the one thing that stops arrow: a line that is neither blank nor of 4 fields
-        lines = block.splitlines()
-        faults[[line.count(b"\t") != 3 and line != b"" for line in lines]] = _FIELDS
-        table = _read_csv(b"".join(lines[at] + b"\n" for at in np.flatnonzero(faults == 0)))
-    columns = [column.combine_chunks() for column in table.columns]
-    user, mbid, name, count = (column.indices.to_numpy() for column in columns)
-    users, mbids, names = (_decode(column.dictionary, mark) for column in columns[:3])
-    counts = np.array(
-        [int(text) if re.fullmatch(rb"[0-9]{1,18}", text) else -1 for text in columns[3].dictionary.to_pylist()],
-        np.int64,
-    )
+    def mark(fault: int, wrong: np.ndarray, codes: np.ndarray) -> None:
+        if wrong.any():
+            faults[wrong[codes]] = fault
 
-    fault = np.where(counts > 0, 0, np.where(counts == 0, _ZERO, _PLAYS)).astype(np.int8)[count]
-    fault[_mask(pc.equal(mbids, ""))[mbid] & _mask(pc.equal(names, ""))[name]] = _ARTIST
-    fault[~_mask(pc.match_substring_regex(users, "^[0-9A-Fa-f]{40}$"))[user]] = _USER
-    for codes, labels in ((user, users), (mbid, mbids), (name, names)):
-        fault[_mask(labels.is_null())[codes]] = _UTF8
-    valid = fault == 0
-
-    artist, artists, other, others = name, names, mbid, mbids
-    if items == "mbid":
-        artist, artists, other, others = mbid, mbids, name, names
-    missing = valid & _mask(pc.equal(artists, ""))[artist]
-    needed, substitute = np.unique(other[missing], return_inverse=True)
-    artist = artist.copy()
-    artist[missing] = len(artists) + substitute
-    artists = pa.concat_arrays([artists, others.take(pa.array(needed))])
-
-    faults[faults == 0] = fault
-    return (user[valid], users), (artist[valid], artists), counts[count[valid]].astype(np.float32), faults
+    numeric = pc.match_substring_regex(counts, "^[0-9]{1,18}$")
+    plays = pc.if_else(numeric, counts, "-1").cast(pa.int64()).to_numpy()
+    mark(_PLAYS, plays < 0, count)
+    mark(_ZERO, plays == 0, count)
+    nameless = _mask(pc.equal(artists, ""))
+    if nameless.any():
+        other, others = _coded(columns["mbid" if items == "name" else "name"])
+        artist = np.where(nameless[artist], len(artists) + other, artist)
+        artists = pa.concat_arrays([artists, others])
+        mark(_ARTIST, _mask(pc.equal(artists, "")), artist)
+    mark(_USER, ~_mask(pc.match_substring_regex(users, "^[0-9A-Fa-f]{40}$")), user)
+    if faults.any():
+        valid = faults == 0
+        user, artist, count = user[valid], artist[valid], count[valid]
+    return _Part(_in_use(user, users), _in_use(artist, artists), plays.astype(np.float32)[count], faults)
 
 
-def _read_csv(block: bytes) -> "pa.Table":
-    """Return the table of a block of lines, blank ones as four empty fields.
-
-    Columns are binary and dictionary-encoded, so no value stops arrow, and checks run over distinct values.
-    """
-    import pyarrow as pa
-    from pyarrow import csv
-
-    columns = dict.fromkeys(("user", "mbid", "name", "plays"), pa.dictionary(pa.int32(), pa.binary()))
-    if not block:
-        return pa.schema(columns).empty_table()
-    return csv.read_csv(
-        pa.BufferReader(block),
-        csv.ReadOptions(column_names=list(columns), block_size=len(block)),
-        csv.ParseOptions(delimiter="\t", quote_char=False, ignore_empty_lines=False),
-        csv.ConvertOptions(column_types=columns, null_values=[]),
-    )
+def _coded(column: "pa.DictionaryArray") -> Coded:
+    return column.indices.to_numpy(), column.dictionary
 
 
-def _decode(labels: "pa.Array", mark: bytes) -> "pa.Array":
-    """Return binary labels as text, null where they are not UTF-8, with CR for every `mark`."""
+def _mask(booleans: "pa.BooleanArray") -> np.ndarray:
+    return booleans.to_numpy(zero_copy_only=False)
+
+
+def _in_use(codes: np.ndarray, labels: "pa.Array") -> Coded:
+    """Leave out the labels without a code."""
     import pyarrow as pa
 
-    if mark == b"\r":
-        with contextlib.suppress(pa.ArrowInvalid):
-            return labels.cast(pa.large_string())
-    texts = []
-    for label in labels.to_pylist():
-        try:
-            texts.append(label.replace(mark, b"\r").decode())
-        except UnicodeDecodeError:
-            texts.append(None)
-    return pa.array(texts, pa.large_string())
-
-
-def _mask(booleans: "pa.Array") -> np.ndarray:
-    """Return an arrow array of booleans as numpy, null as False."""
-    return booleans.fill_null(False).to_numpy(zero_copy_only=False)
-
-
-def _unify(parts: Iterable[_Coded]) -> tuple[np.ndarray, "pd.Index"]:
-    """Join (codes, labels) of all blocks: return codes into one pandas Index of distinct labels."""
-    import pandas as pd
-    import pyarrow as pa
-
-    labels = pa.concat_arrays([labels for _, labels in parts]).fill_null("").dictionary_encode()
-    starts = np.cumsum([0] + [len(labels) for _, labels in parts])
-    unified = labels.indices.to_numpy()
-    codes = [unified[start:][codes] for start, (codes, _) in zip(starts, parts, strict=False)]
-    return np.concatenate(codes), pd.Index(labels.dictionary.to_pandas())
+    used = np.zeros(len(labels), bool)
+    used[codes] = True
+    if used.all():
+        return codes, labels
+    return (np.cumsum(used, dtype=np.int32) - np.int32(1))[codes], labels.filter(pa.array(used))
