@@ -338,7 +338,7 @@ def _labels(texts: list[str], index: "pd.Index") -> "pd.Index":
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(metavar="KIND", required=True, dest="kind")
-    data, training, ranking = (argparse.ArgumentParser(add_help=False) for _ in range(3))
+    data, training, ranking, updating = (argparse.ArgumentParser(add_help=False) for _ in range(4))
     source = data.add_mutually_exclusive_group()
     source.add_argument("--data", metavar="PATH", help="Last.fm 360K file; default: synthetic plays of its shape")
     source.add_argument(
@@ -361,7 +361,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         "--json", metavar="FILE", nargs="?", const="-", help="write one JSON document there, or print it, not the table"
     )
     data.add_argument("--plot", metavar="FILE", help="draw a PNG; needs matplotlib")
-    for common in (training, ranking):
+    for common in (training, ranking, updating):
         common.add_argument("--factors", type=_positive, default=128, help="default: %(default)s")
         common.add_argument("--threads", type=_natural, default=0, help="0: all that this process may use")
         common.add_argument("--seed", type=_natural, default=0, help="default: %(default)s")
@@ -396,10 +396,13 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     topn.add_argument("--users", type=_positive, help="size of a random sample of them")
     topn.add_argument("--one-by-one", action="store_true", help="each user in a call of its own")
     topn.add_argument("--random-factors", action="store_true", help="normal instead of trained: nothing to be pruned")
+    update = add("update", [updating], _UPDATERS, _UPDATERS, "seconds of partial_fit, and of a fit from nothing")
+    update.add_argument("--sweeps", type=_positive, default=15, help="of the fit; default: %(default)s")
     add("load", [], "pandas", "pandas", "seconds to read a file")
     add("evaluate", [ranking], "implicit", "implicit", "seconds to rank for all users and judge by held-out plays")
 
 
+_UPDATERS = "alscore-2-sweeps,alscore-fit"
 _ISAS = "avx512", "avx2", "generic"
 # Named here, since their modules take longer to import than most commands to run.
 _TRAINERS = (

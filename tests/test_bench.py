@@ -17,7 +17,7 @@ from alscore import AlternatingLeastSquares, _kernels, bench, datasets, solvers
 from alscore.bench import contenders, harness, machine, report, task_contenders, training
 from alscore.bench.contenders import CONTENDERS
 from alscore.cli import _TRAINERS, main
-from alscore.testing import half_sweep, loss
+from alscore.testing import half_sweep, loss, tolerance
 
 
 @pytest.fixture(scope="module")
@@ -365,6 +365,16 @@ def test_topn_of_more_items_than_there_are(plays):
     answer = bench.topn(plays, ["alscore", "numpy"], factors=4, top=70, users=20, threads=1, repeats=1)
     assert answer["failed"] == {}
     assert row(answer, "numpy")["same_ids"] == 1
+
+
+def test_update_comes_near_to_a_fit(plays):
+    contenders = ["alscore", "alscore-2-sweeps", "alscore-fit"]
+    answer = bench.update(plays, contenders, factors=4, sweeps=6, threads=1, repeats=1)
+    assert answer["failed"] == {}
+    one, two, fit = (row(answer, name)["objective"] for name in contenders)
+    assert fit == pytest.approx(oracle(plays, 4, 6)[-1], rel=tolerance("descent", "float32"))
+    assert one > two
+    assert two == pytest.approx(fit, rel=0.05)
 
 
 def test_load_reads_the_same_as_pandas(plays, file, capsys):

@@ -4,6 +4,7 @@ FOLDER/settings.json says which task. A contender prepares, untimed, and returns
 which is an array. As in `contenders`, nothing of alscore is imported before ours runs.
 """
 
+import functools
 import json
 import sys
 import time
@@ -115,6 +116,29 @@ def _implicit_evaluate(folder, settings):
     return evaluate
 
 
+def _alscore_update(sweeps, folder, settings):
+    """From the factors of the older plays; or with no sweeps given, from nothing."""
+    import copy
+
+    from alscore import AlternatingLeastSquares
+
+    plays, _, X, Y = _trained(folder)
+    before = AlternatingLeastSquares(
+        X.shape[1], num_threads=settings["threads"], random_state=settings["seed"], iterations=settings["sweeps"]
+    )
+    before.user_factors, before.item_factors = X, Y
+
+    def update():
+        model = copy.copy(before)
+        if sweeps is None:
+            model.fit(plays, show_progress=False)
+        else:
+            model.partial_fit(plays, sweeps, show_progress=False)
+        return np.concatenate([model.user_factors, model.item_factors])
+
+    return update
+
+
 def _trained(folder):
     plays = sparse.load_npz(Path(folder, "plays.npz"))
     return (plays, *(np.load(Path(folder, name + ".npy")) for name in ("users", "X", "Y")))
@@ -151,6 +175,11 @@ CONTENDERS = {
     "evaluate": {
         "alscore": Contender("alscore", _alscore_evaluate),
         "implicit": Contender("implicit", _implicit_evaluate),
+    },
+    "update": {
+        "alscore": Contender("alscore", functools.partial(_alscore_update, 1)),
+        "alscore-2-sweeps": Contender("alscore", functools.partial(_alscore_update, 2)),
+        "alscore-fit": Contender("alscore", functools.partial(_alscore_update, None)),
     },
 }
 

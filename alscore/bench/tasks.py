@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from alscore import AlternatingLeastSquares, _threads
+from alscore import AlternatingLeastSquares, _threads, calculate_loss
 from alscore.bench import harness
 from alscore.bench.task_contenders import CONTENDERS
 
@@ -164,6 +164,61 @@ def evaluate(
     answer, kept = _measure(settings, contenders, prepare, repeats, baseline, python, say)
     for row in answer["results"]:
         row |= dict(zip(("ndcg", "recall"), kept[row["contender"]].tolist(), strict=False))
+    return answer | {"data": harness.shape(plays)}
+
+
+def update(
+    plays: Any,
+    contenders: Sequence[str] = ("alscore", "alscore-fit"),
+    *,
+    factors: int = 128,
+    sweeps: int = 15,
+    threads: int = 0,
+    repeats: int = 3,
+    seed: int = 0,
+    baseline: str | None = None,
+    python: Mapping[str, str] | None = None,
+    say: harness.Say = lambda message: None,
+) -> dict[str, Any]:
+    """Time `partial_fit` after one entry in twenty came new, and a fit of everything from nothing.
+
+    Parameters
+    ----------
+    plays, factors, threads, repeats, baseline, python, say
+        As for `topn`.
+    contenders : sequence of str
+        Keys of ``alscore.bench.task_contenders.CONTENDERS["update"]``.
+    sweeps : int
+        Of the fit, and of the one on the older entries.
+    seed : int
+        Of both fits, and of which entries are new.
+
+    Returns
+    -------
+    dict
+        As from `alscore.bench.sweep`; each result has the "objective" on all entries.
+    """
+    settings = {
+        "bench": "update",
+        "sweeps": sweeps,
+        "factors": factors,
+        "threads": _threads.resolve(threads),
+        "seed": seed,
+    }
+    plays = sparse.csr_matrix(plays)
+    older = plays.copy()
+    older.data[np.random.default_rng(seed).random(plays.nnz) < 0.05] = 0
+
+    def prepare(folder: str) -> None:
+        model = AlternatingLeastSquares(
+            factors, iterations=sweeps, num_threads=settings["threads"], random_state=seed
+        ).fit(older, show_progress=False)
+        _save(plays, np.arange(plays.shape[0]), model.user_factors, model.item_factors, folder)
+
+    answer, kept = _measure(settings, contenders, prepare, repeats, baseline, python, say)
+    for row in answer["results"]:
+        X, Y = np.split(kept[row["contender"]], [plays.shape[0]])
+        row["objective"] = calculate_loss(plays, X, Y, AlternatingLeastSquares().regularization)
     return answer | {"data": harness.shape(plays)}
 
 
