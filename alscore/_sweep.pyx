@@ -201,7 +201,7 @@ cdef bint in_range(const code_t[::1] codes, int64_t size, int num_threads) noexc
 
 
 cdef int64_t longest(const int64_t[::1] indptr, int64_t size) noexcept:
-    """Entries of the longest row, or -1 where `indptr` does not rise from 0 to at most `size`."""
+    """Entries of the longest row, or -1 where `indptr`, not empty, does not rise from 0 to at most `size`."""
     cdef int64_t row, most = 0
     if indptr[0] != 0 or indptr[indptr.shape[0] - 1] > size:
         return -1

@@ -221,6 +221,10 @@ def top_n(const floating[:, ::1] queries, const double[::1] query_norm, const fl
     for i in range(n_order):
         if not 0 <= order[i] < factors.shape[0]:
             raise ValueError("order names a row that there is not")
+    if exclude_indptr is not None:
+        for i in range(n_queries):
+            if not 0 <= exclude_indptr[i] <= exclude_indptr[i + 1] <= exclude_indices.shape[0]:
+                raise ValueError("exclude_indptr points outside of exclude_indices")
     dtype = np.float32 if floating is float else np.float64
     if n_queries == 0 or n_order == 0 or n == 0:
         return np.full((n_queries, n), -1, np.int32), np.full((n_queries, n), -np.inf, dtype)
@@ -231,7 +235,8 @@ def top_n(const floating[:, ::1] queries, const double[::1] query_norm, const fl
     cdef int64_t block = min(min(share, <int64_t> QUERIES), max(BLOCK_BYTES // row_bytes, panel))
     block = ceiling(block, panel) * panel
     cdef int64_t n_blocks = ceiling(n_queries, block)
-    cdef int64_t n_parts = ceiling(num_threads, n_blocks)   # where there are more threads than blocks
+    # where there are more threads than blocks, and candidates enough for all of them
+    cdef int64_t n_parts = max(min(ceiling(num_threads, n_blocks), n_order // max(n, GROUPS * group(precision))), 1)
     cdef floating[::1] ones = np.ones(k + QUERIES, dtype)
     cdef int32_t[:, :, ::1] ids = np.empty((n_parts, n_queries, n), np.int32)
     cdef floating[:, :, ::1] scores = np.empty((n_parts, n_queries, n), dtype)
@@ -254,7 +259,8 @@ def top_n(const floating[:, ::1] queries, const double[::1] query_norm, const fl
         raise MemoryError("no memory for the scores of one block of queries")
     for i in prange(n_queries, nogil=True, schedule="static", num_threads=num_threads):
         merge(n, n_parts, n_queries * n, &ids[0, i, 0], &scores[0, i, 0])
-    return np.asarray(ids)[0], np.asarray(scores)[0]
+    found = np.asarray(ids)[0], np.asarray(scores)[0]
+    return found if n_parts == 1 else (found[0].copy(), found[1].copy())   # not views that hold the other parts
 
 
 cdef int search_task(const Candidates *c, Excluded excluded, int64_t n_queries, int64_t block, int64_t n_parts,
@@ -268,7 +274,7 @@ cdef int search_task(const Candidates *c, Excluded excluded, int64_t n_queries, 
 
 
 cdef double norm_of(int64_t k, const floating *x) noexcept nogil:
-    """|x|, whatever its magnitude."""
+    """|x|, whatever its magnitude, or a little more."""
     cdef int64_t j
     cdef double largest = 0, total = 0
     for j in range(k):
@@ -277,7 +283,7 @@ cdef double norm_of(int64_t k, const floating *x) noexcept nogil:
         return largest
     for j in range(k):
         total += (x[j] / largest) * (x[j] / largest)
-    return largest * sqrt(total)
+    return largest * sqrt(total) + 5e-324   # the smallest numbers round by much
 
 
 def norms(const floating[:, ::1] factors, int num_threads):

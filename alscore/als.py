@@ -440,7 +440,8 @@ class AlternatingLeastSquares(Estimator, FactorModel):
 
         With x_u solved exactly from the user's row, the score is ``sum_j c_uj y_i' W y_j`` over the items j of positive
         strength, where W is the inverse of the user's system (Hu, Koren, Volinsky 2008, section 5). Items that the user
-        rejected change W, but add nothing themselves. All is computed in float64.
+        rejected change W, but add nothing themselves. All is computed in float64, whatever `solver` is; one that solves
+        another problem than least squares gives other scores.
 
         Parameters
         ----------

@@ -27,7 +27,7 @@ class Factors:
     Parameters
     ----------
     array : float array (n, k)
-        Kept if it is read-only already, else copied.
+        Kept if it is read-only already, and no view of what is not; else copied.
     name : str
         What messages call it.
     """
@@ -43,7 +43,7 @@ class Factors:
         if not (np.isfinite(array.min(initial=0)) and np.isfinite(array.max(initial=0))):
             row = np.flatnonzero(~np.isfinite(array).all(axis=1))[0]
             raise ValueError(f"{name} must be finite, but row {row} is not: correct it or train anew")
-        if array.flags.writeable or not array.flags.c_contiguous:
+        if _is_writable(array) or not array.flags.c_contiguous:
             copied = zero_factors(*array.shape, array.dtype)
             copied[:] = array
             array = frozen(copied)
@@ -75,9 +75,17 @@ class Factors:
 
 
 def frozen(array: np.ndarray) -> np.ndarray:
-    """`array` itself, read-only from now on."""
-    array.flags.writeable = False
+    """`array` itself, read-only from now on, and so is the memory that it is a view of."""
+    memory: Any = array
+    while isinstance(memory, np.ndarray):
+        memory.flags.writeable = False
+        memory = memory.base
     return array
+
+
+def _is_writable(array: Any) -> bool:
+    """Whether somebody can write to `array`, perhaps through what it is a view of."""
+    return isinstance(array, np.ndarray) and (array.flags.writeable or _is_writable(array.base))
 
 
 def rows_of(
@@ -137,7 +145,7 @@ class FactorModel:
         users, items = self._both
         if users is None or items is None:
             missing = "factors" if users is items else "user_factors" if users is None else "item_factors"
-            raise NotFittedError(f"this {type(self).__name__} has no {missing} yet: call fit first")
+            raise NotFittedError(f"this {type(self).__name__} has no {missing} yet: call fit first, or assign them")
         X, Y = users.array, items.array
         if X.shape[1] != Y.shape[1] or X.dtype != Y.dtype:
             raise ValueError(

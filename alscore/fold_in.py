@@ -36,9 +36,10 @@ class FoldIn:
             self.gram = _sweep.gram(factors, _threads.resolve(num_threads, factors.size * factors.shape[1]))
             self.energy, self.axes = principal_axes(self.gram)
         diagonal = np.diag(self.gram).copy()
-        scale = np.sqrt(diagonal)
-        rounding = 32 * np.finfo(factors.dtype).eps * np.outer(scale, scale) + 1e-14 * self.energy.max(initial=0)
-        self._is_canonical = bool(np.all(np.abs(self.gram - np.diag(diagonal)) <= rounding))
+        # by how much, at most, a solution that takes `gram` for diagonal is off, relative
+        scale = np.sqrt(diagonal + 1e-14 * self.energy.max(initial=np.finfo(float).tiny))
+        off = np.linalg.norm((self.gram - np.diag(diagonal)) / np.outer(scale, scale), 2)
+        self._is_canonical = bool(off <= 32 * np.finfo(factors.dtype).eps)
         if self._is_canonical:
             self.energy, self.axes = diagonal, np.eye(len(diagonal))
         self._rotation = self.axes.astype(factors.dtype)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from alscore import _threads, _topk
+from alscore import _kernels, _threads, _topk
 from alscore.interactions import CanonicalRows, canonical_rows
 
 _PACKED_BYTES = 1 << 25
@@ -47,7 +47,8 @@ class Candidates:
     factors : float array, shape (n_factors, k)
         float32 or float64; not copied if contiguous, and not to be modified as long as this is used.
     unit : bool
-        Search by cosine instead of inner product. A row of zeros has cosine 0 with all.
+        Search by cosine instead of inner product. A row of zeros has cosine 0 with all, and so has one whose norm, or
+        its inverse, is beyond the numbers of the dtype.
     ordered : bool
         By descending norm, so that a search ends where no norm can reach the n-th best any more. Otherwise, and by
         cosine, every row is scored. The answers are the same to the bit.
@@ -63,11 +64,13 @@ class Candidates:
             )
         self.factors, self.unit = factors, unit
         self.scale = self.packed = None
+        self.isa = _kernels.isa()  # whose panels these are
         threads = _threads.resolve(num_threads, factors.size)
         norm = _topk.norms(factors, threads) if unit or ordered else np.ones(len(factors))
         if unit:
             self.scale = _inverse(norm, factors.dtype)
-            norm *= self.scale
+            with np.errstate(invalid="ignore"):
+                norm *= self.scale
         if ordered:
             # by cosine all norms are 1 but for zeros: as they lie is the order that memory likes
             self.order = np.argsort(norm < 0.5 if unit else -norm, kind="stable").astype(np.int32)
@@ -78,9 +81,6 @@ class Candidates:
         else:
             self.order = np.arange(len(factors), dtype=np.int32)
             self.norm = np.full(len(factors), np.inf)
-
-    def __len__(self) -> int:
-        return len(self.factors)
 
     def _keep(self, positions: np.ndarray) -> None:
         self.norm = self.norm[positions]
@@ -118,7 +118,7 @@ def top_n(
         float32 or float64. An array that will be searched again is better made `Candidates` once.
     n : int
         At least 1; any number, larger than n_factors too.
-    exclude : sparse matrix or CanonicalRows, shape (n_queries, n_factors), optional
+    exclude : sparse matrix, shape (n_queries, n_factors), optional
         The entries of row q are left out of the answer to query q.
     allow, deny : int array, optional
         Codes of the only factors to consider, and of those never to return.
@@ -139,8 +139,8 @@ def top_n(
     IndexError
         A code in `allow` or `deny` is out of range.
     """
-    if isinstance(n, bool) or not hasattr(n, "__index__") or n < 1:
-        raise ValueError(f"N must be an integer >= 1, not {n!r}")
+    if isinstance(n, bool) or not hasattr(n, "__index__") or not 1 <= n < 2**31:
+        raise ValueError(f"N must be an integer >= 1 and below 2**31, not {n!r}")
     if not isinstance(factors, Candidates):
         factors = Candidates(factors, ordered=len(queries) >= _WORTH_ORDERING, num_threads=num_threads)
     size, dtype = factors.factors.shape, factors.factors.dtype
@@ -168,7 +168,8 @@ def top_n(
     norm = _topk.norms(queries, 1)
     if factors.unit:
         inverse = _inverse(norm, dtype)
-        queries, norm = queries * inverse[:, None], norm * inverse
+        with np.errstate(invalid="ignore"):
+            queries, norm = queries * inverse[:, None], norm * inverse
     ids, scores = _topk.top_n(
         queries,
         norm,
@@ -176,12 +177,12 @@ def top_n(
         factors.order,
         factors.scale,
         factors.norm,
-        factors.packed,
+        factors.packed if factors.isa == _kernels.isa() else None,
         indptr,
         indices,
         banned,
         min(int(n), size[0]),
-        _threads.resolve(num_threads, len(queries) * factors.factors.size),
+        _threads.resolve(num_threads, len(queries) * len(factors.order) * size[1]),
     )
     if n > size[0]:
         beyond = ((0, 0), (0, int(n) - size[0]))
@@ -194,9 +195,3 @@ def _inverse(norm: np.ndarray, dtype: np.dtype) -> np.ndarray:
     with np.errstate(divide="ignore", over="ignore"):
         inverse = 1 / norm
     return np.where(inverse < np.finfo(dtype).max, inverse, 0).astype(dtype)
-
-
-def normalized(factors: np.ndarray) -> np.ndarray:
-    """`factors` with rows of length 1, so that inner products are cosines; zero rows stay zero."""
-    norms = np.linalg.norm(factors, axis=1, keepdims=True)
-    return np.divide(factors, norms, out=np.zeros_like(factors), where=norms > 0)

@@ -244,6 +244,15 @@ def test_assigned_factors_are_copied_unless_nobody_can_write_to_them():
     assert model.user_factors.ctypes.data % 64 == 0
 
 
+def test_a_read_only_view_of_what_somebody_can_write_to_is_copied():
+    X, Y = random_factors(6), random_factors(5, seed=1)
+    view, expected = Y[:], Y.copy()
+    view.flags.writeable = False
+    model = with_factors(X, view)
+    Y[:] = 0
+    np.testing.assert_array_equal(model.item_factors, expected)
+
+
 @pytest.mark.parametrize("layout", ["Fortran", "every second row", "read-only and Fortran"])
 def test_factors_of_any_layout(layout):
     X = {

@@ -81,6 +81,21 @@ def test_one_id_gives_one_vector(side):
     np.testing.assert_array_equal(one, recalculate(model, side, [1000], sparse.csr_array(rows))[0])
 
 
+@pytest.mark.parametrize("correlation", [1e-7, 2e-6, 3.4e-6, 1e-5])
+def test_recalculated_users_on_factors_that_are_nearly_canonical(correlation):
+    """Small correlations, each next to nothing in float32, add up over many factors."""
+    k, rng = 128, np.random.default_rng(0)
+    gram = np.full((k, k), correlation) + (1 - correlation) * np.eye(k)
+    axes = np.linalg.qr(rng.standard_normal((2000, k)))[0] @ np.linalg.cholesky(gram).T
+    model = AlternatingLeastSquares(num_threads=1)
+    model.user_factors = np.ones((1, k), np.float32)
+    model.item_factors = (axes * np.geomspace(30, 3, k)).astype(np.float32)
+    rows = (rng.random((5, 2000)) < 0.02) * rng.integers(1, 20, (5, 2000))
+    found = model.recalculate_user(np.arange(5), sparse.csr_array(rows))
+    expected = half_sweep(rows, model.item_factors, regularization=0.01)
+    assert row_errors(found, expected).max() <= tolerance("half-sweep", np.float32)
+
+
 @pytest.mark.parametrize("scale", [1.0, 2000.0])
 def test_recalculated_users_on_weak_correlated_factors(scale, dtype):
     axes = np.linalg.qr(np.random.default_rng(2).standard_normal((N_ITEMS, 3)))[0] * [scale, 3, 3]

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from alscore import _threads, retrieval
+from alscore import _kernels, _threads, retrieval
+from alscore.interactions import CanonicalRows
 from alscore.retrieval import Candidates, top_n
 from alscore.testing import tolerance
 from alscore.testing import top_n as oracle_top_n
@@ -31,7 +32,7 @@ def searches(draw, largest_exponent):
     """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     dtype = draw(st.sampled_from([np.float32, np.float64]))
-    k, n_queries, n_factors = draw(st.integers(1, 200)), draw(st.integers(1, 40)), draw(st.integers(1, 300))
+    k, n_queries, n_factors = draw(st.integers(1, 200)), draw(st.integers(1, 40)), draw(st.integers(1, 1500))
     exponent = draw(st.integers(0, largest_exponent)) * (1 if dtype == np.float32 else 8)
     queries, factors = (
         rng.integers(-2, 3, (n, k)) * np.ldexp(1.0, rng.integers(-exponent, exponent + 1, (n, 1)))
@@ -39,11 +40,13 @@ def searches(draw, largest_exponent):
     )
     factors[rng.random(n_factors) < 0.1] = 0
     excluded = rng.random((n_queries, n_factors)) < draw(st.sampled_from([0, 0.05, 0.9]))
-    some = [draw(st.none() | st.lists(st.integers(0, n_factors - 1), max_size=n_factors)) for _ in range(2)]
+    shares = [draw(st.none() | st.sampled_from([0, 0.01, 0.5, 1])) for _ in range(2)]
+    some = [None if share is None else np.flatnonzero(rng.random(n_factors) < share) for share in shares]
     banned = np.zeros(n_factors, bool) if some[0] is None else ~np.isin(np.arange(n_factors), some[0])
-    banned |= np.isin(np.arange(n_factors), some[1] or [])
+    if some[1] is not None:
+        banned[some[1]] = True
     arguments = {
-        "n": draw(st.integers(1, n_factors + 3)),
+        "n": draw(st.integers(1, 20) | st.integers(1, n_factors + 3)),
         "exclude": sparse.csr_array(excluded),
         "allow": some[0],
         "deny": some[1],
@@ -83,6 +86,53 @@ def test_top_n_is_the_same_to_the_bit_whether_or_not_all_are_scored(search, unit
         patch.setattr(retrieval, "_PACKED_BYTES", 1 << 14)
         pruned, whole = (top_n(queries, Candidates(factors, unit, ordered=ordered), **arguments) for ordered in (1, 0))
     assert bits(pruned) == bits(whole)
+
+
+@pytest.mark.parametrize("k", [1, 7, 200])
+@pytest.mark.parametrize("spread", [0, 1e-9, 1e-6])
+def test_norms_that_rounding_puts_in_another_order_than_products(isa, dtype, k, spread, small_parts):
+    """Nearly parallel vectors, whose products come within their rounding of what norms allow."""
+    rng = np.random.default_rng(k)
+    spread = spread if dtype == np.float32 else spread * 1e-9
+    direction = rng.standard_normal(k)
+    factors = direction * (1 + spread * rng.standard_normal((1500, 1)))
+    factors = np.nextafter(factors.astype(dtype), rng.choice([-9, 9], factors.shape).astype(dtype))
+    queries = (direction * rng.uniform(0.1, 10, (20, 1))).astype(dtype)
+    pruned, whole = (top_n(queries, Candidates(factors, ordered=ordered), 3) for ordered in (True, False))
+    assert bits(pruned) == bits(whole)
+
+
+def test_products_that_underflow_round_by_much(isa, dtype):
+    tiny = np.finfo(dtype).smallest_subnormal
+    factors = np.repeat(np.array([[1, 1], [3, 0]], dtype) * tiny, 480, axis=0)
+    ids, scores = top_n(np.array([[0.6, 0.6]], dtype), Candidates(factors), 2)  # 1.2 and 1.8, of which either gives 2
+    np.testing.assert_array_equal(ids, [[0, 1]])
+    np.testing.assert_array_equal(scores, [[2 * tiny] * 2])
+
+
+def test_the_smallest_norms():
+    tiny = 5e-324
+    factors = np.repeat([[2 * tiny, 0], [tiny, tiny]], 480, axis=0)
+    queries = np.array([[0.6e300, 1.0e300]])
+    ids, scores = top_n(queries, Candidates(factors), 2)
+    np.testing.assert_array_equal(ids, [[480, 481]])
+    np.testing.assert_allclose(scores, 1.6e300 * tiny)
+
+
+@pytest.mark.parametrize("unit", [False, True])
+def test_what_is_not_finite_is_not_returned(isa, dtype, unit):
+    factors = np.random.default_rng(0).standard_normal((400, 5)).astype(dtype)
+    factors[::7, 1] = np.nan
+    factors[3::7, :2] = np.inf, -np.inf
+    queries = np.random.default_rng(1).standard_normal((9, 5)).astype(dtype)
+    queries[4] = np.nan
+    ids, scores = top_n(queries, Candidates(factors, unit), 400)
+    wrong = np.arange(400) % 7
+    assert np.isin(ids, np.flatnonzero(wrong == 0)).sum() == 0
+    assert not np.isnan(scores).any()
+    assert (ids[4] == -1).all()
+    finite = [np.flatnonzero((wrong != 0) & (wrong != 3))]
+    assert all(np.isin(finite, row).all() for row in np.delete(ids, 4, axis=0))
 
 
 @pytest.mark.parametrize("unit", [False, True])
@@ -135,6 +185,35 @@ def test_a_query_has_the_same_scores_alone_and_among_others(isa, dtype, small_pa
         assert bits(top_n(query[None], factors, 10, num_threads=1)) == bits((ids, scores))
 
 
+def test_candidates_outlive_a_change_of_the_kernel_set(dtype):
+    queries, factors = whole_numbers((9, 40), dtype), whole_numbers((700, 40), dtype, seed=1)
+    wanted = oracle_top_n(queries @ factors.T, 20)
+    before, made = _kernels.isa(), {}
+    try:
+        for isa in _kernels.available():
+            _kernels.use(isa)
+            made[isa] = Candidates(factors)
+        for isa in _kernels.available():
+            _kernels.use(isa)
+            for candidates in made.values():
+                np.testing.assert_array_equal(top_n(queries, candidates, 20), wanted)
+    finally:
+        _kernels.use(before)
+
+
+def test_an_answer_holds_no_more_memory_than_it_shows(small_parts):
+    queries, factors = whole_numbers((1, 3), np.float32), whole_numbers((5000, 3), np.float32)
+    for array in top_n(queries, factors, 10, num_threads=16):
+        assert array.base is None or array.base.nbytes == array.nbytes
+
+
+@pytest.mark.parametrize("indptr", [[0, 2**40], [-5, 1], [1, 0]])
+def test_exclusions_that_point_nowhere_are_not_followed(indptr):
+    row = CanonicalRows(np.ones(1, np.float32), np.zeros(1, np.int32), np.array(indptr), (1, 100))
+    with pytest.raises(ValueError, match="exclude_indptr points outside"):
+        top_n(np.ones((1, 4), np.float32), np.ones((100, 4), np.float32), 3, exclude=row)
+
+
 def test_many_python_threads_at_once(small_parts):
     rng = np.random.default_rng(0)
     queries, factors = (rng.standard_normal((n, 16), np.float32) for n in (200, 3000))
@@ -175,7 +254,7 @@ def test_exclusions_of_another_shape():
         top_n(np.ones((1, 2)), np.ones((3, 2)), 1, exclude=sparse.csr_array((3, 1)))
 
 
-@pytest.mark.parametrize("n", [0, -1, 2.5, True, None])
+@pytest.mark.parametrize("n", [0, -1, 2.5, True, None, 2**31])
 def test_a_wrong_number(n):
     with pytest.raises(ValueError, match="N must be an integer >= 1"):
         top_n(np.ones((1, 2)), np.ones((3, 2)), n)
