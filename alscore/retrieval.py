@@ -63,6 +63,7 @@ class Candidates:
                 f"factors must be float32 or float64 of shape (n, k), k >= 1, not {factors.dtype} {factors.shape}"
             )
         self.factors, self.unit = factors, unit
+        self.scored = 1 / 32 if ordered and not unit else 1.0  # what share a search will score: of trained factors
         self.scale = self.packed = None
         self.isa = _kernels.isa()  # whose panels these are
         threads = _threads.resolve(num_threads, factors.size)
@@ -182,7 +183,7 @@ def top_n(
         indices,
         banned,
         min(int(n), size[0]),
-        _threads.resolve(num_threads, len(queries) * len(factors.order) * size[1]),
+        _threads.resolve(num_threads, len(queries) * len(factors.order) * size[1] * factors.scored),
     )
     if n > size[0]:
         beyond = ((0, 0), (0, int(n) - size[0]))

@@ -14,7 +14,7 @@ import pytest
 from scipy import sparse
 
 from alscore import AlternatingLeastSquares, _kernels, bench, datasets, solvers
-from alscore.bench import contenders, harness, machine, report, task_contenders, training
+from alscore.bench import contenders, harness, machine, report, task_contenders, tasks, training
 from alscore.bench.contenders import CONTENDERS
 from alscore.cli import _TRAINERS, main
 from alscore.testing import half_sweep, loss, tolerance
@@ -365,6 +365,22 @@ def test_topn_of_more_items_than_there_are(plays):
     answer = bench.topn(plays, ["alscore", "numpy"], factors=4, top=70, users=20, threads=1, repeats=1)
     assert answer["failed"] == {}
     assert row(answer, "numpy")["same_ids"] == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"one_by_one": True}])
+def test_foldin_is_a_half_sweep(plays, options, monkeypatch):
+    kept, measure = {}, tasks._measure
+    monkeypatch.setattr(tasks, "_measure", lambda *args: (found := measure(*args), kept.update(found[1]))[0])
+    answer = bench.foldin(
+        plays, ["alscore", "alscore-half-sweep"], factors=4, users=20, threads=1, repeats=1, **options
+    )
+    assert answer["failed"] == {}
+    norms = [np.linalg.norm(kept[name], axis=1) for name in ("alscore", "alscore-half-sweep")]  # in two bases
+    np.testing.assert_allclose(*norms, rtol=1e-4)
+    users = np.sort(np.random.default_rng(0).choice(60, 20, replace=False))
+    Y = AlternatingLeastSquares(4, iterations=5, num_threads=1, random_state=0).fit(plays, False).item_factors
+    X = half_sweep(plays[users].toarray(), Y, regularization=0.01)
+    np.testing.assert_allclose(kept["alscore"], X, atol=1e-5)
 
 
 def test_update_comes_near_to_a_fit(plays):

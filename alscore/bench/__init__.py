@@ -1,14 +1,14 @@
 """Benchmarks: contenders on one machine in one run, each in a process of its own, in alternation.
 
 `sweep` and `converge` time training, on the same interactions, from the same start, minimising the same objective;
-`topn`, `update`, `load` and `evaluate` time recommending, taking in new interactions, reading and ranking. Each returns
+`topn`, `foldin`, `update`, `load` and `evaluate` time recommending, new users, new plays, reading, ranking. Each returns
 a dict that holds every measurement and that `alscore.bench.report` turns into a table or a plot.
 
 A contender in training is an entry of `alscore.bench.contenders.CONTENDERS`; in the others, of
 `alscore.bench.task_contenders.CONTENDERS`.
 """
 
-from alscore.bench.tasks import evaluate, load, topn, update
+from alscore.bench.tasks import evaluate, foldin, load, topn, update
 from alscore.bench.training import converge, sweep
 
-__all__ = ["converge", "evaluate", "load", "sweep", "topn", "update"]
+__all__ = ["converge", "evaluate", "foldin", "load", "sweep", "topn", "update"]

@@ -26,6 +26,7 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         ("same ids", "same_ids", "{:.3%}".format),
     ),
     "load": (("rows/s", "rows_per_second", _scaled(1)), ("entries", "entries", _scaled(1)), _PEAK),
+    "foldin": (("users/s", "users_per_second", _scaled(1)), ("first call", "first", "{:.3f}".format)),
     "update": (("objective", "objective", _scaled(1)),),
     "evaluate": (("NDCG", "ndcg", "{:.4f}".format), ("recall", "recall", "{:.4f}".format)),
 }
@@ -34,6 +35,7 @@ _MEASURED = {
     "converge": "seconds until the objective is as low as a target",
     "topn": "seconds to recommend",
     "load": "seconds to read",
+    "foldin": "seconds to solve users from their rows",
     "update": "seconds to take in new plays, one in twenty",
     "evaluate": "seconds to rank and judge",
 }

@@ -24,13 +24,17 @@ def _implicit_topn(folder, settings):
 
 
 def _recommending(model_of, folder, settings):
-    """The same calls of either package: all users at once, or each in a call of its own with its row at hand."""
     plays, users, X, Y = _trained(folder)
     model, top = model_of(X, Y, settings["threads"]), min(settings["top"], len(Y))
+    return _asking(lambda user, rows: model.recommend(user, rows, N=top)[0], plays, users, settings)
+
+
+def _asking(call, plays, users, settings):
+    """Call for all users at once, or for each alone with its row at hand."""
     if not settings["one_by_one"]:
-        return lambda: model.recommend(users, plays[users], N=top)[0]
+        return lambda: call(users, plays[users])
     rows = [plays[user] for user in users]
-    return lambda: np.array([model.recommend(user, row, N=top)[0] for user, row in zip(users, rows, strict=True)])
+    return lambda: np.array([call(user, row) for user, row in zip(users, rows, strict=True)])
 
 
 def _numpy_topn(folder, settings):
@@ -64,15 +68,24 @@ def _alscore_load(folder, settings):
 
 
 def _pandas_load(folder, settings):
+    import csv
+
     import pandas as pd
 
     def read():
         table = pd.read_csv(
-            settings["path"], sep="\t", header=None, quoting=3, usecols=[0, 2, 3], keep_default_na=False
+            settings["path"],
+            sep="\t",
+            lineterminator="\n",
+            header=None,
+            usecols=[0, 2, 3],
+            dtype={0: "category", 2: "category"},
+            quoting=csv.QUOTE_NONE,
+            keep_default_na=False,
         )
-        (users, user_labels), (items, item_labels) = pd.factorize(table[0]), pd.factorize(table[2])
-        shape = len(user_labels), len(item_labels)
-        plays = sparse.coo_matrix((table[3].to_numpy(np.float32), (users, items)), shape).tocsr()
+        users, items = table[0].cat, table[2].cat
+        shape = len(users.categories), len(items.categories)
+        plays = sparse.csr_matrix((table[3].to_numpy(np.float32), (users.codes, items.codes)), shape)
         return np.array([len(table), *shape, plays.nnz])
 
     return read
@@ -114,6 +127,39 @@ def _implicit_evaluate(folder, settings):
         return np.array([metrics["ndcg"]])  # it has no recall
 
     return evaluate
+
+
+def _folding_in(model_of, folder, settings):
+    plays, users, X, Y = _trained(folder)
+    model = model_of(X, Y, settings["threads"])
+    return _asking(model.recalculate_user, plays, users, settings)
+
+
+def _alscore_foldin(folder, settings):
+    return _folding_in(_alscore_model, folder, settings)
+
+
+def _implicit_foldin(folder, settings):
+    return _folding_in(_implicit_model, folder, settings)
+
+
+def _alscore_half_sweep(folder, settings):
+    from alscore import AlternatingLeastSquares, _threads, solvers
+    from alscore.half_sweeps import Side
+    from alscore.interactions import canonical_csr
+
+    plays, users, X, Y = _trained(folder)
+    objective = AlternatingLeastSquares()._objective()
+    solver = solvers.resolve("cholesky")
+
+    def half_sweep():
+        rows = Side.of("user", objective, canonical_csr(plays[users]), X.shape[1], settings["threads"])
+        found = np.zeros((len(users), X.shape[1]), X.dtype)
+        with _threads.one_blas_thread():
+            rows.update(solver, Y, found)
+        return found
+
+    return half_sweep
 
 
 def _alscore_update(sweeps, folder, settings):
@@ -167,6 +213,11 @@ CONTENDERS = {
         "alscore": Contender("alscore", _alscore_topn),
         "implicit": Contender("implicit", _implicit_topn),
         "numpy": Contender("numpy", _numpy_topn),
+    },
+    "foldin": {
+        "alscore": Contender("alscore", _alscore_foldin),
+        "alscore-half-sweep": Contender("alscore", _alscore_half_sweep),
+        "implicit": Contender("implicit", _implicit_foldin),
     },
     "load": {
         "alscore": Contender("alscore", _alscore_load),

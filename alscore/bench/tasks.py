@@ -70,9 +70,7 @@ def topn(
         "seed": seed,
     }
     plays = sparse.csr_matrix(plays)
-    sample = np.arange(plays.shape[0])
-    if users is not None and users < len(sample):
-        sample = np.sort(np.random.default_rng(seed).choice(sample, users, replace=False))
+    sample = _sample(plays, users, seed)
     save = _save_random if random_factors else _save_trained
     prepare = functools.partial(save, plays, sample, settings)
     answer, kept = _measure(settings, contenders, prepare, repeats, baseline, python, say)
@@ -80,6 +78,51 @@ def topn(
         row["users_per_second"] = len(sample) / row["median"]
         if "alscore" in kept:
             row["same_ids"] = float((kept[row["contender"]] == kept["alscore"]).mean())
+    return answer | {"data": harness.shape(plays) | {"asked": len(sample)}}
+
+
+def foldin(
+    plays: Any,
+    contenders: Sequence[str] = ("alscore", "implicit"),
+    *,
+    factors: int = 128,
+    users: int | None = None,
+    one_by_one: bool = False,
+    threads: int = 0,
+    repeats: int = 3,
+    seed: int = 0,
+    baseline: str | None = None,
+    python: Mapping[str, str] | None = None,
+    say: harness.Say = lambda message: None,
+) -> dict[str, Any]:
+    """Time solving users from their rows on trained item factors.
+
+    Parameters
+    ----------
+    plays, factors, users, one_by_one, threads, repeats, seed, baseline, python, say
+        As for `topn`.
+    contenders : sequence of str
+        Keys of ``alscore.bench.task_contenders.CONTENDERS["foldin"]``. "alscore-half-sweep" is what training does for
+        these rows, the Gram matrix and the rotation of all items included.
+
+    Returns
+    -------
+    dict
+        As from `alscore.bench.sweep`; each result has "users_per_second" and "first", as from `topn`.
+    """
+    settings = {
+        "bench": "foldin",
+        "one_by_one": one_by_one,
+        "factors": factors,
+        "threads": _threads.resolve(threads),
+        "seed": seed,
+    }
+    plays = sparse.csr_matrix(plays)
+    sample = _sample(plays, users, seed)
+    prepare = functools.partial(_save_trained, plays, sample, settings)
+    answer, _ = _measure(settings, contenders, prepare, repeats, baseline, python, say)
+    for row in answer["results"]:
+        row["users_per_second"] = len(sample) / row["median"]
     return answer | {"data": harness.shape(plays) | {"asked": len(sample)}}
 
 
@@ -182,6 +225,8 @@ def update(
 ) -> dict[str, Any]:
     """Time `partial_fit` after one entry in twenty came new, and a fit of everything from nothing.
 
+    One user and one item in a hundred are new with all of their entries.
+
     Parameters
     ----------
     plays, factors, threads, repeats, baseline, python, say
@@ -191,7 +236,7 @@ def update(
     sweeps : int
         Of the fit, and of the one on the older entries.
     seed : int
-        Of both fits, and of which entries are new.
+        Of both fits, and of which entries of known users and items are new.
 
     Returns
     -------
@@ -206,8 +251,9 @@ def update(
         "seed": seed,
     }
     plays = sparse.csr_matrix(plays)
-    older = plays.copy()
-    older.data[np.random.default_rng(seed).random(plays.nnz) < 0.05] = 0
+    older = plays[: -(-99 * plays.shape[0] // 100), : -(-99 * plays.shape[1] // 100)].copy()
+    before = 0.95 * plays.nnz / max(older.nnz, 1)
+    older.data[np.random.default_rng(seed).random(older.nnz) >= before] = 0
 
     def prepare(folder: str) -> None:
         model = AlternatingLeastSquares(
@@ -220,6 +266,13 @@ def update(
         X, Y = np.split(kept[row["contender"]], [plays.shape[0]])
         row["objective"] = calculate_loss(plays, X, Y, AlternatingLeastSquares().regularization)
     return answer | {"data": harness.shape(plays)}
+
+
+def _sample(plays: Any, users: int | None, seed: int) -> np.ndarray:
+    """All users, or so many of them at random, ascending."""
+    if users is None or users >= plays.shape[0]:
+        return np.arange(plays.shape[0])
+    return np.sort(np.random.default_rng(seed).choice(plays.shape[0], users, replace=False))
 
 
 def _save_trained(plays: Any, users: np.ndarray, settings: dict[str, Any], folder: str) -> None:
