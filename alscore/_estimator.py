@@ -32,6 +32,25 @@ class Estimator:
             setattr(self, name, value)
         return self
 
+    def score(self, X: Any, y: Any = None) -> float:
+        """The score that scikit-learn's searches take without `scoring`: NDCG@10 on users folded in.
+
+        Parameters
+        ----------
+        X : sparse matrix, shape (n_users, n_items), or Interactions
+            Of users whom the model need not know.
+        y : None
+            There for scikit-learn.
+
+        Returns
+        -------
+        float
+            That of ``alscore.tuning.ranking_scorer()``, where more is said; so are the errors raised.
+        """
+        from alscore.tuning import ranking_scorer
+
+        return ranking_scorer()(self, X)
+
     def __repr__(self) -> str:
         defaults = self._defaults()
         shown = (

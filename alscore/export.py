@@ -11,7 +11,8 @@ from threadpoolctl import threadpool_limits
 
 from alscore import NotFittedError, Recommender, _threads, retrieval
 from alscore._files import atomic_writer
-from alscore.persistence import _labels_to_arrow
+from alscore.als import _check_integer
+from alscore.persistence import labels_to_arrow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +51,7 @@ def to_arrow(model: "Model", side: str) -> "pa.Table":
     import pyarrow as pa
 
     labels, factors = _labelled(model, side)
-    column = _labels_to_arrow(labels, f"{side}s")["label"]
+    column = labels_to_arrow(labels, f"{side}s")["label"]
     return pa.table({side: column, "factors": pa.FixedSizeListArray.from_arrays(factors.ravel(), factors.shape[1])})
 
 
@@ -117,6 +118,7 @@ class AnnIndex:
         "hnswlib", "faiss" or "usearch", which opens it: see `export_ann`.
     metric : str
         "ip" or "l2".
+    n_items : int
     dimension : int
         Of its vectors: k, or with the extra dimension k + 1.
     max_norm : float
@@ -126,6 +128,7 @@ class AnnIndex:
     path: Path
     library: str
     metric: str
+    n_items: int
     dimension: int
     max_norm: float
 
@@ -153,15 +156,26 @@ class AnnIndex:
         ----------
         user_factors : float array, shape (n_users, k)
         n : int
-            At most the number of items.
+            From 1 to `n_items`.
         ef : int
             Candidates that the search keeps, raised to n where it is less: more of them find more, and take longer.
 
         Returns
         -------
         int64 array, shape (n_users, n)
-            Item codes, best first.
+            Item codes, best first. -1 where the search reaches fewer than n items.
+
+        Raises
+        ------
+        ValueError
+            Another `n`.
+        RuntimeError
+            The search reaches fewer than n items, in hnswlib: raise `ef`, or make the index with a larger
+            `connectivity` or `ef_construction`.
         """
+        _check_integer("n", n, 1)
+        if n > self.n_items:
+            raise ValueError(f"n must be at most {self.n_items}, the number of items in the index, not {n}")
         search = _LIBRARIES[self.library][1]
         return search(self, self.queries(user_factors), n, max(n, ef)).astype(np.int64)
 
@@ -182,12 +196,22 @@ class AnnIndex:
         -------
         float
             From 0 to 1, the mean of the users.
+
+        Raises
+        ------
+        ValueError
+            There is no such user, or as by `search`.
+        RuntimeError
+            As by `search`.
         """
+        _check_integer("n_users", n_users, 1)
         users, items = (_labelled(model, side)[1] for side in ("user", "item"))
         users = users[users.any(axis=1)]
+        if not len(users):
+            raise ValueError("the model has no user to ask for: the factors of all are 0")
         users = users[np.linspace(0, len(users) - 1, min(n_users, len(users))).astype(np.int64)]
-        exact, _ = retrieval.top_n(users, items, n)
         found = self.search(users, n, ef)
+        exact, _ = retrieval.top_n(users, items, n)
         return float(np.mean(exact[:, :, None] == found[:, None, :]) * n)
 
 
@@ -223,7 +247,7 @@ def export_ann(
     number, ``sqrt(M**2 - |y|**2)`` with M the largest |y|, each query a 0, and then the nearest item by L2 or cosine is
     the one with the largest inner product. But it moves nearly all items of a trained model to one spot, and the
     search gets lost there. Recall@10 of all users of ``datasets.synthetic(20_000, 15_000, seed=0)``, with 64 factors
-    (``random_state=0``) and ef = 100:
+    and ef = 100:
 
     ===================================  =======  =====  =======
     metric                               hnswlib  faiss  usearch
@@ -232,23 +256,31 @@ def export_ann(
     "l2", with the extra dimension       0.46     0.53   0.45
     ===================================  =======  =====  =======
 
+    It was measured by the following, which works for a model of yours too::
+
+        model = AlternatingLeastSquares(factors=64, random_state=0).fit(datasets.synthetic(20_000, 15_000, seed=0))
+        index = export_ann(model, "faiss", "index", metric="l2")
+        index.recall(model, n_users=20_000)
+
     Cosine with the extra dimension finds what "l2" does. Morozov and Babenko (2018) explain why the graph of inner
-    products is the better one. `AnnIndex.recall` measures it, for a model of yours too.
+    products is the better one.
 
     Parameters
     ----------
     model : Recommender or AlternatingLeastSquares
         Fitted.
     library : {"hnswlib", "faiss", "usearch"}
-        Installed by ``pip install alscore[ann]``.
+        ``pip install hnswlib``, ``faiss-cpu`` or ``usearch`` installs one, ``pip install alscore[ann]`` all three.
+        hnswlib has no wheels: pip compiles it, for which it needs a C++ compiler.
     path : str or path
         The index, in the library's own format. Replaced once the new one is whole.
     metric : {"ip", "l2"}
         See above.
     connectivity : int
-        Links of each item (HNSW's M), twice as many in the lowest layer. More of them find more, and take more memory.
+        Links of each item (HNSW's M), at least 2; twice as many in the lowest layer. More of them find more, and take
+        more memory.
     ef_construction : int
-        Candidates for these links.
+        Candidates for these links, at least 1.
     num_threads : int
         0 takes all CPUs of this process. With one the file always has the same bytes, with more it varies.
 
@@ -263,7 +295,7 @@ def export_ann(
     NotFittedError
         There are no factors yet.
     ValueError
-        Another `library` or `metric`, or a model without items.
+        An argument is not as above, or the model has no items.
     OSError, RuntimeError
         The index cannot be written; faiss and usearch raise the latter.
     """
@@ -271,6 +303,8 @@ def export_ann(
         raise ValueError(f"library must be one of {', '.join(map(repr, _LIBRARIES))}, not {library!r}")
     if metric not in ("ip", "l2"):
         raise ValueError(f"metric must be 'ip' or 'l2', not {metric!r}")
+    _check_integer("connectivity", connectivity, 2)
+    _check_integer("ef_construction", ef_construction, 1)
     items = _labelled(model, "item")[1]
     if not len(items):
         raise ValueError("the model has no items to make an index of")
@@ -278,7 +312,7 @@ def export_ann(
     if metric == "l2":
         items = np.column_stack([items, np.sqrt(squares.max() - squares)])
     items = np.ascontiguousarray(items, np.float32)
-    index = AnnIndex(Path(path), library, metric, items.shape[1], float(np.sqrt(squares.max())))
+    index = AnnIndex(Path(path), library, metric, len(items), items.shape[1], float(np.sqrt(squares.max())))
     build = _LIBRARIES[library][0]
     with atomic_writer(path) as file:
         build(index, items, connectivity, ef_construction, _threads.resolve(num_threads), file.name)
@@ -291,16 +325,13 @@ def _labelled(model: "Model", side: str) -> tuple["pd.Index", np.ndarray]:
 
     if side not in ("user", "item"):
         raise ValueError(f"side must be 'user' or 'item', not {side!r}")
-    bare, interactions = (model.model, model.interactions) if isinstance(model, Recommender) else (model, None)
-    factors = getattr(bare, f"{side}_factors")
-    if factors is None or (interactions is None and bare is not model):
+    interactions = None
+    if isinstance(model, Recommender):
+        model, interactions = model._fitted()
+    factors = getattr(model, f"{side}_factors")
+    if factors is None:
         raise NotFittedError(f"this {type(model).__name__} has no factors yet: call fit first")
     labels = pd.RangeIndex(len(factors)) if interactions is None else getattr(interactions, f"{side}s")
-    if len(labels) != len(factors):
-        raise ValueError(
-            f"there are {len(factors)} {side} factors for {len(labels)} {side} labels: fit the Recommender, "
-            "not its model alone"
-        )
     return labels, factors
 
 
@@ -309,7 +340,7 @@ def _labels_to_numpy(labels: "pd.Index", name: str) -> dict[str, np.ndarray]:
     import pandas as pd
 
     array = labels.to_numpy()
-    if pd.api.types.infer_dtype(array) == "string":
+    if pd.api.types.infer_dtype(array) in ("string", "empty"):  # the latter is of no labels, of type object
         encoded = [label.encode() for label in array]
         ends = np.cumsum([len(label) for label in encoded], dtype=np.int64)
         return {name: np.frombuffer(b"".join(encoded), np.uint8), f"{name}_ends": ends}
@@ -325,7 +356,8 @@ def _library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(f"cannot import {name} ({error}): pip install alscore[ann]", name=name) from error
+        package = {"faiss": "faiss-cpu", "usearch.index": "usearch"}.get(name, name)
+        raise ImportError(f"cannot import {name} ({error}): pip install {package}", name=name) from error
 
 
 def _build_hnswlib(
@@ -380,7 +412,11 @@ def _build_usearch(
 def _search_usearch(index: AnnIndex, queries: np.ndarray, n: int, ef: int) -> np.ndarray:
     graph = _library("usearch.index").Index.restore(index.path)
     graph.expansion_search = ef
-    return graph.search(queries, n, threads=1).keys.reshape(len(queries), n)  # of one query it has one dimension
+    found = graph.search(queries, n, threads=1)
+    items = np.full((len(queries), n), -1)
+    for row, matches in zip(items, [found] if len(queries) == 1 else found, strict=True):
+        row[: len(matches.keys)] = matches.keys  # only iterated are they without what fills up the array, which is 0
+    return items
 
 
 _LIBRARIES = {

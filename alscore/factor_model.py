@@ -154,6 +154,9 @@ class FactorModel:
             )
         return users, items
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return None not in self._both
+
     def _fold_in(self, side: str, rows: CanonicalRows, fixed: Factors) -> np.ndarray:
         """Factors for canonical `rows` of a side, "user" or "item", solved exactly on those of the other side."""
         raise NotImplementedError(f"{type(self).__name__} cannot solve {side}s from their rows")

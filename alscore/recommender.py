@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import inspect
 import operator
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,16 +35,32 @@ class UnknownLabelError(LookupError):
 class Recommender:
     """A model that speaks in labels.
 
+    Any number of threads may ask while one learns: each answer is that of one model with the labels of its own data.
+
     Parameters
     ----------
     model : AlternatingLeastSquares, optional
-        Fitted in place. Default: ``AlternatingLeastSquares()``.
+        Default: ``AlternatingLeastSquares()``. It is not modified: what learns is a copy, which becomes `model` when it
+        is done.
+    interactions : Interactions, optional
+        What `model` was fitted on, where that was done elsewhere.
 
     Attributes
     ----------
     model : AlternatingLeastSquares
+        The one given, or since `fit` the one that was learnt.
     interactions : Interactions or None
-        What the model was fitted on: the labels, and what each user has played. None before.
+        What the model was fitted on: the labels, and what each user has played. None before. While a model or
+        interactions set from outside do not fit the other, using them raises a ValueError.
+
+    Raises
+    ------
+    TypeError
+        `interactions` is not an Interactions, which has the labels.
+    ValueError
+        `interactions` has not as many users and items as the model.
+    NotFittedError
+        There are `interactions`, but a model without factors.
 
     Examples
     --------
@@ -51,9 +68,25 @@ class Recommender:
     >>> recommender.recommend(["alice", "bob"], n=5, deny=["radiohead"])                      # doctest: +SKIP
     """
 
-    def __init__(self, model: AlternatingLeastSquares | None = None) -> None:
-        self.model = AlternatingLeastSquares() if model is None else model
-        self.interactions: Interactions | None = None
+    _known: tuple[AlternatingLeastSquares, Interactions | None]  # one attribute, so that both change at once
+
+    def __init__(self, model: AlternatingLeastSquares | None = None, interactions: Interactions | None = None) -> None:
+        self._known = AlternatingLeastSquares() if model is None else model, interactions
+        if interactions is not None:
+            _check_interactions(interactions)
+            self._fitted()
+
+    @property
+    def model(self) -> AlternatingLeastSquares:
+        return self._known[0]
+
+    @property
+    def interactions(self) -> Interactions | None:
+        return self._known[1]
+
+    @interactions.setter
+    def interactions(self, interactions: Interactions | None) -> None:
+        self._known = self._known[0], interactions
 
     def __repr__(self) -> str:
         return f"Recommender({self.model!r})"
@@ -81,20 +114,18 @@ class Recommender:
         KeyboardInterrupt, ValueError, ArithmeticError
             As for the model's `fit`; after Ctrl-C what has been learnt by then can be used.
         """
-        if not isinstance(interactions, Interactions):
-            raise TypeError(
-                f"interactions must be alscore.Interactions, not {type(interactions).__name__}; "
-                f"make one with Interactions.from_pandas or Interactions(matrix, users, items)"
-            )
-        if self.model.warm_start and self.interactions is not None:
+        _check_interactions(interactions)
+        model, known = self._known
+        if model.warm_start and known is not None:
             for kind in ("users", "items"):
-                before = getattr(self.interactions, kind)
+                before = getattr(known, kind)
                 if not getattr(interactions, kind)[: len(before)].equals(before):
                     raise ValueError(
                         f"{kind}: with warm_start=True those fitted before must come first, in their order; "
                         f"take what Interactions.add returns, or give new plays to partial_fit"
                     )
-        return self._train(self.model.fit, interactions, **kwargs)
+        model = copy.copy(model)
+        return self._train(model, model.fit, interactions, **kwargs)
 
     def partial_fit(self, interactions: "Interactions | pd.DataFrame", iterations: int = 1, **kwargs: Any) -> Self:
         """Learn from new plays, going on from the factors that there are.
@@ -122,18 +153,21 @@ class Recommender:
         KeyboardInterrupt, ValueError, ArithmeticError
             As for `fit`. Where the model has learnt nothing, the new plays are not kept either.
         """
-        known, _, _ = self._fitted()
+        model, known = self._fitted()
         plays = known.add(_as_interactions(interactions))
-        return self._train(self.model.partial_fit, plays, iterations=iterations, **kwargs)
+        return self._train(model, model.partial_fit, plays, iterations=iterations, **kwargs)
 
-    def _train(self, train: Callable[..., Any], interactions: Interactions, **kwargs: Any) -> Self:
-        before = self.model.user_factors
+    def _train(
+        self, model: AlternatingLeastSquares, train: Callable[..., Any], interactions: Interactions, **kwargs: Any
+    ) -> Self:
+        """Let `model` learn, which nobody else has, and answer from it afterwards."""
+        before = model.user_factors
         try:
             train(interactions, **kwargs)
         finally:
             # An interrupted model is new and usable too; one that refused to start is what it was.
-            if self.model.user_factors is not before:
-                self.interactions = interactions
+            if model.user_factors is not before:
+                self._known = model, interactions
         return self
 
     def recommend(
@@ -158,14 +192,14 @@ class Recommender:
         n : int, sequence of int, or mapping or Series from user to int
             Items for each user; a sequence has a number for each of `users`, which may be 0. Fewer come where the user
             has played nearly everything, and none where the user has played nothing: then the factors are 0, and no
-            item is better than another.
+            item is better than another. For the same reason items that nobody played never come.
         on_unknown : {"raise", "skip"}
             What to do about users and items that the model has not seen, in any of the arguments.
         interactions : Interactions or DataFrame, optional
             Answer to the users of these plays instead of those fitted: people whom the model never saw, or what others
             have played since. Their factors are solved exactly on the items' factors (fold-in), and these plays count
-            as already liked. A table has columns `user`, `item` and perhaps `value` (else each row counts 1), with
-            what `Interactions.from_pandas` makes of them.
+            as already liked. A table has columns `user`, `item` and perhaps `value` (else each row counts 1) and
+            `timestamp`, with what `Interactions.from_pandas` makes of them.
         allow : label or sequence of labels, optional
             The only items to consider.
         deny : label or sequence of labels, optional
@@ -186,31 +220,26 @@ class Recommender:
         UnknownLabelError
             Users or items that the model has not seen, with ``on_unknown="raise"``.
         ValueError
-            `n` below 1, or for one user below 0 or not given; another `on_unknown`; a table with other columns.
+            `n` below 1, or for one user below 0, not given or given twice; another `on_unknown`; a table with other
+            columns; a model whose factors are not as many as the labels.
         TypeError
-            `n` that are not integers, or `interactions` of another type.
+            `n` that are not integers, `interactions` of another type, or labels in a table or an array that has not
+            one dimension.
         NotFittedError
             `fit` was not called yet.
         """
         return self._request(
-            users,
-            n,
-            on_unknown,
-            interactions=interactions,
-            allow=allow,
-            deny=deny,
-            filter_already_liked_items=filter_already_liked_items,
-            scores=scores,
+            users, n, on_unknown, interactions, allow, deny, filter_already_liked_items, scores
         ).answer()
 
     def recommend_iter(
-        self, n: Any = 10, *, users: Any = None, batch_size: int = 10_000, **options: Any
+        self, users: Any = None, n: Any = 10, *, batch_size: int = 10_000, **options: Any
     ) -> "Iterator[pd.DataFrame]":
         """Recommend to many users, a batch of them at a time.
 
         Parameters
         ----------
-        n, users, **options
+        users, n, **options
             As for `recommend`. They are verified at once, before the first batch.
         batch_size : int
             Users in a batch. What a batch takes grows with it: about 100 bytes for each recommendation.
@@ -226,14 +255,14 @@ class Recommender:
         UnknownLabelError, ValueError, TypeError, NotFittedError
             As for `recommend`; `batch_size` below 1.
         """
-        return self._request(users, n, **options).batches(batch_size)
+        return self._bound_request(users, n, **options).batches(batch_size)
 
     def recommend_all(
         self,
         path: str | os.PathLike[str],
+        users: Any = None,
         n: Any = 10,
         *,
-        users: Any = None,
         batch_size: int = 10_000,
         show_progress: bool = True,
         **options: Any,
@@ -244,7 +273,7 @@ class Recommender:
         ----------
         path : str or path
             Replaced once the new file is whole; a run that ends early leaves what was there.
-        n, users, **options
+        users, n, **options
             As for `recommend`.
         batch_size : int
             Users in a batch, which becomes a row group: no more than one is held in memory, as for `recommend_iter`.
@@ -270,7 +299,7 @@ class Recommender:
 
         from alscore._files import atomic_writer
 
-        request = self._request(users, n, **options)
+        request = self._bound_request(users, n, **options)
         batches, schema, n_rows = request.batches(batch_size), request.schema(), 0
         with (
             atomic_writer(path) as file,
@@ -292,7 +321,7 @@ class Recommender:
         ----------
         items : label or sequence of labels
         n : int
-            Neighbours for each; an item that nobody played is like no other.
+            Neighbours for each. An item that nobody played is like no other: it has none, and is none.
         on_unknown, allow, deny
             As for `recommend`.
 
@@ -318,7 +347,7 @@ class Recommender:
         ----------
         users : label or sequence of labels
         n : int
-            Neighbours for each; a user who played nothing is like no other.
+            Neighbours for each. A user who played nothing is like no other: it has none, and is none.
         on_unknown : {"raise", "skip"}
             What to do about users that the model has not seen.
         allow, deny : label or sequence of labels, optional
@@ -340,18 +369,22 @@ class Recommender:
         self, kind: Literal["user", "item"], labels: Any, n: int, on_unknown: str, allow: Any, deny: Any
     ) -> "pd.DataFrame":
         n = _check_n(n)
-        interactions, X, Y = self._fitted()
-        index, factors, search = {
-            "user": (interactions.users, X, self.model.similar_users),
-            "item": (interactions.items, Y, self.model.similar_items),
-        }[kind]
+        model, interactions = self._fitted()
+        index, factors = getattr(interactions, f"{kind}s"), getattr(model, f"{kind}_factors")
         codes = _codes(index, labels, f"{kind}s", on_unknown)
-        allow, deny = (None if some is None else _codes(index, some, f"{kind}s", on_unknown) for some in (allow, deny))
-        ids, scores = search(codes, N=min(n, len(index)) + 1, **{f"filter_{kind}s": deny, f"{kind}s": allow})
+        codes = codes[factors[codes].any(axis=1)]
+        allow, deny = _codes_or_none(index, f"{kind}s", on_unknown, allow=allow, deny=deny)
+
+        def search(some: np.ndarray, deny: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+            ask = getattr(model, f"similar_{kind}s")
+            return ask(codes[some], N=min(n, len(index)) + 1, **{f"{kind}s": allow, f"filter_{kind}s": deny})
+
+        ids, scores = _search(search, len(codes), factors, deny)
         # Where others point exactly the same way, the one asked for may come after them, or not at all.
-        wanted = (ids >= 0) & (ids != codes[:, None]) & factors[codes].any(axis=1, keepdims=True)
+        wanted = (ids >= 0) & (ids != codes[:, None])
         wanted &= np.cumsum(wanted, axis=1) <= n
-        return _tidy((kind, f"similar_{kind}"), index.take(codes), index, ids, scores, wanted)
+        rows, _ = np.nonzero(wanted)
+        return _tidy((kind, f"similar_{kind}"), index.take(codes), index, rows, ids[wanted], scores[wanted])
 
     def fold_in(self, interactions: "Interactions | pd.DataFrame", on_unknown: str = "raise") -> "pd.DataFrame":
         """Solve the factors of users from their plays, exactly, on the items' factors as they stand.
@@ -376,8 +409,9 @@ class Recommender:
         """
         import pandas as pd
 
-        plays = self._plays(interactions, on_unknown)
-        factors = self.model.recalculate_user(np.arange(len(plays)), plays.matrix)
+        model, known = self._fitted()
+        plays = _plays(known, interactions, on_unknown)
+        factors = model.recalculate_user(np.arange(len(plays)), plays.matrix)
         return pd.DataFrame(factors, index=plays.users.rename("user"), copy=False)
 
     def explain(
@@ -418,67 +452,91 @@ class Recommender:
         import pandas as pd
 
         n = _check_n(n)
-        known, _, _ = self._fitted()
-        plays = known if interactions is None else self._plays(interactions, on_unknown)
+        for name, label in (("user", user), ("item", item)):
+            if not pd.api.types.is_hashable(label):
+                raise TypeError(f"{name} must be one label, not a {type(label).__name__}; ask for one at a time")
+        model, known = self._fitted()
+        plays = known if interactions is None else _plays(known, interactions, on_unknown)
         (user,), (item,) = _codes(plays.users, [user], "users", "raise"), _codes(known.items, [item], "items", "raise")
-        score, contributions, _ = self.model.explain(user, plays.rows([user]), item, N=n)
+        score, contributions, _ = model.explain(user, plays.rows([user]), item, N=n)
         ids, values = np.array(contributions).reshape(-1, 2).T
         table = pd.DataFrame({"item": known.items.take(ids.astype(np.int64)), "contribution": values})
         table.attrs["score"] = score
         return table
 
     def save(self, file: str | os.PathLike[str] | BinaryIO) -> None:
-        """Write the model, the labels and the plays to one file; see `alscore.persistence.save`."""
-        from alscore.persistence import save
+        """Write the model, the labels and the plays to one file; see `alscore.persistence.save`.
 
-        save(self, file)
+        Raises
+        ------
+        ValueError
+            The model's factors are not as many as the labels; and as for `alscore.persistence.save`.
+        """
+        from alscore import persistence
 
-    def _fitted(self) -> tuple[Interactions, np.ndarray, np.ndarray]:
-        X, Y = self.model.user_factors, self.model.item_factors
-        if self.interactions is None or X is None or Y is None:
+        persistence.save(self if self.interactions is None else Recommender(*self._fitted()), file)
+
+    @classmethod
+    def load(cls, file: str | os.PathLike[str] | BinaryIO) -> Self:
+        """Read what `save` wrote; see `alscore.load`.
+
+        Raises
+        ------
+        TypeError
+            The file holds a model without labels.
+        """
+        from alscore import persistence
+
+        recommender = persistence.load(file)
+        if not isinstance(recommender, cls):
+            raise TypeError(
+                f"{file} holds a {type(recommender).__name__}, not a {cls.__name__}: open it with alscore.load"
+            )
+        return recommender
+
+    def _fitted(self) -> tuple[AlternatingLeastSquares, Interactions]:
+        """A copy of the model as it is now, and its interactions, verified to fit it."""
+        model, interactions = self._known
+        if interactions is None:
             raise NotFittedError("this Recommender has no interactions yet: call fit first")
-        return self.interactions, X, Y
+        model = copy.copy(model)
+        for kind, factors in zip(("user", "item"), model._fitted(), strict=True):
+            labels = getattr(interactions, f"{kind}s")
+            if len(labels) != len(factors.array):
+                raise ValueError(
+                    f"there are {len(factors.array)} {kind} factors for {len(labels)} {kind} labels: "
+                    "fit the Recommender, not its model alone"
+                )
+        return model, interactions
 
-    def _plays(self, interactions: Any, on_unknown: str) -> Interactions:
-        """Return plays with their own users and, by code, the model's items."""
-        known, _, _ = self._fitted()
-        plays = _as_interactions(interactions)
-        columns = _find(known.items, plays.items, "items", on_unknown)
-        matrix = recoded(plays.matrix, np.arange(len(plays)), columns, (len(plays), known.n_items))
-        return Interactions(matrix, plays.users)
+    def _bound_request(self, *args: Any, **options: Any) -> "_Request":
+        """What `recommend` makes of these arguments, with its defaults."""
+        bound = inspect.signature(self.recommend).bind(*args, **options)
+        bound.apply_defaults()
+        return self._request(**bound.arguments)
 
     def _request(
         self,
         users: Any,
         n: Any,
-        on_unknown: str = "raise",
-        *,
-        interactions: Any = None,
-        allow: Any = None,
-        deny: Any = None,
-        filter_already_liked_items: bool = True,
-        scores: bool = True,
+        on_unknown: str,
+        interactions: Any,
+        allow: Any,
+        deny: Any,
+        filter_already_liked_items: bool,
+        scores: bool,
     ) -> "_Request":
-        plays, _, _ = self._fitted()
-        items, model = plays.items, copy.copy(self.model)
+        model, plays = self._fitted()
+        items = plays.items
         if interactions is not None:
-            plays = self._plays(interactions, on_unknown)
+            plays = _plays(plays, interactions, on_unknown)
             model.user_factors = model.recalculate_user(np.arange(len(plays)), plays.matrix)
-        users = plays.users if users is None else _index(users)
+        users = plays.users if users is None else _index(users, "users")
         codes = _find(plays.users, users, "users", on_unknown)
         known = codes >= 0
-        allow, deny = (None if some is None else _codes(items, some, "items", on_unknown) for some in (allow, deny))
-        return _Request(
-            model,
-            plays,
-            items,
-            codes[known],
-            _n_each(n, users, known, len(items)),
-            allow,
-            deny,
-            filter_already_liked_items,
-            scores,
-        )
+        allow, deny = _codes_or_none(items, "items", on_unknown, allow=allow, deny=deny)
+        n = _n_each(n, users, known, len(items))
+        return _Request(model, plays, items, codes[known], n, allow, deny, filter_already_liked_items, scores)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -496,19 +554,33 @@ class _Request:
     scores: bool
 
     def answer(self, part: slice = slice(None)) -> "pd.DataFrame":
-        codes, n = self.codes[part], self.n[part]
-        ids, scores = self.model.recommend(
-            codes,
-            self.plays.rows(codes) if self.filter_already_liked_items else None,
-            N=max(1, n.max(initial=0)),
-            filter_already_liked_items=self.filter_already_liked_items,
-            filter_items=self.deny,
-            items=self.allow,
-        )
-        wanted = (ids >= 0) & self.model.user_factors[codes].any(axis=1, keepdims=True)
-        wanted &= np.arange(ids.shape[1]) < n[:, None]
-        users = self.plays.users.take(codes)
-        return _tidy(("user", "item"), users, self.items, ids, scores if self.scores else None, wanted)
+        codes, (X, Y) = self.codes[part], self.model._fitted()
+        n = self.n[part] * X.array[codes].any(axis=1)
+        ids, scores = np.full(n.sum(), -1), np.empty(n.sum(), Y.array.dtype)
+        # Those who get nearly as many are searched together: one who gets many more would make all as wide.
+        _, width = np.frexp(n)
+        for group in np.unique(width[n > 0]):
+            mine = width == group
+            found = self._search(codes[mine], n[mine].max(), Y.array)
+            wanted = np.arange(found[0].shape[1]) < n[mine, None]
+            places = np.repeat(mine, n)
+            ids[places], scores[places] = (array[wanted] for array in found)
+        rows, wanted = np.repeat(np.arange(len(n)), n), ids >= 0
+        users, kept = self.plays.users.take(codes), scores[wanted] if self.scores else None
+        return _tidy(("user", "item"), users, self.items, rows[wanted], ids[wanted], kept)
+
+    def _search(self, codes: np.ndarray, n: int, factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def search(some: np.ndarray, deny: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+            return self.model.recommend(
+                codes[some],
+                self.plays.rows(codes[some]) if self.filter_already_liked_items else None,
+                N=n,
+                filter_already_liked_items=self.filter_already_liked_items,
+                filter_items=deny,
+                items=self.allow,
+            )
+
+        return _search(search, len(codes), factors, self.deny)
 
     def batches(self, size: int) -> "Iterator[pd.DataFrame]":
         size = operator.index(size)
@@ -520,14 +592,41 @@ class _Request:
         """Return the Arrow schema of every answer."""
         import pyarrow as pa
 
-        from alscore.persistence import _labels_to_arrow
+        from alscore.persistence import labels_to_arrow
 
         schema = pa.Schema.from_pandas(self.answer(slice(0)), preserve_index=False)
         # An answer may be without rows, or its labels tell too little, where their dtype is object.
         for place, labels in enumerate((self.plays.users, self.items)):
             field = schema.field(place)
-            schema = schema.set(place, field.with_type(_labels_to_arrow(labels, f"{field.name}s").schema.types[0]))
+            schema = schema.set(place, field.with_type(labels_to_arrow(labels, f"{field.name}s").schema.types[0]))
         return schema
+
+
+def _search(
+    search: Callable[[Any, np.ndarray | None], tuple[np.ndarray, np.ndarray]],
+    n_queries: int,
+    factors: np.ndarray,
+    deny: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and scores that ``search(queries, deny)`` finds among `factors`, without those that are all 0.
+
+    Nothing is known of these, and their score of 0 is better than any below it. Looking for them takes as long as many
+    searches do, so it is left until an answer may have one.
+    """
+    ids, scores = search(slice(n_queries), deny)
+    again = np.flatnonzero((scores == 0).any(axis=1))
+    if again.size:
+        unknown = np.flatnonzero(~factors.any(axis=1))
+        ids[again], scores[again] = search(again, unknown if deny is None else np.concatenate([unknown, deny]))
+    return ids, scores
+
+
+def _check_interactions(interactions: Any) -> None:
+    if not isinstance(interactions, Interactions):
+        raise TypeError(
+            f"interactions must be alscore.Interactions, not {type(interactions).__name__}; "
+            f"make one with Interactions.from_pandas or Interactions(matrix, users, items)"
+        )
 
 
 def _check_n(n: int) -> int:
@@ -543,6 +642,8 @@ def _n_each(n: Any, users: "pd.Index", known: np.ndarray, most: int) -> np.ndarr
 
     if isinstance(n, Mapping | pd.Series):
         n, users = pd.Series(n), users[known]
+        if not n.index.is_unique:
+            raise ValueError(f"n has several numbers for user {n.index[n.index.duplicated()][0]!r}; give one for each")
         places = n.index.to_flat_index().get_indexer(users)
         if (places < 0).any():
             raise ValueError(
@@ -563,6 +664,14 @@ def _n_each(n: Any, users: "pd.Index", known: np.ndarray, most: int) -> np.ndarr
     return np.minimum(n, most).astype(np.int64)
 
 
+def _plays(known: Interactions, interactions: Any, on_unknown: str) -> Interactions:
+    """Return plays with their own users and, by code, the items of `known`."""
+    plays = _as_interactions(interactions)
+    columns = _find(known.items, plays.items, "items", on_unknown)
+    matrix = recoded(plays.matrix, np.arange(len(plays)), columns, (len(plays), known.n_items))
+    return Interactions(matrix, plays.users)
+
+
 def _as_interactions(interactions: Any) -> Interactions:
     import pandas as pd
 
@@ -571,38 +680,54 @@ def _as_interactions(interactions: Any) -> Interactions:
     if not isinstance(interactions, pd.DataFrame):
         raise TypeError(
             f"interactions must be alscore.Interactions, or a pandas.DataFrame with columns user, item and perhaps "
-            f"value, not {type(interactions).__name__}"
+            f"value and timestamp, not {type(interactions).__name__}"
         )
     # Any other column could hold the strengths.
-    if other := set(interactions.columns) - {"user", "item", "value"}:
+    if other := set(interactions.columns) - {"user", "item", "value", "timestamp"}:
         raise ValueError(
-            f"interactions has columns other than user, item and value: {', '.join(sorted(map(str, other)))}; "
-            f"choose with Interactions.from_pandas"
+            f"interactions has columns other than user, item, value and timestamp: "
+            f"{', '.join(sorted(map(str, other)))}; choose with Interactions.from_pandas"
         )
-    return Interactions.from_pandas(interactions, "user", "item", "value" if "value" in interactions else None)
+    value, timestamp = (name if name in interactions else None for name in ("value", "timestamp"))
+    return Interactions.from_pandas(interactions, "user", "item", value, timestamp)
 
 
 def _tidy(
     names: tuple[str, str],
     asked: "pd.Index",
     index: "pd.Index",
+    rows: np.ndarray,
     ids: np.ndarray,
     scores: np.ndarray | None,
-    wanted: np.ndarray,
 ) -> "pd.DataFrame":
-    """Return the `wanted` places of `ids` and `scores`, each (n_asked, N), as a table with a row for each."""
+    """Return `ids` and `scores`, found for the ascending `rows` of `asked`, as a table."""
     import pandas as pd
 
-    columns = {names[0]: asked.repeat(wanted.sum(axis=1)), names[1]: index.take(ids[wanted])}
+    columns = {names[0]: asked.take(rows), names[1]: index.take(ids)}
     if scores is not None:
-        columns["score"] = scores[wanted]
-    return pd.DataFrame(columns | {"rank": np.cumsum(wanted, axis=1)[wanted]})
+        columns["score"] = scores
+    return pd.DataFrame(columns | {"rank": np.arange(len(rows)) - np.searchsorted(rows, rows) + 1})
 
 
-def _index(labels: Any) -> "pd.Index":
+def _index(labels: Any, name: str) -> "pd.Index":
     import pandas as pd
 
-    return pd.Index([labels] if pd.api.types.is_scalar(labels) else labels, tupleize_cols=False)
+    if pd.api.types.is_scalar(labels):
+        labels = [labels]
+    elif getattr(labels, "ndim", 1) != 1:
+        raise TypeError(
+            f"{name} must be a label or a one-dimensional sequence of labels, "
+            f"not a {type(labels).__name__} of {labels.ndim} dimensions"
+        )
+    return pd.Index(labels, tupleize_cols=False)
+
+
+def _codes_or_none(index: "pd.Index", kind: str, on_unknown: str, **lists: Any) -> "Iterator[np.ndarray | None]":
+    """Look up the labels of each argument in `lists`, but for those that are None."""
+    return (
+        None if labels is None else _codes(index, _index(labels, name), kind, on_unknown)
+        for name, labels in lists.items()
+    )
 
 
 def _codes(index: "pd.Index", labels: Any, kind: str, on_unknown: str) -> np.ndarray:
@@ -615,7 +740,7 @@ def _find(index: "pd.Index", labels: Any, kind: str, on_unknown: str) -> np.ndar
     """Look the labels up: the positions in `index` of all of them, -1 for those to skip (int64)."""
     if on_unknown not in ("raise", "skip"):
         raise ValueError(f"on_unknown must be 'raise' or 'skip', not {on_unknown!r}")
-    labels = _index(labels)
+    labels = _index(labels, kind)
     codes = index.get_indexer(labels)
     unknown = codes < 0
     if on_unknown == "raise" and unknown.any():

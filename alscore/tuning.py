@@ -25,6 +25,7 @@ def ranking_scorer(
         search.best_params_, search.best_estimator_
 
     and at random, ``RandomizedSearchCV(model, {"alpha": scipy.stats.loguniform(1, 100)}, scoring=scorer)``.
+    Without `scoring` they take the model's method `score`, which is the scorer made by ``ranking_scorer()``.
 
     Parameters
     ----------

@@ -4,10 +4,11 @@ import importlib.metadata
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import alscore
-from alscore import datasets
+from alscore import Interactions, datasets
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -58,10 +59,14 @@ def test_readme_does_what_it_says(tmp_path, monkeypatch):
     datasets.write_lastfm_360k(plays, "plays.tsv.gz")
     names = {"AlternatingLeastSquares": alscore.AlternatingLeastSquares, "itemid": 3, "userid": 5}
     names["user_items"] = plays.matrix
+    names["df"] = pd.DataFrame({"user": ["new", "new"], "item": plays.items[:2], "value": [3, 1]})
+    names["new_plays"] = Interactions.from_arrays(["new"], ["new artist"])
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         block = block.replace("lastfm-dataset-360K.tar.gz", "plays.tsv.gz").replace("radiohead", plays.items[0])
         exec(compile(block, "README.md", "exec"), names)
     assert names["ids"].shape == (10,)
     assert Path("lastfm.als").is_file()
+    assert Path("recommendations.parquet").is_file()
+    assert names["search"].best_score_ > 0

@@ -2,6 +2,8 @@
 
 import difflib
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -194,6 +196,150 @@ def test_wrong_arguments(recommender):
         recommender.recommend("user 1", on_unknown="ignore")
 
 
+@pytest.mark.parametrize("labels", [pd.DataFrame({"user": ["user 1"]}), np.array([["user 1"]]), np.array("user 1")])
+def test_labels_must_have_one_dimension(recommender, labels):
+    message = f"must be a label or a one-dimensional sequence of labels, not a {type(labels).__name__} of"
+    for name, ask in (
+        ("users", recommender.recommend),
+        ("users", recommender.similar_users),
+        ("items", recommender.similar_items),
+        ("allow", lambda labels: recommender.recommend("user 1", allow=labels)),
+        ("deny", lambda labels: recommender.similar_items("Artist 1", deny=labels)),
+    ):
+        with pytest.raises(TypeError, match=f"{name} {message}"):
+            ask(labels)
+
+
+# ---- The model and its labels
+
+
+def test_a_model_fitted_elsewhere(more, tmp_path):
+    interactions = more.interactions
+    bare = AlternatingLeastSquares().set_params(**more.model.get_params()).fit(interactions, show_progress=False)
+    recommender = Recommender(bare, interactions)
+    assert recommender.model is bare
+    pd.testing.assert_frame_equal(recommender.recommend(n=5), more.recommend(n=5))
+    with pytest.raises(ValueError, match="there are 30 user factors for 9 user labels"):
+        Recommender(bare, interactions[:9])
+    with pytest.raises(ValueError, match="there are 25 item factors for 26 item labels"):
+        Recommender(bare, Interactions(sparse.csr_array((30, 26))))
+    with pytest.raises(NotFittedError, match="call fit first"):
+        Recommender(AlternatingLeastSquares(), interactions)
+    with pytest.raises(TypeError, match=r"interactions must be alscore\.Interactions, not csr_array"):
+        Recommender(bare, interactions.matrix)
+
+    recommender.save(tmp_path / "labels.als")
+    loaded = Recommender.load(tmp_path / "labels.als")
+    pd.testing.assert_frame_equal(loaded.recommend(n=5), more.recommend(n=5))
+    bare.save(tmp_path / "bare.als")
+    with pytest.raises(TypeError, match=r"bare\.als holds a AlternatingLeastSquares, not a Recommender: .*\.load"):
+        Recommender.load(tmp_path / "bare.als")
+
+
+def test_the_model_given_is_not_modified(more):
+    given = AlternatingLeastSquares(factors=2, iterations=1, num_threads=1)
+    recommender = Recommender(given).fit(more.interactions, show_progress=False)
+    assert given.user_factors is given.item_factors is None
+    assert recommender.model.get_params() == given.get_params()
+    learnt = recommender.model
+    before = learnt.user_factors.tobytes()
+    recommender.partial_fit(LATER, show_progress=False)
+    assert learnt.user_factors.tobytes() == before
+    assert len(recommender.model.user_factors) == 31
+
+
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_a_model_that_outgrew_its_labels(side, tmp_path):
+    recommender = fit_more()
+    row = {"user": (1, 25), "item": (1, 30)}[side]
+    getattr(recommender.model, f"partial_fit_{side}s")([40], sparse.csr_array(np.ones(row)))
+    for ask in (
+        lambda: recommender.save(tmp_path / "model.als"),
+        lambda: recommender.recommend("user 1"),
+        lambda: recommender.recommend_iter(),
+        lambda: recommender.similar_items("item 1"),
+        lambda: recommender.similar_users("user 1"),
+        lambda: recommender.fold_in(NEW),
+        lambda: recommender.explain("user 1", "item 1"),
+        lambda: recommender.partial_fit(LATER),
+    ):
+        with pytest.raises(ValueError, match=f"41 {side} factors for .* {side} labels: fit the Recommender"):
+            ask()
+    assert os.listdir(tmp_path) == []
+
+
+def ask_meanwhile(ask, learn, n_threads=3):
+    """What `ask` answers in each of several threads, again and again until `learn` is done."""
+    done = threading.Event()
+
+    def run():
+        answers = set()
+        while not done.is_set():
+            answers.add(ask())
+        return answers
+
+    with ThreadPoolExecutor(n_threads) as pool:
+        asking = [pool.submit(run) for _ in range(n_threads)]
+        try:
+            learn()
+        finally:
+            done.set()
+        return set().union(*(future.result() for future in asking))
+
+
+def test_answers_during_fit_are_those_of_one_data_set():
+    plays = (np.random.default_rng(0).random((200, 32)) < 0.3).astype(float)
+    sets = [
+        Interactions(sparse.csr_array(plays[:, ::step]), items=[f"{step} {i}" for i in range(32)]) for step in (1, -1)
+    ]
+    recommender = Recommender(AlternatingLeastSquares(factors=4, iterations=1, num_threads=1, random_state=0))
+
+    def ask():
+        return tuple(recommender.recommend(n=2)["item"])
+
+    def learn():
+        for interactions in sets * 25:
+            recommender.fit(interactions, show_progress=False)
+
+    expected = {(recommender.fit(interactions, show_progress=False), ask())[1] for interactions in sets}
+    assert len(expected) == 2
+    assert ask_meanwhile(ask, learn) <= expected
+
+
+def test_answers_during_partial_fit_are_those_of_one_moment():
+    later = [pd.DataFrame({"user": [f"new {number}"], "item": [f"tea {number}"]}) for number in range(15)]
+    recommender, twin = fit_more(), fit_more()
+
+    def answer(recommender):
+        shown = recommender.recommend("user 3", n=40), recommender.similar_items("item 1", n=5)
+        return tuple(table.to_csv() for table in shown)
+
+    def learn():
+        for plays in later:
+            recommender.partial_fit(plays, show_progress=False)
+
+    moments = [answer(twin)]
+    for plays in later:
+        moments.append(answer(twin.partial_fit(plays, show_progress=False)))
+    seen = ask_meanwhile(lambda: answer(recommender), learn)
+    for at in range(2):  # the two calls of an answer may fall into two moments
+        assert {one[at] for one in seen} <= {one[at] for one in moments}
+
+
+def test_threads_may_ask_at_once(more):
+    recommender = fit_more()  # which has made nothing ready to be searched yet
+    at_once = threading.Barrier(8)
+
+    def ask(number):
+        at_once.wait()
+        return recommender.recommend(USERS[number:], n=5), recommender.similar_items(ITEMS[number], n=5)
+
+    with ThreadPoolExecutor(8) as pool:
+        for number, (found, similar) in enumerate(pool.map(ask, range(8))):
+            pd.testing.assert_frame_equal(found, more.recommend(USERS[number:], n=5))
+            pd.testing.assert_frame_equal(similar, more.similar_items(ITEMS[number], n=5))
+
+
 def test_fit_passes_arguments_on():
     seen = []
     users, items = LABELS["int"]
@@ -240,7 +386,7 @@ def test_real_plays(shared_data):
 
 
 def fit_more(dtype=np.float32, **parameters):
-    """User 4 has played nothing, user 5 all but three items, and nobody item 7."""
+    """User 4 has played nothing, user 5 all that anybody has but for two items, and nobody item 7."""
     rng = np.random.default_rng(1)
     plays = rng.integers(1, 20, (30, 25)) * (rng.random((30, 25)) < 0.3)
     plays[5] = 1
@@ -270,6 +416,7 @@ def ranking(recommender, asked, n, excluded=None, factors=None, index=USERS):
     X, Y = recommender.model.user_factors, recommender.model.item_factors.astype(np.float64)
     X = np.asarray(X if factors is None else factors, np.float64)
     excluded = plays_of(recommender) != 0 if excluded is None else excluded
+    excluded = excluded | ~plays_of(recommender).any(axis=0)
     rows = []
     for label, most in zip(asked, np.broadcast_to(n, len(asked)), strict=True):
         code = index.index(label)
@@ -289,7 +436,7 @@ def test_all_users_by_default(more):
     table = more.recommend(n=6)
     assert_table(table, ranking(more, USERS, 6))
     assert table["user"].nunique() == 29
-    assert table["user"].tolist().count("user 5") == 3
+    assert table["user"].tolist().count("user 5") == 2
 
 
 def test_allow_and_deny(more):
@@ -359,6 +506,7 @@ def test_n_for_repeated_users(more):
         ([1.0, 2.0], TypeError, r"n must be integers, not float64"),
         ({"user 1": 3}, ValueError, r"n has no number for user 'user 2'; .* 0 for none"),
         ({"user 1": 3, "user 2": None}, TypeError, r"n must be integers"),
+        (pd.Series([1, 2, 3], ["user 2", "user 1", "user 1"]), ValueError, r"n has several numbers for user 'user 1'"),
         (None, TypeError, "integer"),
         ("10", TypeError, "integer"),
     ],
@@ -366,6 +514,23 @@ def test_n_for_repeated_users(more):
 def test_wrong_n_for_each_user(more, n, error, message):
     with pytest.raises(error, match=message):
         more.recommend(["user 1", "user 2"], n)
+
+
+def test_one_large_n_does_not_make_the_answers_of_others_wide(more, monkeypatch):
+    asked, n = USERS * 4, np.array([24, *[1, 2, 0, 3, 5] * 23, 1, 1, 9, 1])
+    expected = ranking(more, asked, n)
+    sizes, whole = [], AlternatingLeastSquares.recommend
+
+    def noting(self, userid, user_items, N, **options):
+        sizes.append(len(userid) * N)
+        return whole(self, userid, user_items, N, **options)
+
+    monkeypatch.setattr(AlternatingLeastSquares, "recommend", noting)
+    assert_table(more.recommend(asked, n), expected)
+    assert sum(sizes) < 2 * n.sum()
+    sizes.clear()
+    assert more.recommend(["user 1", "user 2"], [0, 0]).empty
+    assert sizes == []
 
 
 def test_a_huge_n_asks_for_no_more_than_there_is(more):
@@ -561,7 +726,7 @@ def test_warm_start_keeps_codes_and_labels_together():
 
 @pytest.mark.parametrize("batch_size", [1, 7, 30, 1000])
 def test_recommend_iter_is_recommend_in_batches(more, batch_size):
-    batches = list(more.recommend_iter(4, batch_size=batch_size, deny="item 5"))
+    batches = list(more.recommend_iter(n=4, batch_size=batch_size, deny="item 5"))
     assert len(batches) == -(-30 // batch_size)
     pd.testing.assert_frame_equal(pd.concat(batches, ignore_index=True), more.recommend(n=4, deny="item 5"))
     for start, batch in enumerate(batches):
@@ -573,7 +738,7 @@ def test_recommend_iter_of_some_users(more):
     asked, n = ["user 8", "nobody", "user 1", "user 8", "user 4"], [2, 9, 0, 3, 1]
     for options in ({"scores": False}, {"interactions": more.interactions[::-1]}):
         options["on_unknown"] = "skip"
-        batches = more.recommend_iter(n, users=asked, batch_size=2, **options)
+        batches = more.recommend_iter(asked, n, batch_size=2, **options)
         together = pd.concat(list(batches), ignore_index=True)
         pd.testing.assert_frame_equal(together, more.recommend(asked, n, **options))
     assert list(more.recommend_iter(users=[])) == []
@@ -594,18 +759,18 @@ def test_recommend_iter_refuses_at_once_and_works_batch_by_batch(more, monkeypat
             more.recommend_iter(batch_size=wrong)
     with pytest.raises(TypeError, match="filter_items"):
         more.recommend_iter(filter_items=[])
-    batches = more.recommend_iter(batch_size=12)
+    batches = more.recommend_iter(batch_size=12, deny="item 7")
     assert sizes == []
     next(batches)
-    assert sizes == [12]
+    assert sizes == [11]  # user 4 has played nothing
     list(batches)
-    assert sizes == [12, 12, 6]
+    assert sizes == [11, 12, 6]
 
 
 def test_recommend_iter_answers_from_one_model():
     recommender = fit_more()
     expected = recommender.recommend(n=3)
-    batches = recommender.recommend_iter(3, batch_size=20)
+    batches = recommender.recommend_iter(n=3, batch_size=20)
     first = next(batches)
     recommender.partial_fit(LATER, show_progress=False)
     pd.testing.assert_frame_equal(pd.concat([first, *batches], ignore_index=True), expected)
@@ -615,7 +780,7 @@ def test_recommend_iter_answers_from_one_model():
 @pytest.mark.parametrize("kind", LABELS)
 def test_recommend_all_writes_what_recommend_returns(kind, tmp_path, capsys):
     recommender, path = fit(*LABELS[kind]), tmp_path / "recs.parquet"
-    n_rows = recommender.recommend_all(path, 3, batch_size=5)
+    n_rows = recommender.recommend_all(path, n=3, batch_size=5)
     expected = recommender.recommend(n=3)
     assert n_rows == len(expected) > 0
     pd.testing.assert_frame_equal(pd.read_parquet(path), expected)
@@ -625,16 +790,17 @@ def test_recommend_all_writes_what_recommend_returns(kind, tmp_path, capsys):
 
 
 def test_recommend_all_passes_options_on(more, tmp_path, capsys):
-    options = {"users": ["zoe", "adam"], "interactions": NEW, "deny": "item 5", "scores": False}
-    assert more.recommend_all(tmp_path / "recs.parquet", [2, 1], batch_size=1, show_progress=False, **options) == 3
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "recs.parquet"), more.recommend(n=[2, 1], **options))
+    users, n, path = ["zoe", "adam"], [2, 1], tmp_path / "recs.parquet"
+    options = {"interactions": NEW, "deny": "item 5", "scores": False}
+    assert more.recommend_all(path, users, n, batch_size=1, show_progress=False, **options) == 3
+    pd.testing.assert_frame_equal(pd.read_parquet(path), more.recommend(users, n, **options))
     assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("users", [[], ["user 4"], ["user 4", "user 4", "user 1"]])
 def test_recommend_all_with_batches_without_rows(more, tmp_path, users):
     path = tmp_path / "recs.parquet"
-    n_rows = more.recommend_all(path, 3, users=users, batch_size=1, show_progress=False)
+    n_rows = more.recommend_all(path, users, 3, batch_size=1, show_progress=False)
     table = pd.read_parquet(path)
     assert n_rows == len(table) == 3 * (len(users) == 3)
     pd.testing.assert_frame_equal(table, more.recommend(users, 3))
@@ -675,7 +841,8 @@ def test_recommend_all_refuses_before_it_writes(more, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["user", "item"])
-def test_similar_equals_dense_cosine(more, kind):
+@pytest.mark.parametrize("n", [6, 29])
+def test_similar_equals_dense_cosine(more, kind, n):
     labels = {"user": USERS, "item": ITEMS}[kind]
     factors = getattr(more.model, f"{kind}_factors").astype(np.float64)
     lengths = np.linalg.norm(factors, axis=1, keepdims=True)
@@ -683,9 +850,11 @@ def test_similar_equals_dense_cosine(more, kind):
     allowed, denied = [labels[code] for code in (1, 20, 9, 13)], [labels[code] for code in (9, 17)]
     ask, asked = getattr(more, f"similar_{kind}s"), [labels[code] for code in (20, 4 if kind == "user" else 7, 0)]
     outside, banned = ~np.isin(labels, allowed), np.isin(labels, denied)
+    unknown = ~plays_of(more).any(axis=1 if kind == "user" else 0)
     for options, excluded in (
         ({}, np.zeros(len(labels), bool)),
         ({"allow": allowed}, outside),
+        ({"allow": [*allowed, asked[1]]}, outside),
         ({"deny": denied}, banned),
         ({"deny": denied[0]}, np.isin(labels, denied[0])),
         ({"allow": allowed, "deny": denied}, outside | banned),
@@ -693,11 +862,11 @@ def test_similar_equals_dense_cosine(more, kind):
         rows = []
         for label in (asked[0], asked[2]):
             code = labels.index(label)
-            ids, scores = testing.top_n(cosine[[code]], 6, excluded | (np.arange(len(labels)) == code))
+            ids, scores = testing.top_n(cosine[[code]], n, excluded | unknown | (np.arange(len(labels)) == code))
             found = zip(ids[0], scores[0], strict=True)
             rows += [(label, labels[id], score, rank) for rank, (id, score) in enumerate(found, 1) if id >= 0]
         columns = [kind, f"similar_{kind}", "score", "rank"]
-        assert_table(ask(asked, 6, **options), pd.DataFrame(rows, columns=columns))
+        assert_table(ask(asked, n, **options), pd.DataFrame(rows, columns=columns))
     for wrong in ({"deny": "nobody"}, {"allow": ["nobody"]}):
         with pytest.raises(UnknownLabelError, match=rf"unknown {kind}s \(1\): 'nobody'"):
             ask(asked, **wrong)
@@ -729,6 +898,14 @@ def test_explain_equals_dense_contributions(more):
     scores = testing.half_sweep(plays[None], more.model.item_factors, regularization=0.5) @ more.model.item_factors.T
     assert table.attrs["score"] == pytest.approx(scores[0, 17], rel=1e-4)
     pd.testing.assert_frame_equal(more.explain(user, item, n=3), table[:3])
+
+
+@pytest.mark.parametrize("label", [["user 3"], {"user 3"}, pd.Series(["user 3"]), np.array(["user 3"])])
+def test_explain_is_asked_for_one_label(more, label):
+    with pytest.raises(TypeError, match="user must be one label, not a"):
+        more.explain(label, "item 3")
+    with pytest.raises(TypeError, match="item must be one label, not a"):
+        more.explain("user 3", label)
 
 
 def test_explain_to_someone_new(more):

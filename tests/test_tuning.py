@@ -1,13 +1,16 @@
 """The scorer against plain Python on oracle fold-ins, against scikit-learn's metric, and inside its searches."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
+import sklearn.exceptions
 from scipy import sparse, stats
 from sklearn.base import clone
 from sklearn.metrics import ndcg_score
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.utils.validation import check_is_fitted
 
 from alscore import AlternatingLeastSquares, Interactions, NotFittedError, testing
 from alscore.tuning import ranking_scorer
@@ -77,6 +80,8 @@ def test_ndcg_equals_scikit_learns(ratings, recorder):
     hidden = test - rest > 0
     judged = hidden.any(axis=1)
     assert score == pytest.approx(ndcg_score(hidden[judged], predicted[judged], k=7), rel=1e-9)
+    default = recorder.model.score(sparse.csr_array(test))  # hides the same
+    assert default == pytest.approx(ndcg_score(hidden[judged], predicted[judged], k=10), rel=1e-9)
 
 
 @pytest.mark.parametrize("held_out", [0.01, 0.2, 0.5, 1 - 2**-53])
@@ -117,10 +122,10 @@ def tastes():
     return Interactions(sparse.csr_array(dense), [f"user {code}" for code in range(160)])
 
 
-def search(X, **options):
+def search(X, scoring=None, **options):
     grid = {"factors": [1, 8], "regularization": [0.1, 1e5]}
     model = AlternatingLeastSquares(iterations=5, alpha=10, num_threads=1, random_state=0)
-    found = GridSearchCV(model, grid, scoring=ranking_scorer(), cv=3, error_score="raise", **options)
+    found = GridSearchCV(model, grid, scoring=scoring, cv=3, error_score="raise", **options)
     return found.fit(X, show_progress=False)
 
 
@@ -132,6 +137,11 @@ def test_grid_search_finds_the_structure(tastes, form):
     assert found.cv_results_["mean_test_score"][0] < 0.4
     refit = clone(found.best_estimator_).fit(tastes, show_progress=False)
     np.testing.assert_array_equal(found.best_estimator_.item_factors, refit.item_factors)
+
+
+def test_grid_search_without_scoring_is_by_the_default_scorer(tastes):
+    found, wanted = search(tastes), search(tastes, scoring=ranking_scorer())
+    np.testing.assert_array_equal(found.cv_results_["mean_test_score"], wanted.cv_results_["mean_test_score"])
 
 
 def test_grid_search_in_processes_gives_the_same(tastes):
@@ -151,6 +161,19 @@ def test_randomized_search(tastes):
 def test_unfitted_model(tastes):
     with pytest.raises(NotFittedError, match="call fit first"):
         ranking_scorer()(clone(MODEL), tastes)
+    with pytest.raises(NotFittedError, match="call fit first"):
+        MODEL.score(tastes)
+
+
+def test_scikit_learn_knows_what_is_fitted(tastes):
+    model = clone(MODEL)
+    with pytest.raises(sklearn.exceptions.NotFittedError):
+        check_is_fitted(model)
+    check_is_fitted(model.fit(tastes, show_progress=False))
+    check_is_fitted(pickle.loads(pickle.dumps(model)))
+    model.user_factors = None
+    with pytest.raises(sklearn.exceptions.NotFittedError):
+        check_is_fitted(model)
 
 
 @pytest.mark.parametrize("row", [[0, 0, 0], [0, 3, 0], [-1, 3, -1]])

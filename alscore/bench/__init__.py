@@ -1,7 +1,7 @@
 """Benchmarks: contenders on one machine in one run, each in a process of its own, in alternation.
 
 `sweep` and `converge` time training, on the same interactions, from the same start, minimising the same objective;
-`topn`, `foldin`, `update`, `load` and `evaluate` time recommending, new users, new plays, reading, ranking. Each returns
+`topn`, `foldin`, `update`, `load` and `evaluate` time recommending, new users, new plays, reading, ranking. Each gives
 a dict that holds every measurement and that `alscore.bench.report` turns into a table or a plot.
 
 A contender in training is an entry of `alscore.bench.contenders.CONTENDERS`; in the others, of
