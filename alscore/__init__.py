@@ -24,12 +24,12 @@ _HOMES = {
     "calculate_loss": "alscore.objective",
     "load": "alscore.persistence",
 }
-_SUBMODULES = ("datasets", "export", "solvers", "testing", "tuning")
+_SUBMODULES = ("datasets", "export", "solvers", "splits", "statistics", "testing", "tuning", "weighting")
 
 __all__ = ["get_include", *_HOMES, *_SUBMODULES]
 
 if TYPE_CHECKING:
-    from alscore import datasets, export, solvers, testing, tuning  # noqa: F401
+    from alscore import datasets, export, solvers, splits, statistics, testing, tuning, weighting  # noqa: F401
     from alscore.als import AlternatingLeastSquares, NotFittedError  # noqa: F401
     from alscore.interactions import Interactions  # noqa: F401
     from alscore.objective import calculate_loss  # noqa: F401

@@ -143,6 +143,18 @@ def _demo(args: argparse.Namespace) -> None:
     )
 
 
+def _fetch_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", choices=("lastfm-360k", "lastfm-1k", "hetrec-lastfm-2k"), help="of the data set")
+    parser.add_argument("--folder", help="where the archive is kept; default: $ALSCORE_DATA, or else a cache folder")
+
+
+def _fetch(args: argparse.Namespace) -> None:
+    """download a published data set, unless it is there, and print the path of its archive"""
+    from alscore import datasets
+
+    print(datasets.fetch(args.name, args.folder, show_progress=sys.stderr.isatty()))
+
+
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", help="Last.fm 360K: .tar.gz, .tsv, .tsv.gz or folder")
     parser.add_argument("-o", "--output", metavar="MODEL", required=True, help="file for the trained model")
@@ -255,22 +267,20 @@ def _recommend_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _recommend(args: argparse.Namespace) -> None:
     """recommend items to users of a trained model"""
-    if args.all:
+    if args.all is not None:
         _check_output(args.all, args.model, "table")
     recommender, interactions = _load(args.model)
-    options = {
-        "deny": _labels(args.filter, interactions.items),
-        "on_unknown": "skip" if args.skip_unknown else "raise",
-    }
-    if not args.all:
-        ask = functools.partial(recommender.recommend, **options)
-        _answer(args, ask, args.user, interactions.users, "recommendations")
+    deny, unknown = _labels(args.filter, interactions.items, args.skip_unknown)
+    if args.all is None:
+        ask = functools.partial(recommender.recommend, deny=deny)
+        _answer(args, ask, args.user, interactions.users, "recommendations", unknown)
         return
-    n_rows = recommender.recommend_all(args.all, args.n, show_progress=sys.stderr.isatty(), **options)
+    n_rows = recommender.recommend_all(args.all, n=args.n, deny=deny, show_progress=sys.stderr.isatty())
     if args.json:
-        _print_json({"file": args.all, "recommendations": n_rows})
-    else:
-        print(f"{args.all}: {n_rows:,} recommendations")
+        _print_json({"file": args.all, "recommendations": n_rows, "unknown": unknown})
+        return
+    _print_unknown(unknown)
+    print(f"{args.all}: {n_rows:,} recommendations")
 
 
 def _similar_arguments(parser: argparse.ArgumentParser) -> None:
@@ -280,7 +290,7 @@ def _similar_arguments(parser: argparse.ArgumentParser) -> None:
 def _similar(args: argparse.Namespace) -> None:
     """find the items that are most like others in a trained model"""
     recommender, interactions = _load(args.model)
-    _answer(args, recommender.similar_items, args.item, interactions.items, "similar_items")
+    _answer(args, recommender.similar_items, args.item, interactions.items, "similar_items", [])
 
 
 def _ranking_arguments(parser: argparse.ArgumentParser, kind: str) -> argparse._MutuallyExclusiveGroup:
@@ -305,18 +315,21 @@ def _load(path: str) -> tuple["Recommender", "Interactions"]:
 
 
 def _answer(
-    args: argparse.Namespace, ask: Callable[..., "pd.DataFrame"], texts: list[str], index: "pd.Index", name: str
+    args: argparse.Namespace,
+    ask: Callable[..., "pd.DataFrame"],
+    texts: list[str],
+    index: "pd.Index",
+    name: str,
+    unknown: list[Any],
 ) -> None:
-    """Print what `ask` answers for the labels given as `texts`."""
-    labels = _labels(texts, index)
-    known = labels.isin(index) | (not args.skip_unknown)
-    labels, unknown = labels[known], labels[~known].tolist()
+    """Print what `ask` answers for the labels given as `texts`, and which are unknown, besides those that are so."""
+    labels, left_out = _labels(texts, index, args.skip_unknown)
+    unknown = left_out + unknown
     ranking = ask(labels, args.n)
     if args.json:
         _print_json({name: ranking.to_dict("records"), "unknown": unknown})
         return
-    for label in unknown:
-        print(f"alscore: unknown, left out: {label!r}", file=sys.stderr)
+    _print_unknown(unknown)
     asked, answer = ranking.columns[:2]
     for label in labels:
         print(f"{asked} {label}")
@@ -325,15 +338,21 @@ def _answer(
         print()
 
 
-def _labels(texts: list[str], index: "pd.Index") -> "pd.Index":
-    """Return distinct labels, of the type of those in `index`."""
+def _print_unknown(labels: list[Any]) -> None:
+    for label in labels:
+        print(f"alscore: unknown, left out: {label!r}", file=sys.stderr)
+
+
+def _labels(texts: list[str], index: "pd.Index", skip_unknown: bool) -> tuple["pd.Index", list[Any]]:
+    """Return distinct labels, of the type of those in `index`; and apart from them the unknown ones to skip."""
     import pandas as pd
 
     labels = pd.Index(texts).unique()
     if pd.api.types.is_integer_dtype(index):
         with contextlib.suppress(ValueError, OverflowError):
-            return labels.astype(index.dtype)
-    return labels
+            labels = labels.astype(index.dtype)
+    known = labels.isin(index) | (not skip_unknown)
+    return labels[known], labels[~known].tolist()
 
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
@@ -393,8 +412,10 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         "--reference-sweeps", type=_positive, default=30, help="exact ones, for the best; default: %(default)s"
     )
     topn = add("topn", [ranking], "implicit,numpy", "implicit,numpy", "seconds to recommend to all users")
-    topn.add_argument("--users", type=_positive, help="size of a random sample of them")
-    topn.add_argument("--one-by-one", action="store_true", help="each user in a call of its own")
+    foldin = add("foldin", [updating], _FOLDERS, "implicit", "seconds to solve users from their rows")
+    for asking in (topn, foldin):
+        asking.add_argument("--users", type=_positive, help="size of a random sample of them")
+        asking.add_argument("--one-by-one", action="store_true", help="each user in a call of its own")
     topn.add_argument("--random-factors", action="store_true", help="normal instead of trained: nothing to be pruned")
     update = add("update", [updating], _UPDATERS, _UPDATERS, "seconds of partial_fit, and of a fit from nothing")
     update.add_argument("--sweeps", type=_positive, default=15, help="of the fit; default: %(default)s")
@@ -402,6 +423,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     add("evaluate", [ranking], "implicit", "implicit", "seconds to rank for all users and judge by held-out plays")
 
 
+_FOLDERS = "alscore-half-sweep,implicit"
 _UPDATERS = "alscore-2-sweeps,alscore-fit"
 _ISAS = "avx512", "avx2", "generic"
 # Named here, since their modules take longer to import than most commands to run.
@@ -514,6 +536,7 @@ def _width(text: str) -> int:
 
 COMMANDS = {
     "demo": (_demo, _demo_arguments),
+    "fetch": (_fetch, _fetch_arguments),
     "train": (_train, _train_arguments),
     "recommend": (_recommend, _recommend_arguments),
     "similar": (_similar, _similar_arguments),

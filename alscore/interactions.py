@@ -1,17 +1,22 @@
 """Who played what, how often: labels for users and items over one canonical sparse matrix."""
 
+import copy
 import numbers
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from alscore._tables import Rows, read_table
+
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 _MAX_CODE = np.iinfo(np.int32).max
 
@@ -57,7 +62,7 @@ def canonical_csr(
         Not two-dimensional, more than 2**31 - 1 rows or columns, inconsistent `indptr`, indices out of range,
         or values that are NaN, infinite or outside of `dtype`'s range.
     """
-    return _canonical(*canonical_rows(matrix, dtype, name))
+    return from_canonical(*canonical_rows(matrix, dtype, name))
 
 
 def canonical_rows(matrix: Any, dtype: npt.DTypeLike, name: str) -> CanonicalRows:
@@ -99,14 +104,11 @@ def canonical_rows(matrix: Any, dtype: npt.DTypeLike, name: str) -> CanonicalRow
             ordered = ordered.copy()
         ordered.sort_indices()
         data, indices = ordered.data, ordered.indices.astype(np.int32, copy=False)
-        first = np.zeros(data.size + 1, bool)
-        first[indptr] = True
-        first[1:-1] |= indices[1:] != indices[:-1]
-        first = np.flatnonzero(first[:-1])
-        if first.size < data.size:
+        starts = _starts(indices, indptr)
+        if starts.size < data.size:
             with np.errstate(over="ignore"):
-                data = np.add.reduceat(data, first, dtype=np.float64)
-            indices, indptr = indices[first], np.searchsorted(first, indptr)
+                data = np.add.reduceat(data, starts, dtype=np.float64)
+            indices, indptr = indices[starts], np.searchsorted(starts, indptr)
             data = _cast(data, dtype, indptr, name)
     if np.count_nonzero(data) < data.size:
         stored = np.flatnonzero(data)
@@ -123,13 +125,33 @@ def _ascend(indices: np.ndarray, indptr: np.ndarray) -> bool:
     return bool(ascends.all())
 
 
-def _canonical(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: tuple[int, int]) -> sparse.csr_array:
+def _starts(indices: np.ndarray, indptr: np.ndarray) -> np.ndarray:
+    """Where each run of one column begins, in rows whose columns do not descend."""
+    first = np.zeros(indices.size + 1, bool)
+    first[indptr] = True
+    first[1:-1] |= indices[1:] != indices[:-1]
+    return np.flatnonzero(first[:-1])
+
+
+def from_canonical(
+    data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: tuple[int, int]
+) -> sparse.csr_array:
     """Return a csr_array of arrays that are in canonical form already."""
     # Set as attributes: the constructor would bring indptr and indices to one dtype.
     matrix = sparse.csr_array(shape, dtype=data.dtype)
     matrix.indptr, matrix.indices, matrix.data = indptr, indices, data
     matrix.has_canonical_format = True
     return matrix
+
+
+def rows_of(matrix: sparse.csr_array) -> np.ndarray:
+    """Return the row of each entry, int32."""
+    return np.repeat(np.arange(matrix.shape[0], dtype=np.int32), np.diff(matrix.indptr))
+
+
+def row_of(indptr: np.ndarray, entry: Any) -> Any:
+    """Return the row of one entry, or of several."""
+    return np.searchsorted(indptr, entry, side="right") - 1
 
 
 def recoded(
@@ -169,11 +191,9 @@ def _check_compressed(matrix: Any, name: str) -> None:
         raise ValueError(f"{name}.indptr decreases at {major} {falls[0]}; {remedy}")
     stored = min(len(indices), len(matrix.data))
     if indptr[-1] > stored:
-        at = np.searchsorted(indptr, stored, side="right") - 1
+        at = row_of(indptr, stored)
         raise ValueError(f"{name}.indptr points past the {stored} stored elements at {major} {at}; {remedy}")
-    _check_codes(
-        indices[: indptr[-1]], n_minor, minor, name, lambda at: np.searchsorted(indptr, at, side="right") - 1, major
-    )
+    _check_codes(indices[: indptr[-1]], n_minor, minor, name, lambda at: row_of(indptr, at), major)
 
 
 def _check_codes(
@@ -196,12 +216,13 @@ def _cast(values: np.ndarray, dtype: npt.DTypeLike, indptr: np.ndarray, name: st
         cast = np.ascontiguousarray(values, dtype)
     # min and max pass NaN on and need no temporary array
     if cast.size and not (
-        np.isfinite(cast.min()) and np.isfinite(cast.max()) and np.count_nonzero(cast) == np.count_nonzero(values)
+        np.isfinite(cast.min())
+        and np.isfinite(cast.max())
+        and (cast.dtype == values.dtype or np.count_nonzero(cast) == np.count_nonzero(values))
     ):
         at = np.flatnonzero(_unrepresentable(values, cast))[0]
-        row = np.searchsorted(indptr, at, side="right") - 1
         raise ValueError(
-            f"{name} holds {values[at]} at row {row}, which is not a finite {cast.dtype} number "
+            f"{name} holds {values[at]} at row {row_of(indptr, at)}, which is not a finite {cast.dtype} number "
             f"or underflows to zero; remove or correct it"
         )
     return cast
@@ -210,6 +231,46 @@ def _cast(values: np.ndarray, dtype: npt.DTypeLike, indptr: np.ndarray, name: st
 def _unrepresentable(values: np.ndarray, cast: np.ndarray) -> np.ndarray:
     """Mask of `values` that became infinite, NaN or zero in `cast`."""
     return ~np.isfinite(cast) | ((cast == 0) & (values != 0))
+
+
+def checked_timestamps(timestamps: Any, given: Any, matrix: sparse.csr_array, name: str) -> np.ndarray:
+    """Verify the times of the entries of a matrix, in seconds: int64.
+
+    Parameters
+    ----------
+    timestamps : int array of length nnz
+    given : scipy sparse matrix
+        Whose entries have these times. They are of use only if it is in canonical form.
+    matrix : scipy.sparse.csr_array
+        What `canonical_csr` makes of it.
+    name : str
+        What messages call the matrix.
+    """
+    timestamps = np.asarray(timestamps)
+    if not np.can_cast(timestamps.dtype, np.int64):
+        raise TypeError(
+            f"timestamps are {timestamps.dtype}; convert them to whole seconds since 1970, for datetimes by "
+            f".astype('datetime64[s]').astype('int64')"
+        )
+    if not (
+        given.format == "csr"
+        and np.array_equal(given.indptr, matrix.indptr)
+        and np.array_equal(given.indices[: matrix.nnz], matrix.indices)
+    ):
+        raise ValueError(
+            f"{name} must be in canonical form, since timestamps follow the order of its entries: take "
+            f"alscore.interactions.canonical_csr({name}), and timestamps in the order of that"
+        )
+    if timestamps.shape != matrix.data.shape:
+        raise ValueError(f"timestamps has shape {timestamps.shape}; give one for each of the {matrix.nnz} entries")
+    return timestamps.astype(np.int64, copy=False)
+
+
+def replaced(interactions: "Interactions", **parts: Any) -> Any:
+    """Return a copy with other parts, which are as the constructor of Interactions would leave them."""
+    other = copy.copy(interactions)
+    vars(other).update(parts)
+    return other
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,7 +298,7 @@ class Report:
     def __str__(self) -> str:
         lines = [f"{self.read:,} read, {self.kept:,} kept, {self.merged:,} merged, {len(self.rejected):,} rejected"]
         for reason, group in self.rejected.groupby("reason")["number"]:
-            lines.append(f"  {len(group):,} × {reason}: {_first(group)}")
+            lines.append(f"  {len(group):,} × {reason}: {first_few(group)}")
         return "\n".join(lines)
 
 
@@ -252,6 +313,9 @@ class Interactions:
         A label for each row and each column: unique, none missing. Default: the codes 0, 1, 2, …
     report : Report, optional
         Where the matrix came from.
+    timestamps : int array of length nnz, optional
+        When each entry was last seen: seconds since 1970, UTC, in the order of ``matrix.data``. The matrix must be in
+        canonical form, which would otherwise change that order.
 
     Attributes
     ----------
@@ -261,6 +325,7 @@ class Interactions:
         ``csr_array((m.data, m.indices, m.indptr), m.shape)``, which scipy brings to one dtype.
     users, items : pandas.Index
     report : Report or None
+    timestamps : int64 array of length nnz, or None
     """
 
     def __init__(
@@ -269,11 +334,15 @@ class Interactions:
         users: Iterable[Any] | None = None,
         items: Iterable[Any] | None = None,
         report: Report | None = None,
+        timestamps: npt.ArrayLike | None = None,
     ) -> None:
         self.matrix = canonical_csr(matrix, name="matrix")
         self.users = _labels(users, self.matrix.shape[0], "users")
         self.items = _labels(items, self.matrix.shape[1], "items")
         self.report = report
+        self.timestamps = None
+        if timestamps is not None:
+            self.timestamps = checked_timestamps(timestamps, matrix, self.matrix, "matrix")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -314,6 +383,10 @@ class Interactions:
         ValueError, TypeError
             Codes outside of [0, n_users), or that are not integers.
         """
+        return self._rows(codes)[0]
+
+    def _rows(self, codes: npt.ArrayLike) -> tuple[sparse.csr_array, np.ndarray]:
+        """Return the entries of some users, and their positions in the matrix."""
         codes = np.asarray(codes)
         if codes.size:
             _check_codes(codes, self.n_users, "row", "codes", int, "position")
@@ -321,7 +394,8 @@ class Interactions:
         starts, ends = self.matrix.indptr[codes], self.matrix.indptr[codes + 1]
         indptr = np.concatenate([[0], np.cumsum(ends - starts)])
         entries = np.repeat(starts - indptr[:-1], ends - starts) + np.arange(indptr[-1])
-        return _canonical(self.matrix.data[entries], self.matrix.indices[entries], indptr, (len(codes), self.n_items))
+        data, indices = self.matrix.data[entries], self.matrix.indices[entries]
+        return from_canonical(data, indices, indptr, (len(codes), self.n_items)), entries
 
     def __len__(self) -> int:
         """Number of users, since `interactions[codes]` counts those."""
@@ -338,7 +412,8 @@ class Interactions:
         Returns
         -------
         Interactions
-            Of those users in that order, one too; without a `report`, which is about all of them.
+            Of those users in that order, one too, with their timestamps; without a `report`, which is about all of
+            them.
 
         Raises
         ------
@@ -356,7 +431,9 @@ class Interactions:
             raise ValueError(
                 f"codes: user {users[at]!r} comes again at position {at}; take each once, or a matrix by rows(codes)"
             )
-        return type(self)(self.rows(codes), users, self.items)
+        matrix, entries = self._rows(codes)
+        timestamps = None if self.timestamps is None else self.timestamps[entries]
+        return replaced(self, matrix=matrix, users=users, report=None, timestamps=timestamps)
 
     def add(self, other: "Interactions") -> Self:
         """Join these interactions and others, such as later ones, which may be of new users and new items.
@@ -370,8 +447,9 @@ class Interactions:
         -------
         Interactions
             All codes of `self` stay as they are; what is new in `other` follows, in the order there. Where both have
-            an entry its value is the sum; a sum of 0 leaves none. Labels that are categories stay so, of which there
-            may be more. There is no `report`: each part has its own.
+            an entry its value is the sum, and its time the later one; a sum of 0 leaves none. There are timestamps if
+            both have them. Labels that are categories stay so, of which there may be more. There is no `report`: each
+            part has its own.
 
         Raises
         ------
@@ -384,41 +462,116 @@ class Interactions:
             raise TypeError(f"other must be alscore.Interactions, not {type(other).__name__}")
         users, rows = _union(self.users, other.users, "users")
         items, columns = _union(self.items, other.items, "items")
-        shape = len(users), len(items)
+        shape, name = (len(users), len(items)), "the sum of both"
+        if self.timestamps is not None and other.timestamps is not None:
+            total, timestamps = _summed(
+                np.concatenate([rows_of(self.matrix), rows[rows_of(other.matrix)]]),
+                np.concatenate([self.matrix.indices, columns[other.matrix.indices]]),
+                np.concatenate([self.matrix.data, other.matrix.data]),
+                np.concatenate([self.timestamps, other.timestamps]),
+                shape,
+                name,
+            )
+            return type(self)(total, users, items, timestamps=timestamps)
+        # Without sorting all entries again. Two float32 numbers add up to the same in float64, rounded.
         indptr = np.pad(self.matrix.indptr, (0, len(users) - self.n_users), mode="edge")
-        mine = _canonical(self.matrix.data, self.matrix.indices, indptr, shape)
-        # Two float32 numbers add up to the same in float64, rounded.
-        total = canonical_csr(mine + recoded(other.matrix, rows, columns, shape), name="the sum of both")
-        return type(self)(total, users, items)
+        mine = from_canonical(self.matrix.data, self.matrix.indices, indptr, shape)
+        return type(self)(canonical_csr(mine + recoded(other.matrix, rows, columns, shape), name=name), users, items)
+
+    def filter(self, min_user: int = 1, min_item: int = 1, k_core: int | None = None) -> Self:
+        """Leave out items and users with few entries: see `alscore.statistics.filter`."""
+        from alscore import statistics
+
+        return statistics.filter(self, min_user, min_item, k_core)
+
+    def summary(self, top: int = 10) -> "pd.DataFrame":
+        """Describe the interactions by numbers: see `alscore.statistics.summary`."""
+        from alscore import statistics
+
+        return statistics.summary(self, top)
+
+    def plot(self) -> "Figure":
+        """Draw how many entries users and items have: see `alscore.statistics.plot`."""
+        from alscore import statistics
+
+        return statistics.plot(self)
+
+    def save(self, file: str | os.PathLike[str] | BinaryIO) -> None:
+        """Write matrix, labels and timestamps to one file, without the report: see `alscore.persistence.save`."""
+        from alscore.persistence import save
+
+        save(self, file)
+
+    @classmethod
+    def load(cls, file: str | os.PathLike[str] | BinaryIO, mmap: bool = True) -> "Interactions":
+        """Read, or by default map into memory, what `save` wrote: see `alscore.load`.
+
+        Raises
+        ------
+        FormatError, OSError
+            As for `alscore.load`, or the file holds a model.
+        """
+        from alscore.persistence import FormatError, load
+
+        loaded = load(file, mmap)
+        if not isinstance(loaded, Interactions):
+            raise FormatError(f"{file} holds a model, {type(loaded).__name__}; read it with alscore.load")
+        return loaded
 
     def __repr__(self) -> str:
         return f"<Interactions: {self.n_users:,} users × {self.n_items:,} items, {self.nnz:,} entries>"
 
     @classmethod
-    def from_pandas(
+    def from_table(
         cls,
-        df: "pd.DataFrame",
-        user: str,
-        item: str,
-        value: str | None = None,
+        source: Any,
+        user: Any,
+        item: Any,
+        value: Any = None,
+        timestamp: Any = None,
         duplicates: str = "sum",
         errors: str = "raise",
+        *,
+        delimiter: str | None = None,
+        quoting: bool | None = None,
+        column_names: Sequence[str] | None = None,
+        integers: Sequence[str] = (),
     ) -> Self:
-        """Read a table with one observation a row.
+        """Read a table with one observation a row, of which only the columns named.
 
         Parameters
         ----------
-        df : pandas.DataFrame
+        source : str, path, DataFrame or Arrow table
+            A ``.parquet``, ``.arrow`` or ``.feather`` file; delimited text, ``.csv`` or ``.tsv``, also compressed
+            (``.gz``, ``.bz2``, ``.zst``); a pandas.DataFrame; or what else offers itself to Arrow
+            (``__arrow_c_stream__``): a pyarrow.Table or RecordBatchReader, a polars.DataFrame, a DuckDB relation, …
         user, item : str
             Columns with labels: integers, strings, dates, categories, … of one sortable type each. `users`
             and `items` hold them in ascending order, so codes do not depend on the order of the rows.
         value : str, optional
             Column with strengths: numbers or booleans. Zero means "not observed". Default: each row counts 1.
+        timestamp : str, optional
+            Column with times: whole seconds since 1970, or datetimes (in text, ISO 8601), of which fractions of a
+            second are cut off; those without a time zone are UTC.
         duplicates : {"sum", "max", "last", "error"}
-            What to make of several rows for one user and item.
+            What to make of several rows for one user and item. The last is the latest, and of several at one time, or
+            without timestamps, the one that comes last in the table. The latest time is kept in any case.
         errors : {"raise", "drop"}
-            What to do about rows with a missing label, or a value that is no finite float32 number: refuse
-            the table, or leave them out and list them in `report`. Rows of value zero are listed either way.
+            What to do about rows with a missing label, a value that is no finite float32 number, or a time that is
+            missing or beyond int64 seconds; in a text file, also about lines with another number of fields, and labels
+            that are not UTF-8: refuse the table, or leave them out and list them in `report`. Rows of value zero are
+            listed either way.
+        delimiter : str, optional
+            Of a text file. Default: comma, in ``.tsv`` TAB.
+        quoting : bool, optional
+            In a text file, whether a field that begins with a double quote ends with one, and may hold delimiters, line
+            ends and doubled quotes; such line ends do not count where lines are numbered. Otherwise quotes are text
+            like any other. Default: only where the delimiter is a comma.
+        column_names : sequence of str, optional
+            For a text file without a header. Default: its first line is one.
+        integers : sequence of str
+            Columns of labels in a text file that are integers (int64). Others are text, to the letter: "007" and "NA"
+            stay what they are. An empty field is a missing label.
 
         Returns
         -------
@@ -428,16 +581,42 @@ class Interactions:
         Raises
         ------
         ValueError
-            Rows as above, or repeats with ``duplicates="error"``: the message names column and rows.
+            Rows as above, or repeats with ``duplicates="error"``: the message names column and rows, of a text file
+            the lines. A column that the table has not, or twice; a file that is damaged, no regular one, or of another
+            kind; a line of more than 8 MB.
         TypeError
-            Labels of a column cannot be sorted or hashed.
+            Labels of a column cannot be sorted or hashed, timestamps are of another type, another `source`, or options
+            for what is no text file.
+        OSError
+            The file cannot be opened.
         """
-        columns = {name: df[name] for name in (user, item, value) if name is not None and name in df}
-        for argument, name in (("user", user), ("item", item), ("value", value)):
-            if name is not None and name not in columns:
-                raise ValueError(f"{argument}={name!r} is not a column; the table has {list(df.columns)}")
-        values, named = (None, "count") if value is None else (columns[value], value)
-        return cls._from_columns(columns[user], columns[item], values, (user, item, named), duplicates, errors)
+        _check_choices(duplicates, errors)
+        rows = read_table(
+            source,
+            user,
+            item,
+            value,
+            timestamp,
+            delimiter=delimiter,
+            quoting=quoting,
+            column_names=column_names,
+            integers=integers,
+        )
+        return cls._from_rows(rows, duplicates, errors)
+
+    @classmethod
+    def from_pandas(
+        cls,
+        df: "pd.DataFrame",
+        user: Any,
+        item: Any,
+        value: Any = None,
+        timestamp: Any = None,
+        duplicates: str = "sum",
+        errors: str = "raise",
+    ) -> Self:
+        """Read a pandas.DataFrame, as `from_table` does."""
+        return cls.from_table(df, user, item, value, timestamp, duplicates, errors)
 
     @classmethod
     def from_arrays(
@@ -445,6 +624,7 @@ class Interactions:
         users: Iterable[Any],
         items: Iterable[Any],
         values: Iterable[Any] | None = None,
+        timestamps: Iterable[Any] | None = None,
         duplicates: str = "sum",
         errors: str = "raise",
     ) -> Self:
@@ -456,108 +636,122 @@ class Interactions:
             Labels.
         values : array_like, length n, optional
             Strengths.
+        timestamps : array_like, length n, optional
+            Times.
         duplicates, errors
-            As for `from_pandas`, and so are the result and the errors raised.
+            As for `from_table`, and so are the result and the errors raised.
         """
-        return cls._from_columns(users, items, values, ("users", "items", "values"), duplicates, errors)
+        _check_choices(duplicates, errors)
+        rows = Rows(users, items, values, timestamps, ("users", "items", "values", "timestamps"))
+        return cls._from_rows(rows, duplicates, errors)
 
     @classmethod
-    def _from_columns(
-        cls, users: Any, items: Any, values: Any, names: tuple[str, str, str], duplicates: str, errors: str
-    ) -> Self:
+    def _from_rows(cls, rows: Rows, duplicates: str, errors: str) -> Self:
         import pandas as pd
 
-        if duplicates not in ("sum", "max", "last", "error"):
-            raise ValueError(f"duplicates must be 'sum', 'max', 'last' or 'error', not {duplicates!r}")
-        if errors not in ("raise", "drop"):
-            raise ValueError(f"errors must be 'raise' or 'drop', not {errors!r}")
-        user, item, value = names
-        users, user_labels = _factorize(users, user)
-        items, item_labels = _factorize(items, item)
-        values, unusable = _numbers(values, len(users))
-        if not len(users) == len(items) == len(values):
+        user, item, value, timestamp = rows.names
+        users, user_labels = _factorize(rows.users, user)
+        items, item_labels = _factorize(rows.items, item)
+        values, unusable = _numbers(rows.values, len(users))
+        timestamps, untimely = _seconds(rows.timestamps, len(users), timestamp)
+        lengths = len(users), len(items), len(values), len(untimely)
+        if len(set(lengths)) > 1:
             raise ValueError(
-                f"{user}, {item} and {value} must have equal lengths, not {len(users)}, {len(items)} and {len(values)}"
+                "{}, {}, {} and {} must have equal lengths, not {}, {}, {} and {}".format(*rows.names, *lengths)
             )
-
-        reasons = np.array(
+        fate, reasons = _judged(
+            rows,
+            len(users),
             [
-                "",
-                f"{user}: missing label",
-                f"{item}: missing label",
-                f"{value}: not a finite float32 number",
-                f"{value}: zero, not observed",
+                *rows.faults,
+                (f"{user}: missing label", np.flatnonzero(users < 0)),
+                (f"{item}: missing label", np.flatnonzero(items < 0)),
+                (f"{value}: not a finite float32 number", np.flatnonzero(unusable)),
+                (f"{timestamp}: missing, or not whole seconds that int64 can hold", np.flatnonzero(untimely)),
             ],
-            object,
+            errors,
         )
-        rejected = np.zeros(len(values), np.int8)  # indices into reasons
-        for reason, rows in ((3, unusable), (2, items < 0), (1, users < 0)):
-            rejected[rows] = reason
-            if errors == "raise" and rows.any():
-                raise ValueError(
-                    f"{reasons[reason]} in {np.count_nonzero(rows):,} of {rows.size:,} rows, "
-                    f"at positions {_first(np.flatnonzero(rows))}; correct them, "
-                    f"or leave them out with errors='drop'"
-                )
-
-        rows = np.flatnonzero(rejected == 0)
+        used = np.flatnonzero(fate == 0)
         if duplicates != "sum":
-            rows, repeated = _distinct(rows, users, items, values if duplicates == "max" else None)
-            if duplicates == "error" and repeated.size:
+            order, starts = _by_pair(users[used], items[used], (len(user_labels), len(item_labels)))
+            order = used[order]
+            used = _best_of_each(order, starts, {"max": values, "last": timestamps}.get(duplicates))
+            if duplicates == "error" and used.size < order.size:
+                repeated = rows.numbers(np.setdiff1d(order, used))
                 raise ValueError(
-                    f"{repeated.size:,} rows have a ({user}, {item}) that comes again below, "
-                    f"at positions {_first(repeated)}; remove them, "
-                    f"or choose duplicates='sum', 'max' or 'last'"
+                    f"{rows.where}{repeated.size:,} rows have a ({user}, {item}) that comes again below, "
+                    f"at {rows.unit}s {first_few(repeated)}; remove them, or choose duplicates='sum', 'max' or 'last'"
                 )
-        zero = values[rows] == 0
-        rejected[rows[zero]] = 4
-        rows = rows[~zero]
+            if timestamps is not None:
+                timestamps[used] = np.maximum.reduceat(timestamps[order], starts)
+        is_zero = values[used] == 0
+        fate[used[is_zero]] = len(reasons)
+        reasons.append(f"{value}: zero, not observed")
+        used = used[~is_zero]
 
-        lost = np.flatnonzero(rejected)
-        lost = pd.DataFrame({"number": lost, "reason": reasons[rejected[lost]]})
-        return cls._from_codes(
-            users[rows], user_labels, items[rows], item_labels, values[rows], names, lost, rejected.size
-        )
+        users, user_labels = _sorted(users[used], user_labels, user)
+        items, item_labels = _sorted(items[used], item_labels, item)
+        timestamps = None if timestamps is None else timestamps[used]
+        shape = len(user_labels), len(item_labels)
+        matrix, timestamps = _summed(users, items, values[used], timestamps, shape, value)
 
-    @classmethod
-    def _from_codes(
-        cls,
-        users: np.ndarray,
-        user_labels: "pd.Index",
-        items: np.ndarray,
-        item_labels: "pd.Index",
-        values: np.ndarray,
-        names: tuple[str, str, str],
-        rejected: "pd.DataFrame",
-        read: int,
-    ) -> Self:
-        """Sort the labels in use, sum repeats, and account for all of the rows read."""
-        users, user_labels = _sorted(users, user_labels, names[0])
-        items, item_labels = _sorted(items, item_labels, names[1])
-        entries = sparse.coo_array((values, (users, items)), shape=(len(user_labels), len(item_labels)))
-        matrix = canonical_csr(entries, name=names[2])
+        lost = np.flatnonzero(fate)
+        numbers = np.concatenate([rows.numbers(lost), rows.skipped])
+        why = np.concatenate([np.array(reasons, object)[fate[lost]], [rows.why_skipped] * rows.skipped.size])
+        rejected = pd.DataFrame({"number": numbers, "reason": why}).sort_values("number", ignore_index=True)
+        read = len(fate) + rows.skipped.size
         report = Report(read, matrix.nnz, read - matrix.nnz - len(rejected), rejected)
-        return cls(matrix, user_labels, item_labels, report)
+        return cls(matrix, user_labels, item_labels, report, timestamps)
 
-    def to_pandas(self, user: str = "user", item: str = "item", value: str = "value") -> "pd.DataFrame":
+    def to_pandas(
+        self, user: str = "user", item: str = "item", value: str = "value", timestamp: str = "timestamp"
+    ) -> "pd.DataFrame":
         """Return the entries as a table, by user and then item.
 
         Parameters
         ----------
-        user, item, value : str
+        user, item, value, timestamp : str
             Names for the columns.
 
         Returns
         -------
         pandas.DataFrame
-            nnz rows: two columns of labels and one of float32 values.
+            nnz rows: two columns of labels, one of float32 values and, where there are timestamps, one of int64
+            seconds since 1970.
         """
         import pandas as pd
 
-        users = np.repeat(np.arange(self.n_users), np.diff(self.matrix.indptr))
-        return pd.DataFrame(
-            {user: self.users.take(users), item: self.items.take(self.matrix.indices), value: self.matrix.data}
-        )
+        labels = self.users.take(rows_of(self.matrix)), self.items.take(self.matrix.indices)
+        table = pd.DataFrame({user: labels[0], item: labels[1], value: self.matrix.data})
+        if self.timestamps is not None:
+            table[timestamp] = self.timestamps
+        return table
+
+
+def _check_choices(duplicates: str, errors: str) -> None:
+    if duplicates not in ("sum", "max", "last", "error"):
+        raise ValueError(f"duplicates must be 'sum', 'max', 'last' or 'error', not {duplicates!r}")
+    if errors not in ("raise", "drop"):
+        raise ValueError(f"errors must be 'raise' or 'drop', not {errors!r}")
+
+
+def _judged(rows: Rows, length: int, faults: list[tuple[str, np.ndarray]], errors: str) -> tuple[np.ndarray, list[str]]:
+    """Return for each row an index into reasons to reject it, 0 for none, and these; or refuse the table for them."""
+
+    def refuse(reason: str, rejected: np.ndarray) -> None:
+        if errors == "raise" and rejected.size:
+            raise ValueError(
+                f"{rows.where}{reason} in {rejected.size:,} of {length + rows.skipped.size:,} rows, at {rows.unit}s "
+                f"{first_few(rejected)}; correct them, or leave them out with errors='drop'"
+            )
+
+    refuse(rows.why_skipped, rows.skipped)
+    fate, reasons = np.zeros(length, np.int8), [""]
+    for reason, at in faults:
+        refuse(reason, rows.numbers(at))
+        fate[at[fate[at] == 0]] = len(reasons)
+        reasons.append(reason)
+    return fate, reasons
 
 
 def _labels(labels: Iterable[Any] | None, length: int, name: str) -> "pd.Index":
@@ -569,13 +763,24 @@ def _labels(labels: Iterable[Any] | None, length: int, name: str) -> "pd.Index":
     index = pd.Index(labels, tupleize_cols=False).to_flat_index()
     if len(index) != length:
         raise ValueError(f"{name} has {len(index)} labels for the {length} that the matrix needs")
-    for fault, mask in (("missing", index.isna()), ("not unique", index.duplicated())):
+    faults = {"missing": index.isna()}
+    if not _ascending(index):  # to look for repeats hashes all labels
+        faults["not unique"] = index.duplicated()
+    for fault, mask in faults.items():
         if mask.any():
             at = np.argmax(mask)
             raise ValueError(
                 f"{name}: label {index[at]!r} at position {at} is {fault}; give each {name[:-1]} its own label"
             )
     return index
+
+
+def _ascending(labels: "pd.Index") -> bool:
+    """Whether each label is known to be above the one before it."""
+    try:
+        return bool((labels[1:] > labels[:-1]).all())
+    except TypeError:  # of several types, or categories without an order
+        return False
 
 
 def _factorize(labels: Any, name: str) -> tuple[np.ndarray, "pd.Index"]:
@@ -586,6 +791,8 @@ def _factorize(labels: Any, name: str) -> tuple[np.ndarray, "pd.Index"]:
         codes, distinct = pd.factorize(pd.Series(labels))
     except TypeError as error:
         raise TypeError(f"{name}: {error}; labels must be hashable, such as strings or integers") from error
+    if len(distinct) > _MAX_CODE:
+        raise ValueError(f"{name}: {len(distinct):,} labels, of which at most {_MAX_CODE:,} are supported")
     return codes, _without_categories(pd.Index(distinct, tupleize_cols=False))
 
 
@@ -652,20 +859,79 @@ def _numbers(values: Any, length: int) -> tuple[np.ndarray, np.ndarray]:
     return cast, _unrepresentable(exact, cast)
 
 
-def _distinct(
-    rows: np.ndarray, users: np.ndarray, items: np.ndarray, values: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Choose one of `rows` for each (user, item): the last, or the one of the largest value where given.
+def _seconds(timestamps: Any, length: int, name: Any) -> tuple[np.ndarray | None, np.ndarray]:
+    """Return (seconds since 1970, a new int64 array; mask of those that are missing, in parts, or out of range)."""
+    import pandas as pd
 
-    Return (the chosen rows; the others, ascending).
+    if timestamps is None:
+        return None, np.zeros(length, bool)
+    if not (isinstance(timestamps, np.ndarray) and timestamps.dtype.kind == "M"):  # which pandas may have no unit for
+        timestamps = pd.Series(timestamps).infer_objects()
+        if timestamps.dtype.kind == "M":
+            timestamps = timestamps.to_numpy("datetime64[s]", na_value=np.datetime64("NaT"))  # UTC
+    if timestamps.dtype.kind == "M":
+        seconds = timestamps.astype("datetime64[s]")
+        wrong = np.isnat(seconds)
+        if np.can_cast(timestamps.dtype, seconds.dtype):  # from a coarser unit, of which numpy overflows silently
+            wrong |= seconds.astype(timestamps.dtype) != timestamps
+        return seconds.astype(np.int64), wrong
+    if pd.api.types.is_integer_dtype(timestamps):
+        exact = timestamps.fillna(0).to_numpy()
+        wrong = timestamps.isna().to_numpy() | (exact > np.iinfo(np.int64).max)
+    elif pd.api.types.is_float_dtype(timestamps):  # as integers become where some are missing
+        exact = timestamps.to_numpy(np.float64, na_value=np.nan)
+        wrong = ~(np.abs(exact) < 2.0**63) | (exact != np.floor(exact))
+        exact = np.where(wrong, 0, exact)
+    else:
+        raise TypeError(
+            f"{name}: times of type {timestamps.dtype}; convert them to whole seconds since 1970 or to datetimes, such "
+            f"as by pandas.to_datetime(..., utc=True)"
+        )
+    return exact.astype(np.int64), wrong
+
+
+def _by_pair(users: np.ndarray, items: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Sort observations by user and then item.
+
+    Return (their positions in that order, those of one pair in any; where in it each pair starts).
     """
-    keys = (items[rows], users[rows])
-    order = rows[np.lexsort(keys if values is None else (values[rows], *keys))]
-    last = np.ones(order.size, bool)
-    last[:-1] = (users[order[1:]] != users[order[:-1]]) | (items[order[1:]] != items[order[:-1]])
-    return order[last], np.sort(order[~last])
+    observations = sparse.coo_array((np.arange(users.size), (users, items)), shape=shape)
+    observations.has_canonical_format = True  # else tocsr would sum up positions
+    # a quarter of the time of numpy.lexsort
+    by_user = observations.tocsr()
+    by_user.sort_indices()
+    return by_user.data, _starts(by_user.indices, by_user.indptr)
 
 
-def _first(positions: "np.ndarray | pd.Series") -> str:
+def _best_of_each(order: np.ndarray, starts: np.ndarray, criterion: np.ndarray | None) -> np.ndarray:
+    """Choose one of the rows of each pair, sorted by `_by_pair`: of those with the largest criterion the last."""
+    if criterion is not None:
+        largest = np.maximum.reduceat(criterion[order], starts)
+        lengths = np.diff(starts, append=order.size)
+        order = np.where(criterion[order] == np.repeat(largest, lengths), order, -1)
+    return np.maximum.reduceat(order, starts)
+
+
+def _summed(
+    users: np.ndarray,
+    items: np.ndarray,
+    values: np.ndarray,
+    timestamps: np.ndarray | None,
+    shape: tuple[int, int],
+    name: str,
+) -> tuple[sparse.csr_array, np.ndarray | None]:
+    """Return the canonical matrix of the sums of each pair's values, and the latest time of each entry."""
+    order, starts = _by_pair(users, items, shape)
+    first = order[starts]
+    indptr = np.append(0, np.cumsum(np.bincount(users[first], minlength=shape[0])))
+    with np.errstate(over="ignore"):
+        sums = np.add.reduceat(values[order], starts, dtype=np.float64)
+    matrix = canonical_csr(from_canonical(sums, items[first], indptr, shape), name=name)
+    if timestamps is not None:
+        timestamps = np.maximum.reduceat(timestamps[order], starts)[sums != 0]
+    return matrix, timestamps
+
+
+def first_few(positions: "np.ndarray | pd.Series") -> str:
     """Spell out the first few of `positions`."""
     return ", ".join(map(str, positions[:5])) + (", …" if len(positions) > 5 else "")

@@ -1,11 +1,12 @@
-"""A model in one file: a zip of plain arrays, Arrow labels and a JSON manifest. Nothing in it is executed.
+"""A model or Interactions in one file: a zip of plain arrays, Arrow labels and a JSON manifest. Nothing is executed.
 
-Its members are stored, not deflated:
+Its members are stored, not deflated, and what an array holds begins at a multiple of 64 bytes, ready to be mapped:
 
-    user_factors.npy, item_factors.npy      if fitted
-    indptr.npy, indices.npy, data.npy       the interactions as CSR, if a fitted Recommender
+    user_factors.npy, item_factors.npy      of a fitted model
+    indptr.npy, indices.npy, data.npy       the interactions as CSR, alone or of a fitted Recommender
+    timestamps.npy                          if they have them
     users.arrow, items.arrow                their labels, Arrow IPC streams of one column
-    manifest.json                           format, versions, kind, parameters, SHA-256 of each other member
+    manifest.json                           format, versions, kind, a model's parameters, SHA-256 of each other member
 """
 
 import contextlib
@@ -15,7 +16,9 @@ import hashlib
 import io
 import json
 import math
+import mmap as memory
 import os
+import struct
 import zipfile
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from alscore.als import AlternatingLeastSquares
+    from alscore.interactions import Interactions
     from alscore.recommender import Recommender
 
 FORMAT = "alscore"
@@ -40,22 +44,30 @@ MANIFEST = "manifest.json"
 FACTORS = ("user_factors.npy", "item_factors.npy")
 MATRIX = ("indptr.npy", "indices.npy", "data.npy")
 LABELS = ("users.arrow", "items.arrow")
+TIMESTAMPS = "timestamps.npy"
+COMPLETE = {
+    "AlternatingLeastSquares": (set(), {*FACTORS}),
+    "Recommender": (set(), {*FACTORS}, {*FACTORS, *MATRIX, *LABELS}, {*FACTORS, *MATRIX, *LABELS, TIMESTAMPS}),
+    "Interactions": ({*MATRIX, *LABELS}, {*MATRIX, *LABELS, TIMESTAMPS}),
+}
+LOCAL_HEADER = 30  # bytes before the name in a zip
+ALIGNMENT = 64
 
 
 class FormatError(ValueError):
-    """A file that is not a whole and unaltered alscore model which this version can read."""
+    """A file that is not a whole and unaltered alscore model or Interactions which this version can read."""
 
 
-def save(obj: "Recommender | AlternatingLeastSquares", file: str | os.PathLike[str] | BinaryIO) -> None:
-    """Write a model to one file, without pickle.
+def save(obj: "Recommender | AlternatingLeastSquares | Interactions", file: str | os.PathLike[str] | BinaryIO) -> None:
+    """Write a model or interactions to one file, without pickle.
 
-    Equal models give equal bytes. Not kept: a `random_state` that is a generator (it becomes None), and the
+    Equal ones give equal bytes. Not kept: a `random_state` that is a generator (it becomes None), and the
     `report` of the interactions.
 
     Parameters
     ----------
-    obj : Recommender or AlternatingLeastSquares
-        Fitted or not.
+    obj : Recommender, AlternatingLeastSquares or Interactions
+        A model may be fitted or not.
     file : str, path or binary file object
         A path is replaced once the new file is whole and on the disk; a file object is written to directly.
 
@@ -67,6 +79,7 @@ def save(obj: "Recommender | AlternatingLeastSquares", file: str | os.PathLike[s
         Factors were assigned that do not fit each other, or to one side alone.
     """
     from alscore.als import AlternatingLeastSquares
+    from alscore.interactions import Interactions
     from alscore.recommender import Recommender
 
     if isinstance(file, str | os.PathLike):
@@ -74,27 +87,34 @@ def save(obj: "Recommender | AlternatingLeastSquares", file: str | os.PathLike[s
             return save(obj, opened)
 
     model, interactions = (obj.model, obj.interactions) if isinstance(obj, Recommender) else (obj, None)
-    if not isinstance(model, AlternatingLeastSquares):
-        raise TypeError(f"can save a Recommender or an AlternatingLeastSquares, not {type(model).__name__}")
+    kind = "AlternatingLeastSquares" if model is obj else "Recommender"
+    if isinstance(obj, Interactions):
+        kind, model, interactions = "Interactions", None, obj
+    elif not isinstance(model, AlternatingLeastSquares):
+        raise TypeError(
+            f"can save a Recommender, an AlternatingLeastSquares or Interactions, not {type(model).__name__}"
+        )
 
     digests: dict[str, str] = {}
     manifest = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "alscore_version": __version__,
-        "kind": "AlternatingLeastSquares" if model is obj else "Recommender",
-        "params": _params_to_json(model.get_params()),
+        "kind": kind,
+        **({"params": _params_to_json(model.get_params())} if model else {}),
         "members": digests,
     }
     arrays: dict[str, np.ndarray] = {}
     labels: dict[str, pa.Table] = {}
-    if model.user_factors is not None or model.item_factors is not None:
+    if model and (model.user_factors is not None or model.item_factors is not None):
         arrays |= zip(FACTORS, (side.array for side in model._fitted()), strict=True)
     if interactions is not None:
         matrix = interactions.matrix
         arrays |= zip(MATRIX, (matrix.indptr, matrix.indices, matrix.data), strict=True)
-        users = _labels_to_arrow(interactions.users, "users")
-        items = _labels_to_arrow(interactions.items, "items")
+        if interactions.timestamps is not None:
+            arrays[TIMESTAMPS] = interactions.timestamps
+        users = labels_to_arrow(interactions.users, "users")
+        items = labels_to_arrow(interactions.items, "items")
         labels |= zip(LABELS, (users, items), strict=True)
 
     with zipfile.ZipFile(file, "w") as archive:
@@ -108,17 +128,25 @@ def save(obj: "Recommender | AlternatingLeastSquares", file: str | os.PathLike[s
             member.write(json.dumps(manifest, indent=2, default=np.generic.item).encode())
 
 
-def load(file: str | os.PathLike[str] | BinaryIO) -> "Recommender | AlternatingLeastSquares":
+def load(
+    file: str | os.PathLike[str] | BinaryIO, mmap: bool = True
+) -> "Recommender | AlternatingLeastSquares | Interactions":
     """Read what `save` wrote.
 
     Parameters
     ----------
     file : str, path or seekable binary file object
+    mmap : bool
+        Whether to map Interactions into memory, if `file` is a path, instead of reading them: their arrays, which are
+        read-only then, and text labels stay in the file, and in memory as far as they are in use, once for all
+        processes. Such a file must not be changed in place while in use; `save` replaces it. All is verified as for any
+        Interactions, but checksums are not compared: to notice a changed value that is a valid one, read the file.
+        Models are always read.
 
     Returns
     -------
-    Recommender or AlternatingLeastSquares
-        With the factors bit for bit.
+    Recommender, AlternatingLeastSquares or Interactions
+        With the arrays bit for bit.
 
     Raises
     ------
@@ -129,17 +157,28 @@ def load(file: str | os.PathLike[str] | BinaryIO) -> "Recommender | AlternatingL
     """
     if isinstance(file, str | os.PathLike):
         with open(file, "rb") as opened:
-            return load(opened)
+            return _load(opened, mmap)
+    return _load(file, mmap=False)
+
+
+def _load(file: BinaryIO, mmap: bool) -> "Recommender | AlternatingLeastSquares | Interactions":
     try:
         with zipfile.ZipFile(file) as archive:
-            return _restore(archive)
+            manifest = _verified_manifest(archive)
+            if manifest["kind"] == "Interactions" and mmap:
+                mapped = memoryview(memory.mmap(file.fileno(), 0, access=memory.ACCESS_READ))
+                return _restore_interactions(archive, manifest, mapped)
+            _verify_digests(archive, manifest)
+            if manifest["kind"] == "Interactions":
+                return _restore_interactions(archive, manifest)
+            return _restore_model(archive, manifest)
     # The readers of zip, JSON, .npy and Arrow raise nearly every kind for bytes that are not as written: OSErrors too,
     # EINVAL where a damaged offset leads to before the start of the file, and Arrow's own, which have no errno.
     except Exception as error:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)):
             raise
         name, reason = getattr(file, "name", "the file object"), str(error) or type(error).__name__
-        raise FormatError(f"{name} is not a usable alscore model: {reason}") from error
+        raise FormatError(f"{name} is not a usable alscore model or Interactions: {reason}") from error
 
 
 class _Digester(io.RawIOBase):
@@ -159,49 +198,59 @@ class _Digester(io.RawIOBase):
 
 @contextlib.contextmanager
 def _digesting(archive: zipfile.ZipFile, name: str, digests: dict[str, str]) -> Iterator[_Digester]:
-    """Open member `name` for writing; note its digest in `digests` afterwards."""
-    with archive.open(name, "w", force_zip64=True) as member:
+    """Open member `name` for writing, aligned; note its digest in `digests` afterwards."""
+    info = zipfile.ZipInfo(name)
+    # After name, padding and the field for 64-bit sizes the member begins; .npy and Arrow keep alignment from there on.
+    padding = -(archive.start_dir + LOCAL_HEADER + len(name) + 6 + 20) % ALIGNMENT
+    info.extra = struct.pack("<HHH", 0xD935, 2 + padding, ALIGNMENT) + bytes(padding)  # the field that zipalign writes
+    with archive.open(info, "w", force_zip64=True) as member:
         digester = _Digester(member)
         yield digester
     digests[name] = digester.sha256.hexdigest()
 
 
-def _restore(archive: zipfile.ZipFile) -> "Recommender | AlternatingLeastSquares":
+def _restore_model(archive: zipfile.ZipFile, manifest: dict[str, Any]) -> "Recommender | AlternatingLeastSquares":
     from alscore.als import AlternatingLeastSquares
-    from alscore.interactions import Interactions
     from alscore.recommender import Recommender
 
-    manifest = _verified_manifest(archive)
     model = AlternatingLeastSquares(**_params_from_json(manifest["params"]))
-    kind, members = manifest["kind"], set(manifest["members"])
-    complete = {"AlternatingLeastSquares": {*FACTORS}, "Recommender": {*FACTORS, *MATRIX, *LABELS}}
-    if kind not in complete:
-        raise ValueError(f"it holds an unknown kind of model, {kind!r}")
-    if members not in (set(), {*FACTORS}, complete[kind]):
-        raise ValueError(f"it has an incomplete set of members: {', '.join(sorted(members))}")
-
+    members = manifest["members"]
     if members:
         model.user_factors = _read_array(archive, FACTORS[0], 2, np.float32, np.float64)
         model.item_factors = _read_array(archive, FACTORS[1], 2, np.float32, np.float64)
-        users, items = (side.array for side in model._fitted())
-    if kind == "AlternatingLeastSquares":
+        shape = tuple(len(side.array) for side in model._fitted())
+    if manifest["kind"] == "AlternatingLeastSquares":
         return model
 
     recommender = Recommender(model)
-    if members == complete[kind]:
-        labels = [_read_labels(archive, name) for name in LABELS]
-        # Set as attributes: the constructor would bring indptr and indices to one dtype.
-        matrix = sparse.csr_array((len(users), len(items)), dtype=np.float32)
-        matrix.indptr, matrix.indices, matrix.data = (
-            _read_array(archive, name, 1, dtype)
-            for name, dtype in zip(MATRIX, (np.int64, np.int32, np.float32), strict=True)
-        )
-        recommender.interactions = Interactions(matrix, *labels)
+    if MATRIX[0] in members:
+        recommender.interactions = _restore_interactions(archive, manifest, shape=shape)
     return recommender
 
 
+def _restore_interactions(
+    archive: zipfile.ZipFile,
+    manifest: dict[str, Any],
+    mapped: memoryview | None = None,
+    shape: tuple[int, ...] | None = None,
+) -> "Interactions":
+    from alscore.interactions import Interactions
+
+    labels = [_read_labels(archive, name, mapped) for name in LABELS]
+    # Set as attributes: the constructor would bring indptr and indices to one dtype.
+    matrix = sparse.csr_array(shape or tuple(map(len, labels)), dtype=np.float32)
+    matrix.indptr, matrix.indices, matrix.data = (
+        _read_array(archive, name, 1, dtype, mapped=mapped)
+        for name, dtype in zip(MATRIX, (np.int64, np.int32, np.float32), strict=True)
+    )
+    timestamps = None
+    if TIMESTAMPS in manifest["members"]:
+        timestamps = _read_array(archive, TIMESTAMPS, 1, np.int64, mapped=mapped)
+    return Interactions(matrix, *labels, timestamps=timestamps)
+
+
 def _verified_manifest(archive: zipfile.ZipFile) -> dict[str, Any]:
-    """Return the manifest, having verified that every member is there and holds what was written."""
+    """Return the manifest, having verified that every member is there."""
     infos = {info.filename: info for info in archive.infolist()}
     if MANIFEST not in infos:
         raise ValueError(f"it has no {MANIFEST}")
@@ -217,26 +266,48 @@ def _verified_manifest(archive: zipfile.ZipFile) -> dict[str, Any]:
     odd = manifest["members"].keys() ^ infos.keys() - {MANIFEST}
     if odd:
         raise ValueError(f"members are missing or not listed in its {MANIFEST}: {', '.join(sorted(odd))}")
+    if manifest["kind"] not in COMPLETE:
+        raise ValueError(f"it holds an unknown kind of model, {manifest['kind']!r}")
+    if manifest["members"].keys() not in COMPLETE[manifest["kind"]]:
+        raise ValueError(f"it has an incomplete set of members: {', '.join(sorted(manifest['members']))}")
+    return manifest
+
+
+def _verify_digests(archive: zipfile.ZipFile, manifest: dict[str, Any]) -> None:
+    """Verify that every member holds what was written."""
     for name, digest in manifest["members"].items():
         with archive.open(name) as member:
             if hashlib.file_digest(member, "sha256").hexdigest() != digest:  # type: ignore[arg-type]  # it has readinto
                 raise ValueError(f"its member {name} is damaged")
-    return manifest
 
 
-def _read_array(archive: zipfile.ZipFile, name: str, ndim: int, *dtypes: npt.DTypeLike) -> np.ndarray:
-    """Read an array of one of `dtypes`, provided that its header claims the very bytes that there are."""
+def _mapped_member(archive: zipfile.ZipFile, name: str, mapped: memoryview) -> memoryview:
+    """Return the bytes of a member that `archive` can open."""
+    info = archive.getinfo(name)
+    lengths = struct.unpack_from("<HH", mapped, info.header_offset + LOCAL_HEADER - 4)  # of name and extra field
+    start = info.header_offset + LOCAL_HEADER + sum(lengths)
+    return mapped[start : start + info.file_size]
+
+
+def _read_array(
+    archive: zipfile.ZipFile, name: str, ndim: int, *dtypes: npt.DTypeLike, mapped: memoryview | None = None
+) -> np.ndarray:
+    """Read or map an array of one of `dtypes`, provided that its header claims the very bytes that there are."""
     with archive.open(name) as member:
         np.lib.format.read_magic(member)
         shape, _, dtype = np.lib.format.read_array_header_1_0(member)
-        size = member.tell() + math.prod(shape) * dtype.itemsize
+        start = member.tell()
+        size = start + math.prod(shape) * dtype.itemsize
         if dtype not in dtypes or len(shape) != ndim or size != archive.getinfo(name).file_size:
             raise ValueError(f"its member {name} is not the array that was expected: {dtype} {shape}")
+        if mapped is not None:
+            array: np.ndarray = np.ndarray(shape, dtype, _mapped_member(archive, name, mapped), start)
+            return np.require(array, requirements="A")  # a copy, if something else than `save` wrote the zip
         member.seek(0)
         return np.lib.format.read_array(member, allow_pickle=False)
 
 
-def _labels_to_arrow(labels: "pd.Index", name: str) -> "pa.Table":
+def labels_to_arrow(labels: "pd.Index", name: str) -> "pa.Table":
     """Return the labels as a table of one column, from which pandas restores their dtype."""
     import pandas as pd
     import pyarrow as pa
@@ -258,7 +329,8 @@ def _labels_to_arrow(labels: "pd.Index", name: str) -> "pa.Table":
 def _labels_from_arrow(table: "pa.Table") -> "pd.Index":
     import pandas as pd
 
-    return pd.Index(table.to_pandas()["label"], tupleize_cols=False).rename(None)
+    # labels are unique: nothing to deduplicate
+    return pd.Index(table.to_pandas(deduplicate_objects=False)["label"], tupleize_cols=False).rename(None)
 
 
 def _write_arrow(file: _Digester, table: "pa.Table") -> None:
@@ -268,11 +340,11 @@ def _write_arrow(file: _Digester, table: "pa.Table") -> None:
         stream.write_table(table)
 
 
-def _read_labels(archive: zipfile.ZipFile, name: str) -> "pd.Index":
+def _read_labels(archive: zipfile.ZipFile, name: str, mapped: memoryview | None = None) -> "pd.Index":
     import pyarrow as pa
 
     with archive.open(name) as member:
-        table = pa.ipc.open_stream(member).read_all()
+        table = pa.ipc.open_stream(member if mapped is None else _mapped_member(archive, name, mapped)).read_all()
     table.validate(full=True)
     return _labels_from_arrow(table)
 

@@ -1,5 +1,6 @@
 """The command line: its output for people and for machines, its exit codes and its one-line errors."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from scipy import sparse
 
 from alscore import AlternatingLeastSquares, Interactions, Recommender, __version__, datasets, load
 from alscore.cli import main
+from alscore.datasets.fetch import ARCHIVES, Archive
 from alscore.datasets.lastfm import PLAYS_FILE
 
 
@@ -161,8 +163,11 @@ def test_recommend_filters_items(folder, model, capsys):
     assert "unknown items (1): 'nothing'" in message
     assert "--skip-unknown" in message
     assert main([*command, "--filter", "nothing", "--filter", best[0], "--skip-unknown"]) == 0
-    found = json.loads(capsys.readouterr().out)["recommendations"]
-    assert [row["item"] for row in found] == best[1:3]
+    document = json.loads(capsys.readouterr().out)
+    assert [row["item"] for row in document["recommendations"]] == best[1:3]
+    assert document["unknown"] == ["nothing"]
+    assert main([*command[:-1], "--user", "nobody", "--filter", "nothing", "--skip-unknown"]) == 0
+    assert capsys.readouterr().err == "alscore: unknown, left out: 'nobody'\nalscore: unknown, left out: 'nothing'\n"
 
 
 def test_recommend_to_all(folder, model, tmp_path, capsys):
@@ -173,9 +178,15 @@ def test_recommend_to_all(folder, model, tmp_path, capsys):
         assert capsys.readouterr() == (f"{path}: {len(expected):,} recommendations\n", "")
         pd.testing.assert_frame_equal(pd.read_parquet(path), expected)
     assert main([*command, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"file": str(path), "recommendations": 600}
+    assert json.loads(capsys.readouterr().out) == {"file": str(path), "recommendations": 600, "unknown": []}
+    skipping = [*command, "--filter", "nothing", "--skip-unknown"]
+    assert main(skipping) == 0
+    assert capsys.readouterr().err == "alscore: unknown, left out: 'nothing'\n"
+    assert main([*skipping, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["unknown"] == ["nothing"]
 
     written = path.read_bytes()
+    assert f"{os.getcwd()}: exists and is not a regular file" in failure(capsys, *command[:2], "--all", "")
     assert "unknown items" in failure(capsys, *command, "--filter", "nothing")
     assert path.read_bytes() == written
     model.save(tmp_path / "model.als")
@@ -410,3 +421,13 @@ def test_real_plays(shared_data, tmp_path, capsys):
     assert not {row["item"] for row in found} & set(heard)
     assert main(["similar", path, "--item", '"weird al" yankovic']) == 0
     assert capsys.readouterr().out.startswith('item "weird al" yankovic\n')
+
+
+def test_fetch_uses_a_file_put_there_by_hand_and_leaves_a_wrong_one(tmp_path, monkeypatch, capsys):
+    sha256 = hashlib.sha256(b"abc").hexdigest()
+    monkeypatch.setitem(ARCHIVES, "lastfm-1k", Archive("a.tar.gz", 3, sha256, (), ""))
+    (tmp_path / "a.tar.gz").write_bytes(b"abc")
+    assert main(["fetch", "lastfm-1k", "--folder", str(tmp_path)]) == 0
+    assert capsys.readouterr() == (f"{tmp_path / 'a.tar.gz'}\n", "")
+    (tmp_path / "a.tar.gz").write_bytes(b"abd")
+    assert f"not 3 bytes with SHA-256 {sha256}" in failure(capsys, "fetch", "lastfm-1k", "--folder", tmp_path)

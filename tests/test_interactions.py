@@ -1,6 +1,7 @@
 """The door: every sparse matrix and table comes out right and canonical, or is refused by name."""
 
 import csv
+import datetime
 import gzip
 from decimal import Decimal
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from alscore import AlternatingLeastSquares, Recommender, statistics
 from alscore.interactions import Interactions, canonical_csr
 
 
@@ -185,12 +187,31 @@ def test_labels_default_to_codes():
     [
         (["a"], "users has 1 labels for the 2"),
         (["a", "a"], "users: label 'a' at position 1 is not unique"),
+        (["b", "a", "c", "a"], "users: label 'a' at position 3 is not unique"),
+        ([1, "a", 1, 2], "users: label 1 at position 2 is not unique"),
         (["a", None], "users: label .* at position 1 is missing"),
+        (pd.Categorical([None, "a", "b"], ["a", "b"]), "users: label nan at position 0 is missing"),
+        (pd.array([None, 1, 2], "Int64"), "users: label .* at position 0 is missing"),
     ],
 )
 def test_bad_labels_are_refused(users, message):
+    n_users = 2 if len(users) == 1 else len(users)
     with pytest.raises(ValueError, match=message):
-        Interactions(sparse.csr_array(np.eye(2)), users=users)
+        Interactions(sparse.csr_array(np.eye(n_users)), users=users)
+
+
+def test_labels_need_not_ascend():
+    for users in (["b", "a", "c"], [1, "a", 2], pd.Categorical(["x", "z", "y"])):
+        assert list(Interactions(sparse.csr_array(np.eye(3)), users=users).users) == list(users)
+
+
+def test_more_labels_than_codes_are_refused(monkeypatch):
+    monkeypatch.setattr("alscore.interactions._MAX_CODE", 3)
+    assert Interactions.from_arrays([1, 2, 3], [1, 1, 1]).n_users == 3
+    with pytest.raises(ValueError, match="items: 4 labels, of which at most 3 are supported"):
+        Interactions.from_arrays([1, 1, 1, 2], [1, 2, 3, 4])
+    with pytest.raises(ValueError, match="at most 3 rows and columns are supported"):
+        Interactions(sparse.csr_array((3, 4)))
 
 
 TABLE = pd.DataFrame({"who": ["b", "a", "b", "c", "b"], "what": [30, 10, 30, 20, 10], "n": [5, 1, 2, 7, 9]})
@@ -370,8 +391,10 @@ def test_wrong_arguments_are_refused():
         Interactions.from_pandas(TABLE, "who", "what", duplicates="mean")
     with pytest.raises(ValueError, match="errors must be"):
         Interactions.from_pandas(TABLE, "who", "what", errors="ignore")
-    with pytest.raises(ValueError, match="equal lengths, not 2, 1 and 2"):
+    with pytest.raises(ValueError, match="users, items, values and timestamps must have equal lengths, not 2, 1, 2"):
         Interactions.from_arrays([1, 2], [1])
+    with pytest.raises(ValueError, match="must have equal lengths, not 2, 2, 2 and 3"):
+        Interactions.from_arrays([1, 2], [1, 2], timestamps=[1, 2, 3])
 
 
 def test_an_empty_table():
@@ -565,3 +588,208 @@ def test_add_refuses_other_things():
     huge = Interactions(sparse.csr_array(np.diag([1, 3e38])))
     with pytest.raises(ValueError, match=r"the sum of both holds inf at row 1"):
         huge.add(huge)
+
+
+# ---- timestamps
+
+STAMPED = Interactions(LETTERS.matrix, LETTERS.users, LETTERS.items, timestamps=np.arange(LETTERS.nnz) * 10 - 30)
+
+
+def times(interactions):
+    """The times as a dict, read straight from the arrays."""
+    matrix = interactions.matrix
+    assert interactions.timestamps.dtype == np.int64
+    assert interactions.timestamps.shape == matrix.data.shape
+    return {
+        (user, interactions.items[matrix.indices[at]]): interactions.timestamps[at]
+        for row, user in enumerate(interactions.users)
+        for at in range(matrix.indptr[row], matrix.indptr[row + 1])
+    }
+
+
+def test_timestamps_follow_the_entries():
+    matrix = sparse.csr_array(np.array([[0, 5, 6], [7, 0, 0]]))
+    interactions = Interactions(matrix, ["a", "b"], timestamps=np.uint32([3, 1, 2]))
+    assert times(interactions) == {("a", 1): 3, ("a", 2): 1, ("b", 0): 2}
+    assert Interactions(matrix).timestamps is None
+
+
+UNSORTED = sparse.csr_array((np.ones(2), np.array([1, 0]), np.array([0, 2])), shape=(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "timestamps", "error", "message"),
+    [
+        (np.eye(2), [1], ValueError, r"timestamps has shape \(1,\); give one for each of the 2 entries"),
+        (np.eye(2), [[1, 2]], ValueError, r"timestamps has shape \(1, 2\)"),
+        (np.eye(2), [1.0, 2.0], TypeError, "timestamps are float64; convert them to whole seconds"),
+        (np.eye(2), np.array([1, 2], "datetime64[s]"), TypeError, r"timestamps are datetime64\[s\]; convert them"),
+        (UNSORTED, [1, 2], ValueError, "matrix must be in canonical form, since timestamps follow the order"),
+        (sparse.coo_array(np.eye(2)), [1, 2], ValueError, "matrix must be in canonical form"),
+        (sparse.csr_array(([1, 0, 2], [0, 1, 1], [0, 2, 3])), [1, 2], ValueError, "matrix must be in canonical form"),
+        (sparse.csr_array(([1, 3, 2], [0, 0, 1], [0, 2, 3])), [1, 2], ValueError, "matrix must be in canonical form"),
+    ],
+)
+def test_timestamps_of_other_entries_are_refused(matrix, timestamps, error, message):
+    with pytest.raises(error, match=message):
+        Interactions(matrix if sparse.issparse(matrix) else sparse.csr_array(matrix), timestamps=timestamps)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(-2, 2), st.integers(-3, 3)), min_size=1, max_size=30
+    ),
+    st.sampled_from(["sum", "max", "last"]),
+)
+@settings(max_examples=100, deadline=None)
+def test_timestamps_against_pandas(rows, duplicates):
+    df = pd.DataFrame(rows, columns=["u", "i", "v", "t"], dtype=np.int64)
+    interactions = Interactions.from_pandas(df, "u", "i", "v", "t", duplicates=duplicates)
+    counted = df[df["v"] != 0] if duplicates == "sum" else df  # a row of value 0 is "not observed"
+    pairs = counted.sort_values("t", kind="stable").groupby(["u", "i"])
+    expected = pairs["v"].agg(duplicates)
+    assert entries(interactions) == expected[expected != 0].to_dict()
+    assert times(interactions) == pairs["t"].max()[expected != 0].to_dict()
+    assert_accounted_for(interactions, len(df))
+
+
+def test_the_last_is_the_latest_and_of_those_the_one_further_down():
+    table = pd.DataFrame({"u": 1, "i": [1, 1, 1, 2, 2], "v": [1, 2, 3, 4, 5], "t": [5, 9, 9, 8, 7]})
+    interactions = Interactions.from_pandas(table, "u", "i", "v", "t", duplicates="last")
+    assert entries(interactions) == {(1, 1): 3, (1, 2): 4}
+    assert times(interactions) == {(1, 1): 9, (1, 2): 8}
+    without = Interactions.from_pandas(table, "u", "i", "v", duplicates="last")
+    assert entries(without) == {(1, 1): 3, (1, 2): 5}
+    with pytest.raises(ValueError, match=r"3 rows have .* comes again below, at positions 0, 1, 3"):
+        Interactions.from_pandas(table, "u", "i", "v", "t", duplicates="error")
+
+
+@pytest.mark.parametrize("unit", ["D", "h", "m", "s", "ms", "us", "ns", "ps"])
+def test_datetimes_of_any_unit(unit):
+    days = np.array(["1969-12-31", "1970-01-01", "1970-01-02"], f"datetime64[{unit}]")
+    interactions = Interactions.from_arrays([1, 2, 3], [1, 1, 1], timestamps=days)
+    assert interactions.timestamps.tolist() == [-86400, 0, 86400]
+
+
+@pytest.mark.parametrize(
+    ("timestamps", "expected"),
+    [
+        ([3, -2], [3, -2]),
+        (np.array([3, 2**40]), [3, 2**40]),
+        (np.uint8([3, 2]), [3, 2]),
+        (pd.array([3, 2**62 + 1], "Int64"), [3, 2**62 + 1]),
+        (pd.Series([3.0, -1e12]), [3, -(10**12)]),
+        (pd.date_range("1970", periods=2, tz="UTC"), [0, 86400]),
+        (pd.date_range("1970", periods=2, tz="Asia/Tokyo"), [-9 * 3600, 15 * 3600]),
+        (pd.Series(pd.date_range("1970", periods=2, tz="Asia/Tokyo")).astype("timestamp[us, tz=Asia/Tokyo][pyarrow]"),
+         [-9 * 3600, 15 * 3600]),
+        (pd.Series([7, 8], dtype="int64[pyarrow]"), [7, 8]),
+        ([pd.Timestamp("1970-01-01 00:00:01.9"), pd.Timestamp("1969-12-31 23:59:58.1")], [1, -2]),
+        (np.array([datetime.datetime(1970, 1, 2), datetime.datetime(1970, 1, 1)], object), [86400, 0]),
+        (np.array([1_999, -1], "datetime64[ms]"), [1, -1]),
+    ],
+)  # fmt: skip
+def test_kinds_of_timestamps(timestamps, expected):
+    interactions = Interactions.from_arrays([1, 2], [1, 1], timestamps=timestamps)
+    assert interactions.timestamps.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "timestamps",
+    [
+        [1, None, 3],
+        [1, 2.5, 3],
+        [1, np.inf, 3],
+        [1, 1e19, 3],
+        [1, 2.0**63, 3],
+        np.array([1, 2**63, 3], np.uint64),
+        pd.array([1, None, 3], "Int64"),
+        pd.to_datetime(["1970", None, "1970"]),
+        pd.to_datetime(["1970", None, "1970"]).tz_localize("Asia/Tokyo"),
+        pd.array([1, None, 3], "timestamp[s][pyarrow]"),
+        np.array([1, 2**50, 3], "datetime64[D]"),
+        np.array([1, -(2**61), 3], "datetime64[h]"),
+    ],
+)
+def test_times_that_are_missing_or_out_of_range_are_bad_rows(timestamps):
+    with pytest.raises(ValueError, match=r"timestamps: missing, or not whole seconds .* 1 of 3 rows, at positions 1;"):
+        Interactions.from_arrays([1, 2, 3], [1, 1, 1], timestamps=timestamps)
+    interactions = Interactions.from_arrays([1, 2, 3], [1, 1, 1], timestamps=timestamps, errors="drop")
+    assert interactions.users.tolist() == [1, 3]
+    assert interactions.report.rejected["number"].tolist() == [1]
+    assert_accounted_for(interactions, 3)
+
+
+@pytest.mark.parametrize("timestamps", [["2009", "2010"], [True, False], [datetime.date(2009, 5, 1)] * 2, [1j, 2]])
+def test_timestamps_of_another_type_are_refused(timestamps):
+    with pytest.raises(TypeError, match=r"timestamps: times of type .*; convert them to .* pandas.to_datetime"):
+        Interactions.from_arrays([1, 2], [1, 1], timestamps=timestamps)
+
+
+def test_users_are_taken_with_their_times():
+    for codes in ([3, 0], slice(None, None, -2), [], 4):
+        part = STAMPED[codes]
+        assert times(part) == {pair: time for pair, time in times(STAMPED).items() if pair[0] in part.users}
+        assert entries(part) == {pair: value for pair, value in entries(LETTERS).items() if pair[0] in part.users}
+    parts = [STAMPED[:2], STAMPED[2:]]
+    assert times(parts[0]) | times(parts[1]) == times(STAMPED)
+
+
+def test_input_timestamps_are_not_modified():
+    timestamps = np.array([5, 9, 7])
+    interactions = Interactions.from_arrays([1, 1, 1], [1, 1, 2], [2, 1, 3], timestamps, duplicates="max")
+    assert times(interactions) == {(1, 1): 9, (1, 2): 7}
+    assert timestamps.tolist() == [5, 9, 7]
+
+
+STAMPED_ROWS = st.lists(
+    st.tuples(st.integers(0, 5), st.integers(0, 5), st.sampled_from([-2, 0.5, 1, 2]), st.integers(-9, 9)), max_size=25
+)
+
+
+@given(STAMPED_ROWS, STAMPED_ROWS)
+@settings(max_examples=60, deadline=None)
+def test_add_with_timestamps_against_pandas(first, second):
+    names = ["user", "item", "value", "timestamp"]
+    one, other = (
+        Interactions.from_pandas(pd.DataFrame(rows, columns=names).astype(float), *names) for rows in (first, second)
+    )
+    both = one.add(other)
+    pairs = pd.concat([one.to_pandas(), other.to_pandas()]).groupby(["user", "item"])
+    expected = pairs["value"].sum()
+    assert entries(both) == expected[expected != 0].to_dict()
+    assert times(both) == pairs["timestamp"].max()[expected != 0].to_dict()
+    assert_canonical(both.matrix)
+    without = one.add(Interactions(other.matrix, other.users, other.items))
+    assert without.timestamps is None
+    assert entries(without) == entries(both)
+    assert without.users.equals(both.users)
+    assert without.items.equals(both.items)
+
+
+def test_to_pandas_with_timestamps_round_trip():
+    table = STAMPED.to_pandas("who", "what", "n", "when")
+    assert list(table.columns) == ["who", "what", "n", "when"]
+    again = Interactions.from_pandas(table, "who", "what", "n", "when")
+    assert times(again) == times(STAMPED)
+    assert entries(again) == entries(STAMPED)
+
+
+def test_a_table_with_times_can_be_learnt_from():
+    model = AlternatingLeastSquares(factors=2, iterations=1, num_threads=1, random_state=0)
+    recommender = Recommender(model).fit(STAMPED, show_progress=False)
+    new = pd.DataFrame({"user": ["a", "z"], "item": [10, 11], "value": [1, 2], "timestamp": [500, 600]})
+    recommender.partial_fit(new, show_progress=False)
+    assert times(recommender.interactions) == times(STAMPED) | {("a", 10): 500, ("z", 11): 600}
+
+
+# ---- methods that other modules have
+
+
+def test_methods_of_statistics():
+    assert entries(STAMPED.filter(min_user=2, min_item=3)) == entries(statistics.filter(STAMPED, 2, 3))
+    assert entries(STAMPED.filter(k_core=2)) == entries(statistics.filter(STAMPED, k_core=2))
+    pd.testing.assert_frame_equal(STAMPED.summary(top=2), statistics.summary(STAMPED, top=2))
+    pytest.importorskip("matplotlib")
+    line, expected = (figure.axes[0].lines[0] for figure in (STAMPED.plot(), statistics.plot(STAMPED)))
+    np.testing.assert_array_equal(line.get_xydata(), expected.get_xydata())

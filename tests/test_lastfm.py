@@ -2,8 +2,10 @@
 
 import gzip
 import io
+import os
 import re
 import tarfile
+import zlib
 from collections import Counter
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from alscore.datasets import lastfm, lastfm_360k
+from alscore.datasets import _labels, lastfm, lastfm_360k
 
 PLAYS = "usersha1-artmbid-artname-plays.tsv"
 ANN, BOB = "a" * 40, "0123456789" * 4
@@ -30,16 +32,15 @@ def by_line(raw, items="name"):
             fields = line.split(b"\t") if line else [b""] * 4
             if len(fields) != 4:
                 raise ValueError("not 4 fields")
-            *texts, count = fields
             try:
-                user, mbid, name = (text.decode() for text in texts)
+                user, mbid, name, count = (text.decode() for text in fields)
             except UnicodeDecodeError as error:
                 raise ValueError("not UTF-8") from error
             if len(user) != 40 or set(user) - set("0123456789abcdefABCDEF"):
                 raise ValueError("user is not a SHA-1")
             if not mbid and not name:
                 raise ValueError("neither artist name nor MBID")
-            if not count or set(count) - set(b"0123456789") or len(count) > 18:
+            if not count or set(count) - set("0123456789") or len(count) > 18:
                 raise ValueError("plays is not a positive integer")
             if int(count) == 0:
                 raise ValueError("plays is zero")
@@ -109,9 +110,28 @@ def test_real_lines(shared_data, real, items):
         assert quoted <= set(interactions.items)
 
 
-def test_real_lines_in_small_blocks(read, real, monkeypatch):
+@pytest.mark.parametrize("threads", [1, 4])
+def test_real_lines_in_small_blocks(read, real, monkeypatch, threads):
     monkeypatch.setattr(lastfm, "_BLOCK", 1000)
+    monkeypatch.setattr(_labels, "_MANY", 10)
+    monkeypatch.setattr(lastfm, "available_cpus", lambda: threads)
     check(read(real), real)
+
+
+def test_real_lines_with_a_broken_one_here_and_there(read, real):
+    lines = real.split(b"\n")
+    broken = {0: b"", 3_000: b"?", 3_001: ANN.encode() + b"\tm\tn\t0", 9_000: b"\xff\t\t\t", 9_001: b"a\rb"}
+    for at, line in broken.items():
+        lines.insert(at, line)
+    raw = b"\n".join(lines)
+    interactions = read(raw)
+    check(interactions, raw)
+    assert list(interactions.report.rejected["number"]) == [at + 1 for at in broken]
+    with pytest.raises(ValueError, match=r"plays\.tsv, line 1: user is not a SHA-1 \(5 such lines in all\); correct"):
+        read(raw, errors="raise")
+    with pytest.raises(ValueError, match=r"line 3,000: not 4 fields \(4 such"):
+        read(raw[1:], errors="raise")
+    check(read(real, errors="raise"), real)
 
 
 def test_every_container_reads_the_same(tmp_path):
@@ -162,10 +182,16 @@ def test_every_container_reads_the_same(tmp_path):
         ANN.encode() + b"\tm\tn\t1\r2",
         ANN.encode() + b"\tm\t\xed\xa0\x80\t1",
         ANN.encode() + b"\tm\tn\xff\r\t1",
+        ANN.encode() + b"\tm\tn\t1\xff",
+        b"\xef\xbb\xbf" + ANN.encode() + b"\tm\tn\t1",
+        ANN.encode() + b"\tm\tn\t+1",
+        ANN.encode() + b"\tm\tn\t 1",
+        ANN.encode() + b"\tm\tn\t0x1f",
+        ANN.encode() + "\tm\tn\t٣".encode(),
     ],
 )
 def test_each_bad_line_is_reported(read, line):
-    for raw in (GOOD + line + b"\n" + GOOD, line + b"\n" + GOOD, GOOD + line + b"\n"):
+    for raw in (GOOD + line + b"\n" + GOOD, b"\xef\xbb\xbf" + line + b"\n" + GOOD, GOOD + line + b"\n"):
         interactions = read(raw)
         check(interactions, raw)
         assert len(interactions.report.rejected) == 1
@@ -190,7 +216,7 @@ def test_each_bad_line_is_reported(read, line):
         "a\r",
         "é\r",
         "\x00",
-        "x" * 100_000,
+        "x" * 10_000_000,
         "\ufeff",
     ],
 )
@@ -209,7 +235,7 @@ def test_line_ends(read):
 
 
 def test_repeats_are_summed_also_across_blocks(read, monkeypatch):
-    monkeypatch.setattr(lastfm, "_BLOCK", 64)
+    monkeypatch.setattr(lastfm, "_BLOCK", 200)
     interactions = read(GOOD * 50)
     check(interactions, GOOD * 50)
     assert (interactions.report.kept, interactions.report.merged) == (2, 98)
@@ -229,18 +255,19 @@ REPLACEMENTS = [b"", b"\t", b"\n", b"\n\n\n", b"\r", b"\r\n", b'"', b"\xff", b"\
 
 @given(
     st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 3), st.sampled_from(REPLACEMENTS)), max_size=12),
-    st.sampled_from([40, 300, 1 << 24]),
+    st.sampled_from([1000, 3000, 1 << 24]),
     st.sampled_from(["name", "mbid"]),
 )
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_mutated_lines(read, mutations, block, items):
-    raw = GOOD * 3 + f"{BOB}\tm2\tbjörk\t12\n".encode()
+    raw = (GOOD * 3 + f"{BOB}\tm2\tbjörk\t12\n{ANN}\t\tmúm\t4\n".encode()) * 4
     for at, length, replacement in mutations:
         at %= len(raw)
         raw = raw[:at] + replacement + raw[at + length :]
     raw = GOOD + raw  # the first lines stay valid
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lastfm, "_BLOCK", block)
+        patch.setattr(lastfm, "_BLOCK", max(block, 1 + max(map(len, raw.split(b"\n")))))
+        patch.setattr(lastfm, "_FEW", 100)
         check(read(raw, items=items), raw, items)
 
 
@@ -254,10 +281,12 @@ def test_mutated_lines(read, mutations, block, items):
         (gzip.compress(b""), "is empty"),
         (gzip.compress(GOOD * 9)[:-12], "damaged after line"),
         (gzip.compress(GOOD * 9)[:60] + bytes(40), "damaged after line"),
-        (gzip.compress(GOOD) + b"x" * 9, "damaged after line"),
+        (gzip.compress(GOOD) + b"x" * 9, "damaged after line 0"),
+        (GOOD * 999 + b"x" * 99_999, r"damaged after line 1,998 \(the next line has more than 9,999 bytes\)"),
     ],
 )
-def test_a_file_without_plays_is_refused(read, raw, message):
+def test_a_file_without_plays_is_refused(read, raw, message, monkeypatch):
+    monkeypatch.setattr(lastfm, "_BLOCK", 9_999)
     with pytest.raises(ValueError, match=r"plays\.tsv.*" + message):
         read(raw)
 
@@ -268,6 +297,34 @@ def test_a_truncated_archive_is_refused(tmp_path):
     (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"cut\.tar\.gz is damaged after line 0"):
         lastfm_360k(tmp_path / "cut.tar.gz")
+
+
+def test_a_damaged_file_is_good_up_to_a_line(tmp_path, real, monkeypatch):
+    monkeypatch.setattr(lastfm, "_BLOCK", 10_000)
+    lines = real.splitlines(keepends=True)
+    ends = np.cumsum([len(line) for line in lines])
+    cut = gzip.compress(real)[:-50_000]
+    (tmp_path / "plays.tsv.gz").write_bytes(cut)
+    with pytest.raises(ValueError, match=r"plays\.tsv\.gz is damaged after line [0-9,]+ ") as error:
+        lastfm_360k(tmp_path / "plays.tsv.gz")
+    told = int(re.search("line ([0-9,]+)", str(error.value))[1].replace(",", ""))
+    good = len(zlib.decompressobj(31).decompress(cut))
+    assert good - 200_000 < ends[told - 1] <= good
+
+
+def test_more_labels_than_codes(read, monkeypatch):
+    monkeypatch.setattr(_labels, "_MOST", 3)
+    raw = "".join(f"{ANN}\tm\tartist {number}\t1\n" for number in range(4)).encode()
+    assert read(raw[: raw.rfind(b"artist 3") - len(ANN) - 3]).shape == (1, 3)
+    with pytest.raises(ValueError, match=r"plays\.tsv: artists: more labels than the 3 that int32 codes tell apart"):
+        read(raw)
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", "/dev/zero"):
+        with pytest.raises(ValueError, match=f"{path} is not a regular file"):
+            lastfm_360k(path)
 
 
 def test_where_there_is_no_plays_file(tmp_path):
@@ -284,3 +341,5 @@ def test_where_there_is_no_plays_file(tmp_path):
         lastfm_360k(tmp_path)
     with pytest.raises(ValueError, match="items must be 'name' or 'mbid', not 'artist'"):
         lastfm_360k(tmp_path / "one", items="artist")
+    with pytest.raises(ValueError, match="errors must be 'report' or 'raise', not 'drop'"):
+        lastfm_360k(tmp_path / "one", errors="drop")

@@ -181,7 +181,7 @@ def test_only_solvers_with_a_name_are_saved():
 
 
 def test_only_models_are_saved(tmp_path):
-    with pytest.raises(TypeError, match="a Recommender or an AlternatingLeastSquares, not dict"):
+    with pytest.raises(TypeError, match="a Recommender, an AlternatingLeastSquares or Interactions, not dict"):
         save({}, tmp_path / "model.als")
     with pytest.raises(TypeError, match="not object"):
         save(Recommender(object()), tmp_path / "model.als")
@@ -293,7 +293,7 @@ def test_foreign_files(tmp_path):
     path = tmp_path / "model.als"
     for foreign in (b"", b"user\tartist\n", pickle.dumps(Bomb()), archive.getvalue(), arrays.getvalue()):
         path.write_bytes(foreign)
-        with pytest.raises(FormatError, match=r"model\.als is not .* model: (File is not a zip|it has no)"):
+        with pytest.raises(FormatError, match=r"model\.als is not .* Interactions: (File is not a zip|it has no)"):
             load(path)
 
 
@@ -364,7 +364,7 @@ def float_factors(rows, columns=3):
     ],
 )
 def test_inconsistent_files_with_right_checksums(content, change, reason):
-    with pytest.raises(FormatError, match=f"is not a usable alscore model: .*{reason}"):
+    with pytest.raises(FormatError, match=f"is not a usable alscore model or Interactions: .*{reason}"):
         load(io.BytesIO(rewritten(content, change)))
 
 
@@ -442,3 +442,267 @@ def test_any_flipped_byte_is_noticed_or_harmless(content, position, bits):
 def test_any_truncation_is_noticed(content, length):
     with pytest.raises(FormatError):
         load(io.BytesIO(content[: length % len(content)]))
+
+
+# ---- Interactions, read or mapped
+
+MAPPED = pytest.mark.parametrize("mmap", [True, False])
+
+
+def plays(users=None, items=None, timestamps=True):
+    rng = np.random.default_rng(5)
+    matrix = sparse.csr_array(rng.random((N_USERS, N_ITEMS)) * (rng.random((N_USERS, N_ITEMS)) < 0.4))
+    return Interactions(matrix, users, items, timestamps=np.arange(matrix.nnz) - 2**40 if timestamps else None)
+
+
+def assert_same(after, before):
+    assert type(after) is Interactions
+    for name in ("users", "items"):
+        assert getattr(after, name).equals(getattr(before, name))
+    for name in ("indptr", "indices", "data"):
+        found, expected = getattr(after.matrix, name), getattr(before.matrix, name)
+        assert (found.dtype, found.tobytes()) == (expected.dtype, expected.tobytes())
+    assert after.matrix.shape == before.matrix.shape
+    assert (after.timestamps is None) == (before.timestamps is None)
+    if before.timestamps is not None:
+        assert (after.timestamps.dtype, after.timestamps.tobytes()) == (np.int64, before.timestamps.tobytes())
+    assert after.report is None
+
+
+def assert_canonical(interactions):
+    """What any file that opens must hold, whatever happened to it."""
+    matrix = interactions.matrix
+    assert matrix.indptr[0] == 0
+    assert (np.diff(matrix.indptr) >= 0).all()
+    assert matrix.indptr[-1] == matrix.indices.size == matrix.data.size
+    assert ((matrix.indices >= 0) & (matrix.indices < matrix.shape[1])).all()
+    assert np.isfinite(matrix.data).all()
+    assert matrix.shape == (len(interactions.users), len(interactions.items))
+    assert interactions.users.is_unique
+    assert interactions.timestamps is None or interactions.timestamps.shape == matrix.data.shape
+
+
+def members_of(content):
+    """Name, offset of the bytes in the file, and bytes, read by the specification of zip."""
+    end = content.rindex(b"PK\5\6")
+    at, members = int.from_bytes(content[end + 16 : end + 20], "little"), {}
+    while content[at : at + 4] == b"PK\1\2":
+        size, name, extra = (
+            int.from_bytes(content[at + i : at + i + n], "little") for i, n in ((20, 4), (28, 2), (30, 2))
+        )
+        start = int.from_bytes(content[at + 42 : at + 46], "little")
+        start += 30 + sum(int.from_bytes(content[start + i : start + i + 2], "little") for i in (26, 28))
+        members[content[at + 46 : at + 46 + name].decode()] = start, content[start : start + size]
+        at += 46 + name + extra
+    return members
+
+
+@MAPPED
+@pytest.mark.parametrize("timestamps", [True, False])
+@pytest.mark.parametrize(
+    "users",
+    [
+        None,
+        TEXT,
+        TEXT[::-1],
+        pd.Index(TEXT, dtype="string", name="listener"),
+        pd.CategoricalIndex(TEXT),
+        pd.date_range("2024-02-27", periods=N_USERS, tz="Europe/Paris"),
+        [bytes([code]) for code in range(N_USERS)],
+    ],
+    ids=lambda users: "default" if users is None else type(users[0]).__name__,
+)
+def test_interactions_come_back(tmp_path, users, timestamps, mmap):
+    before = plays(users, timestamps=timestamps)
+    before.save(tmp_path / "plays.als")
+    assert_same(alscore.load(tmp_path / "plays.als", mmap=mmap), before)
+    assert_same(Interactions.load(str(tmp_path / "plays.als"), mmap=mmap), before)
+    assert_same(load(io.BytesIO(saved(before)), mmap=mmap), before)
+    assert saved(load(tmp_path / "plays.als", mmap=mmap)) == saved(before)
+
+
+@MAPPED
+@pytest.mark.parametrize("shape", [(0, 0), (0, 3), (3, 0), (2, 3)])
+def test_interactions_without_entries_come_back(tmp_path, shape, mmap):
+    for timestamps in (None, np.zeros(0, np.int64)):
+        before = Interactions(sparse.csr_array(shape), timestamps=timestamps)
+        before.save(tmp_path / "plays.als")
+        assert_same(load(tmp_path / "plays.als", mmap=mmap), before)
+
+
+def test_members(content):
+    """Those of a file without timestamps are those that there were before there could be any."""
+    matrix, labels = {"indptr.npy", "indices.npy", "data.npy"}, {"users.arrow", "items.arrow"}
+    factors = {"user_factors.npy", "item_factors.npy"}
+    stamped = Recommender(fitted().model)
+    stamped.interactions = plays()
+    assert set(members_of(content)) == {*factors, *matrix, *labels, "manifest.json"}
+    assert set(members_of(saved(stamped))) == {*factors, *matrix, *labels, "timestamps.npy", "manifest.json"}
+    assert set(members_of(saved(plays()))) == {*matrix, *labels, "timestamps.npy", "manifest.json"}
+    assert set(members_of(saved(plays(timestamps=False)))) == {*matrix, *labels, "manifest.json"}
+
+
+def test_arrays_are_aligned(content):
+    for file in (content, saved(plays()), saved(plays(["u" * length for length in range(1, N_USERS + 1)]))):
+        for name, (start, data) in members_of(file).items():
+            if name.endswith(".npy"):
+                array = np.load(io.BytesIO(data))
+                assert data.endswith(array.tobytes())
+                assert (start + len(data) - array.nbytes) % 64 == 0
+            elif name.endswith(".arrow"):
+                assert start % 64 == 0
+
+
+def test_a_recommender_keeps_timestamps():
+    model = AlternatingLeastSquares(factors=2, iterations=1, num_threads=1, random_state=0)
+    before = Recommender(model).fit(plays(TEXT), show_progress=False)
+    assert_same(load(io.BytesIO(saved(before))).interactions, before.interactions)
+
+
+def test_mapped_arrays_stay_in_the_file(tmp_path):
+    path = tmp_path / "plays.als"
+    before = plays(TEXT)
+    before.save(path)
+    mapped, read = load(path), load(path, mmap=False)
+    for part in ("indptr", "indices", "data"):
+        assert not getattr(mapped.matrix, part).flags.owndata
+        assert not getattr(mapped.matrix, part).flags.writeable
+        assert getattr(read.matrix, part).flags.writeable
+    with open("/proc/self/maps") as maps:
+        assert str(path) in maps.read()
+    fits = [
+        Recommender(AlternatingLeastSquares(factors=2, iterations=2, num_threads=1, random_state=0))
+        .fit(interactions, show_progress=False)
+        .recommend(TEXT)
+        for interactions in (before, mapped)
+    ]
+    pd.testing.assert_frame_equal(*fits)
+    assert_same(mapped[:3].add(mapped[3:]), before)
+
+    # saving takes another file's place, so that what is mapped stays
+    Interactions(-before.matrix, before.users, before.items).save(path)
+    path.unlink()
+    assert_same(mapped, before)
+
+
+def test_files_that_are_not_aligned_are_mapped_too(tmp_path):
+    """Such as one that something else has packed anew, or that was written before arrays were aligned."""
+    before, path = plays(TEXT), tmp_path / "plays.als"
+    for padding in range(8):
+        path.write_bytes(rewritten(saved(before), lambda members: None))
+        path.write_bytes(bytes(padding) + path.read_bytes())  # zip files may have anything before them
+        mapped = load(path)
+        assert_same(mapped, before)
+        assert mapped.matrix.indptr.flags.aligned
+        assert mapped.matrix.indices.flags.aligned
+        assert mapped.timestamps.flags.aligned
+
+
+def test_interactions_are_no_model(tmp_path, recommender):
+    recommender.save(tmp_path / "model.als")
+    with pytest.raises(FormatError, match=r"model\.als holds a model, Recommender; read it with alscore\.load"):
+        Interactions.load(tmp_path / "model.als")
+
+
+def test_checksums_are_compared_when_interactions_are_read(tmp_path):
+    change = replace(data=np.full(plays().nnz, 5, np.float32))
+    (tmp_path / "plays.als").write_bytes(rewritten(saved(plays()), change, sign=False))
+    with pytest.raises(FormatError, match=r"member data\.npy is damaged"):
+        load(tmp_path / "plays.als", mmap=False)
+    assert set(load(tmp_path / "plays.als").matrix.data) == {5}
+
+
+NNZ = plays().nnz
+
+
+@MAPPED
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (update_manifest(format_version=2, alscore_version="9.1"), "written by a newer alscore, 9.1; upgrade"),
+        (update_manifest(kind=["Interactions"]), ""),
+        (update_manifest(kind="AlternatingLeastSquares"), "incomplete set of members"),
+        (remove("indices.npy"), "incomplete set of members"),
+        (remove("users.arrow"), "incomplete set of members"),
+        (replace(user_factors=float_factors(N_USERS)), "incomplete set of members"),
+        (swap("users.arrow", "items.arrow"), "indptr must start with 0 and have 10 elements"),
+        (swap("users.arrow", "data.npy"), ""),
+        (edit("users.arrow", "ï".encode(), b"\xff\xfe"), "UTF8"),
+        (edit("users.arrow", "«1»".encode(), "«0»".encode()), "users: label .* at position 1 is not unique"),
+        (edit("data.npy", b"}", b"\0"), ""),
+        (edit("data.npy", b"<f4", b">f4"), "data.npy is not the array that was expected"),
+        (replace(indptr=np.arange(N_USERS + 1, dtype=np.int32)), "indptr.npy is not the array"),
+        (replace(indptr=np.arange(N_USERS + 1) * 2**40), "indptr points past the"),
+        (replace(indptr=-np.arange(N_USERS + 1)), "indptr decreases at row 0"),
+        (replace(indptr=np.arange(N_USERS + 2)), "indptr must start with 0 and have 8 elements"),
+        (replace(indices=np.full(NNZ, N_ITEMS, np.int32)), "outside of"),
+        (replace(indices=np.full(NNZ, -1, np.int32)), "outside of"),
+        (replace(indices=np.zeros(NNZ, np.int32)), "must be in canonical form"),
+        (replace(data=np.full(NNZ, np.nan, np.float32)), "nan"),
+        (replace(data=np.zeros(NNZ, np.float32)), "must be in canonical form"),
+        (replace(data=np.zeros(0, np.float32)), "stored elements"),
+        (replace(timestamps=np.zeros(NNZ - 1, np.int64)), "timestamps has shape"),
+        (replace(timestamps=np.zeros(NNZ)), "timestamps.npy is not the array that was expected: float64"),
+        (replace(timestamps=np.zeros((NNZ, 1), np.int64)), "timestamps.npy is not the array that was expected: int64"),
+    ],
+)
+def test_inconsistent_interactions_with_right_checksums(tmp_path, change, reason, mmap):
+    (tmp_path / "plays.als").write_bytes(rewritten(saved(plays(TEXT)), change))
+    with pytest.raises(FormatError, match=rf"plays\.als is not a usable alscore model or Interactions: .*{reason}"):
+        load(tmp_path / "plays.als", mmap=mmap)
+
+
+@MAPPED
+def test_array_that_claims_more_than_it_has_is_not_mapped(tmp_path, mmap):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (2**40,)})
+    claim = header.getvalue() + bytes(4)
+    bad = rewritten(saved(plays()), lambda members: members.update({"data.npy": claim}))
+    (tmp_path / "plays.als").write_bytes(bad)
+    with pytest.raises(FormatError, match=r"is not the array that was expected: float32 \(1099511627776,\)"):
+        load(tmp_path / "plays.als", mmap=mmap)
+
+
+def test_member_that_is_said_to_lie_elsewhere(tmp_path):
+    """Offsets and lengths that lead out of the file, or into other members, map nothing else."""
+    content = saved(plays(TEXT))
+    end = content.rindex(b"PK\5\6")
+    directory = int.from_bytes(content[end + 16 : end + 20], "little")
+    for at, name in ((at, content[at + 46 :]) for at in range(directory, end) if content[at : at + 4] == b"PK\1\2"):
+        if name.startswith(b"manifest"):
+            continue
+        for field in (20, 24, 42):  # sizes, and the offset
+            for value in (0, 1, 64, len(content), 2**31):
+                damaged = bytearray(content)
+                damaged[at + field : at + field + 4] = value.to_bytes(4, "little")
+                if damaged == content:
+                    continue
+                (tmp_path / "plays.als").write_bytes(damaged)
+                with pytest.raises(FormatError):
+                    load(tmp_path / "plays.als")
+
+
+@settings(max_examples=300, deadline=None)
+@given(position=st.integers(0), bits=st.integers(1, 255))
+def test_any_flipped_byte_leaves_mapped_interactions_sound(tmp_path_factory, position, bits):
+    damaged = bytearray(saved(plays(TEXT)))
+    damaged[position % len(damaged)] ^= bits
+    path = tmp_path_factory.getbasetemp() / "flipped.als"
+    path.write_bytes(damaged)
+    with contextlib.suppress(FormatError):
+        assert_canonical(load(path))
+    try:
+        read = load(path, mmap=False)
+    except FormatError:
+        return
+    assert_same(read, plays(TEXT))
+
+
+@settings(max_examples=100, deadline=None)
+@given(length=st.integers(0))
+def test_any_truncation_of_mapped_interactions_is_noticed(tmp_path_factory, length):
+    content = saved(plays(TEXT))
+    path = tmp_path_factory.getbasetemp() / "truncated.als"
+    path.write_bytes(content[: length % len(content)])
+    with pytest.raises(FormatError):
+        load(path)

@@ -5,6 +5,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import cycle
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
 
 PLAYS_FILE = "usersha1-artmbid-artname-plays.tsv"
 _COLUMNS = "user", "mbid", "name", "plays"
-_BLOCK = 1 << 24  # bytes parsed at a time: a longer line is none
+_BLOCK = 12 << 20  # bytes parsed at a time: a longer line is none
+_PIECE = 1 << 18  # bytes read at a time: for longer ones tarfile would have new memory from the system each time
 _FEW = 1 << 16  # bytes of lines that Python splits when one of them is broken
 _MOST_THREADS = 4  # joining what they have parsed keeps up with no more
+_BOM = b"\xef\xbb\xbf"
 _FAULTS = np.array(
     [
         "",
@@ -83,15 +86,17 @@ def lastfm_360k(path: str | os.PathLike[str], items: str = "name", errors: str =
         There is no such path.
     ValueError
         No regular file, no plays file in the archive or folder, no valid line in the file, a damaged archive, a line
-        of more than 16 MB, more than 2**31 - 1 labels, or an invalid line with ``errors="raise"``.
+        of more than 12 MB, more than 2**31 - 1 labels, or an invalid line with ``errors="raise"``.
     """
     import pandas as pd
+    import pyarrow as pa
 
     for name, value, choices in (("items", items, ("name", "mbid")), ("errors", errors, ("report", "raise"))):
         if value not in choices:
             raise ValueError(f"{name} must be {choices[0]!r} or {choices[1]!r}, not {value!r}")
     path = plays_file(path)
-    users, artists, plays, judged = LabelCoder(), LabelCoder(), array("f"), bytearray()
+    users, artists = LabelCoder(f"{path}: users"), LabelCoder(f"{path}: artists")
+    plays, judged = array("f"), bytearray()
 
     def add(part: _Part) -> None:
         users.add(*part.users)
@@ -101,7 +106,7 @@ def lastfm_360k(path: str | os.PathLike[str], items: str = "name", errors: str =
 
     try:
         with open_data(path, PLAYS_FILE) as stream:
-            _parse_all(_blocks(stream), items, add)
+            _parse_all(stream, items, add)
     except (*DAMAGE, _LineTooLongError) as error:
         raise ValueError(f"{path} is damaged after line {len(judged):,} ({error}); obtain it again") from error
     faults = np.frombuffer(judged, np.int8)
@@ -120,9 +125,9 @@ def lastfm_360k(path: str | os.PathLike[str], items: str = "name", errors: str =
     rejected = pd.DataFrame({"number": lost + 1, "reason": _FAULTS[faults[lost]]})
     with ThreadPoolExecutor() as pool:
         (rows, row_labels), (columns, column_labels) = pool.map(LabelCoder.sorted, (users, artists))
-    entries = sparse.coo_array(
-        (np.frombuffer(plays, np.float32), (rows, columns)), shape=(len(row_labels), len(column_labels))
-    )
+    pa.default_memory_pool().release_unused()  # which may be more than the matrix takes
+    shape = len(row_labels), len(column_labels)
+    entries = sparse.coo_array((np.frombuffer(plays, np.float32), (rows, columns)), shape)
     interactions = Interactions(entries, row_labels.to_pandas(), column_labels.to_pandas())
     merged = faults.size - interactions.nnz - lost.size
     interactions.report = Report(faults.size, interactions.nnz, merged, rejected)
@@ -140,38 +145,17 @@ def plays_file(path: str | os.PathLike[str]) -> Path:
     return found[0]
 
 
-def _blocks(stream: IO[bytes]) -> Iterator[bytearray]:
-    """Yield the stream in blocks of whole lines, without a byte order mark."""
-    rest = bytearray(stream.read(3).removeprefix(b"\xef\xbb\xbf"))
-    while True:
-        block, size = bytearray(_BLOCK), len(rest)
-        block[:size] = rest
-        with memoryview(block)[size:] as free:
-            size += stream.readinto(free)
-        del block[size:]
-        if size == len(rest):
-            break
-        end = block.rfind(b"\n") + 1
-        if size == _BLOCK and not end:
-            raise _LineTooLongError(f"the next line has more than {_BLOCK:,} bytes")
-        rest = block[end:]
-        del block[end:]
-        if block:
-            yield block
-    if rest:
-        yield rest
-
-
-def _parse_all(blocks: Iterator[bytearray], items: str, add: Callable[[_Part], None]) -> None:
-    """Parse blocks in threads while the next ones are read, and `add` the parts in order."""
+def _parse_all(stream: IO[bytes], items: str, add: Callable[[_Part], None]) -> None:
+    """Parse a stream in threads, block by block, while the next block is read; `add` the parts in order."""
     threads = min(available_cpus(), _MOST_THREADS)
+    blocks = _blocks(stream, threads + 2)  # one is read, and of up to threads + 1 the parts are not added yet
     running: deque[Future[list[_Part]]] = deque()
 
     def add_next() -> None:
         for part in running.popleft().result():
             add(part)
 
-    with ThreadPoolExecutor(threads + 1) as pool:  # one of them reads
+    with ThreadPoolExecutor(threads + 1) as pool:
         upcoming = pool.submit(next, blocks, None)
         try:
             while block := upcoming.result():
@@ -184,29 +168,46 @@ def _parse_all(blocks: Iterator[bytearray], items: str, add: Callable[[_Part], N
                 add_next()
 
 
-def _parse(block: bytearray, items: str) -> list[_Part]:
+def _blocks(stream: IO[bytes], n_buffers: int) -> Iterator[memoryview]:
+    """Yield the stream, without a byte order mark, in blocks of whole lines, of which `n_buffers` exist at a time."""
+    rest = stream.read(3).removeprefix(_BOM)
+    for buffer in cycle([bytearray(_BLOCK) for _ in range(n_buffers)]):
+        view, end = memoryview(buffer), len(rest)
+        view[:end] = rest
+        while size := stream.readinto(view[end : end + _PIECE]):
+            end += size
+        if end == len(rest):
+            break
+        whole = buffer.rfind(b"\n", 0, end) + 1
+        if not whole and end == _BLOCK:
+            raise _LineTooLongError(f"the next line has more than {_BLOCK:,} bytes")
+        rest = bytes(view[whole:end])
+        if whole:
+            yield view[:whole]
+    if rest:
+        yield memoryview(rest)
+
+
+def _parse(block: memoryview, items: str) -> list[_Part]:
     """Judge the lines of a block."""
     columns = _read_csv(block, items)
     if columns is not None:
         return [_judge(columns, items)]
-    middle = block.find(b"\n", len(block) // 2) + 1
+    middle = bytes(block).find(b"\n", len(block) // 2) + 1
     if len(block) > _FEW and 0 < middle < len(block):
         return _parse(block[:middle], items) + _parse(block[middle:], items)
-    columns, broken = _split(block)
+    columns, broken = _split(bytes(block))
     part = _judge(columns, items)
     broken[broken == 0] = part.faults
     return [part._replace(faults=broken)]
 
 
-def _read_csv(block: bytearray, items: str) -> _Columns | None:
+def _read_csv(block: memoryview, items: str) -> _Columns | None:
     """Return the columns of a block, a blank line as four empty fields, or None if Python has to split its lines."""
     import pyarrow as pa
     import pyarrow.compute as pc
     from pyarrow import csv
 
-    # To arrow a lone CR ends a line, and what looks like a byte order mark is none of the text.
-    if block.startswith(b"\xef\xbb\xbf") or (b"\r" in block and block.count(b"\r") != block.count(b"\r\n")):
-        return None
     data = pa.py_buffer(block)
     text = pa.Array.from_buffers(pa.large_string(), 1, [None, pa.py_buffer(np.array([0, len(block)])), data])
 
@@ -226,6 +227,9 @@ def _read_csv(block: bytearray, items: str) -> _Columns | None:
 
     try:
         text.validate(full=True)  # as UTF-8, at once and not field by field
+        # To arrow a lone CR ends a line, and what looks like a byte order mark is none of the text.
+        if block[:3] == _BOM or pc.match_substring_regex(text, r"\r([^\n]|$)")[0].as_py():
+            return None
         if items == "name":
             columns = read("user", "name", "plays")
             if not pc.any(pc.equal(columns["name"].dictionary, "")).as_py():
@@ -235,7 +239,7 @@ def _read_csv(block: bytearray, items: str) -> _Columns | None:
         return None
 
 
-def _split(block: bytearray) -> tuple[_Columns, np.ndarray]:
+def _split(block: bytes) -> tuple[_Columns, np.ndarray]:
     """Return the columns of the lines that have them, and for each line its index in _FAULTS."""
     import pyarrow as pa
 

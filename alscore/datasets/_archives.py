@@ -1,0 +1,136 @@
+"""Data files read where they are: plain, gzipped, or inside an archive that is never unpacked."""
+
+import gzip
+import io
+import os
+import stat
+import sys
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path, PureWindowsPath
+from typing import IO
+
+# What reading a damaged file can raise, on opening as well as midway.
+DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile)
+_BUFFER = 1 << 16
+
+
+def open_data(path: str | os.PathLike[str], name: str) -> AbstractContextManager[IO[bytes]]:
+    """Open the data file `name`: a member of the archive `path`, or else `path` itself, gunzipped where need be.
+
+    What `path` is, its content tells and not its name. Nothing is unpacked to disk, or held in memory beyond a
+    buffer. A member that no data set has any use for stops the reading, the wanted one or another: a path that is
+    absolute or has ``..``, a link, a device, a sparse or an encrypted file, and more or fewer bytes than declared.
+
+    Parameters
+    ----------
+    path : str or path
+        A regular file: tar (compressed or not), zip, gzip, or anything else, which is read as it is.
+    name : str
+        The last part of the member's path. Not used if `path` is no archive.
+
+    Returns
+    -------
+    context manager of a binary file
+        To be read from front to end.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such path.
+    ValueError
+        `path` is a folder, a FIFO or a device, or an archive in which not one member has that name or any member is
+        refused, which the message names. May come only when the bytes are read, or at the end of the block.
+    one of DAMAGE
+        A damaged archive. As late: at its end, the block reads what is left of a tar, for the checksum of the whole.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a regular file")
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic == b"PK\x03\x04":
+        return _zip_member(path, name)
+    opener = gzip.open if magic.startswith(b"\x1f\x8b") else open
+    with opener(path, "rb") as file:
+        is_tar = tarfile.is_tarfile(file)
+    file = opener(path, "rb")
+    return _tar_member(path, name, file) if is_tar else file
+
+
+@contextmanager
+def _tar_member(path: Path, name: str, file: IO[bytes]) -> Iterator[IO[bytes]]:
+    n_found = 0
+    with file, tarfile.open(fileobj=file, mode="r|*", bufsize=_BUFFER) as archive:
+        for member in archive:
+            # A sparse file has more bytes than the archive holds, all zeros, and as many as it likes.
+            if member.issparse() or not (member.isreg() or member.isdir()):
+                raise _refused(path, member.name, "is a link, a device or a sparse file")
+            if _wanted(path, member.name, name) and (stream := archive.extractfile(member)):
+                n_found += 1
+                if n_found == 1:
+                    yield stream
+        while file.read(_BUFFER):  # gzip tells at its end whether what was read is what was written; tar never does
+            pass
+    if n_found != 1:
+        raise _not_one(path, name, n_found)
+
+
+@contextmanager
+def _zip_member(path: Path, name: str) -> Iterator[IO[bytes]]:
+    found = []
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            # Unix permissions and file type are in the upper half; other systems leave the type at 0.
+            if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise _refused(path, member.filename, "is a link or a device")
+            if member.flag_bits & 1:
+                raise _refused(path, member.filename, "is encrypted")
+            if _wanted(path, member.filename, name) and not member.is_dir():
+                found.append(member)
+        if len(found) != 1:
+            raise _not_one(path, name, len(found))
+        (member,) = found
+        declared, member.file_size = member.file_size, sys.maxsize  # zipfile would stop there without a word
+        with archive.open(member) as stream:
+            yield io.BufferedReader(_Declared(stream, path, member.filename, declared))
+
+
+def _wanted(path: Path, member: str, name: str) -> bool:
+    """Whether a member is the file `name`; one with a path out of the archive is refused."""
+    parsed = PureWindowsPath(member)  # takes / and \ alike
+    if parsed.anchor or ".." in parsed.parts:
+        raise _refused(path, member, "has a path that is absolute or has '..'")
+    return parsed.name == name
+
+
+def _refused(path: Path, member: str, reason: str) -> ValueError:
+    return ValueError(f"{path} is refused: its member {member!r} {reason}")
+
+
+def _not_one(path: Path, name: str, n_found: int) -> ValueError:
+    return ValueError(f"{path} is an archive {f'with {n_found} files named' if n_found else 'without'} {name}")
+
+
+class _Declared(io.RawIOBase):
+    """The bytes of a member of an archive, refused when they turn out to be not as many as declared."""
+
+    def __init__(self, stream: IO[bytes], path: Path, member: str, size: int) -> None:
+        self._stream, self._path, self._member, self._size = stream, path, member, size
+        self._n_read = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        block = self._stream.read(len(buffer))
+        self._n_read += len(block)
+        if self._n_read > self._size or (not block and self._n_read < self._size):
+            raise _refused(
+                self._path, self._member, f"has {'more' if block else 'fewer'} than the {self._size:,} bytes declared"
+            )
+        buffer[: len(block)] = block
+        return len(block)

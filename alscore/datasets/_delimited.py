@@ -1,0 +1,372 @@
+"""Delimited text, to the letter: typed columns of the valid lines, and what is wrong with each of the others."""
+
+import csv
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from alscore._threads import available_cpus
+from alscore.datasets._archives import DAMAGE, open_data
+from alscore.datasets.lastfm import _BOM, _FEW, _MOST_THREADS, _blocks, _LineTooLongError, _mask
+from alscore.interactions import Interactions, Report
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+_Columns = dict[str, "pa.DictionaryArray | pa.LargeStringArray"]  # the latter for what is varied
+_WIDTH, _ENCODING = 1, 2  # what a line can lack before its fields are looked at
+
+
+class Field(NamedTuple):
+    """One field of a line.
+
+    Attributes
+    ----------
+    kind : str
+        What its text has to be, for messages.
+    parse : function
+        Makes of its distinct texts (pyarrow large_string) as many values, null for those of another kind.
+    optional : bool
+        It may be empty too, and the value missing.
+    varied : bool
+        Few lines have the same, so that to find those that do is not worth it.
+    """
+
+    kind: str
+    parse: Callable[["pa.Array"], "pa.Array"]
+    optional: bool = False
+    varied: bool = False
+
+
+class Layout(NamedTuple):
+    """What a data file is made of.
+
+    Attributes
+    ----------
+    file : str
+        Its name.
+    fields : dict of str to Field or None
+        In the order of a line; None for one that nobody asks for.
+    header : bytes
+        Its first line, if that is none of the data.
+    delimiter : bytes
+    quoted : bool
+        A field in double quotes may hold delimiters and, doubled, quotes. Else quotes are text like any other.
+    latin_1 : bool
+        A line that is not UTF-8 is Latin-1.
+    required : tuple of str
+        Optional fields of which a line has at least one.
+    """
+
+    file: str
+    fields: dict[str, Field | None]
+    header: bytes = b""
+    delimiter: bytes = b"\t"
+    quoted: bool = False
+    latin_1: bool = False
+    required: tuple[str, ...] = ()
+
+
+class _Part(NamedTuple):
+    """Some lines: how many, the valid ones, the positions of the others, and what is wrong with each of those."""
+
+    n_lines: int
+    valid: "pa.Table"
+    lost: np.ndarray
+    reasons: np.ndarray
+
+
+def like(pattern: str, kind: str = "large_string") -> Callable[["pa.Array"], "pa.Array"]:
+    """Return a function for `Field.parse`: texts that the RE2 `pattern` matches, as the pyarrow type `kind`."""
+
+    def parse(texts: "pa.Array") -> "pa.Array":
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        matched = pc.match_substring_regex(texts, pattern)
+        return pc.if_else(matched, texts, pa.scalar(None, texts.type)).cast(pa.type_for_alias(kind))
+
+    return parse
+
+
+TEXT = Field("text", like("."))
+OPTIONAL_TEXT = TEXT._replace(optional=True)
+POSITIVE = Field("a positive integer", like("^[1-9][0-9]{0,17}$", "int64"))
+
+
+def named(names: dict[str, str], kind: str) -> Field:
+    """Return a field of an id whose value is the name that it has in `names`."""
+
+    def parse(texts: "pa.Array") -> "pa.Array":
+        import pyarrow as pa
+
+        return pa.array(map(names.get, texts.to_pylist()), pa.large_string())
+
+    return Field(kind, parse)
+
+
+class Lines:
+    """The lines of a data file, to be read once: tables of the valid ones by iteration, then a report on all.
+
+    Each table has some rows, of which the columns are what the fields say, text as dictionaries. Memory is that of a
+    few blocks.
+
+    Parameters
+    ----------
+    path : str or path
+        An archive, the file, plain or gzipped, or a folder that holds it at any depth.
+    layout : Layout
+    errors : {"report", "raise"}
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `lastfm_360k`; for the most part not before the lines are read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], layout: Layout, errors: str) -> None:
+        if errors not in ("report", "raise"):
+            raise ValueError(f"errors must be 'report' or 'raise', not {errors!r}")
+        self._path, self._layout, self._errors = _data_file(Path(path), layout.file), layout, errors
+        self._where = f"{self._path} ({layout.file})"
+        self._n_skipped = self._n_lines = 0  # header, and lines judged
+        self._rejected: list[pd.DataFrame] = []
+
+    def __iter__(self) -> Iterator["pa.Table"]:
+        import pandas as pd
+
+        try:
+            with open_data(self._path, self._layout.file) as stream:
+                for part in self._parse_all(stream):
+                    if part.lost.size:
+                        numbers = self._n_skipped + self._n_lines + 1 + part.lost
+                        if self._errors == "raise":
+                            raise ValueError(
+                                f"{self._where}, line {numbers[0]:,}: {part.reasons[0]}; correct it, or leave such "
+                                f"lines out with errors='report'"
+                            )
+                        self._rejected.append(pd.DataFrame({"number": numbers, "reason": part.reasons}))
+                    self._n_lines += part.n_lines
+                    if len(part.valid):
+                        yield part.valid
+        except (*DAMAGE, _LineTooLongError) as error:
+            at = self._n_skipped + self._n_lines
+            raise ValueError(f"{self._where} is damaged after line {at:,} ({error}); obtain it again") from error
+        rejected = self.report(0).rejected
+        if len(rejected) == self._n_lines:
+            why = f"line {rejected['number'][0]}: {rejected['reason'][0]}" if len(rejected) else "it is empty"
+            raise ValueError(f"{self._where} holds no valid line ({', '.join(self._layout.fields)}); {why}")
+
+    def report(self, kept: int) -> Report:
+        """Account for all lines, of which `kept` have a row or an entry of their own."""
+        import pandas as pd
+
+        nothing = pd.DataFrame({"number": np.empty(0, np.int64), "reason": np.empty(0, object)})
+        rejected = pd.concat(self._rejected or [nothing], ignore_index=True)
+        return Report(self._n_lines, kept, self._n_lines - kept - len(rejected), rejected)
+
+    def _parse_all(self, stream: IO[bytes]) -> Iterator[_Part]:
+        """Parse a stream in threads, block by block, while the next block is read."""
+        threads = min(available_cpus(), _MOST_THREADS)
+        blocks = self._without_header(_blocks(stream, threads + 2))  # one is read, threads + 1 are in `running`
+        running: deque[Future[list[_Part]]] = deque()
+        with ThreadPoolExecutor(threads + 1) as pool:
+            upcoming = pool.submit(next, blocks, None)
+            while not upcoming.exception() and (block := upcoming.result()):
+                upcoming = pool.submit(next, blocks, None)
+                running.append(pool.submit(_parse, block, self._layout))
+                if len(running) > threads:
+                    yield from running.popleft().result()
+            for parts in running:
+                yield from parts.result()
+            upcoming.result()  # raises what ended the stream too early
+
+    def _without_header(self, blocks: Iterator[memoryview]) -> Iterator[memoryview]:
+        header = self._layout.header
+        if header:
+            block = next(blocks, memoryview(b""))
+            line, end, _ = bytes(block[: len(header) + 2]).partition(b"\n")
+            if line.removesuffix(b"\r") != header:
+                raise ValueError(f"{self._where} begins with {line!r}, not with the line {header!r}")
+            self._n_skipped = 1
+            if len(block) > len(line + end):
+                yield block[len(line + end) :]
+        yield from blocks
+
+
+def read_table(
+    path: str | os.PathLike[str], layout: Layout, errors: str, categories: tuple[str, ...] = ()
+) -> tuple["pd.DataFrame", Report]:
+    """Return the valid lines of a data file as a table, text as strings or `categories`, and a report."""
+    import pandas as pd
+    import pyarrow as pa
+
+    lines = Lines(path, layout, errors)
+    table = pa.concat_tables(lines).unify_dictionaries()
+    for at, name in enumerate(table.column_names):
+        kind = table.schema.types[at]
+        if pa.types.is_dictionary(kind) and name not in categories:
+            table = table.set_column(at, name, table[name].cast(kind.value_type))
+    frame = table.to_pandas(types_mapper={pa.int32(): pd.Int32Dtype()}.get)  # int64 is for what is never missing
+    return frame, lines.report(len(frame))
+
+
+def read_names(path: str | os.PathLike[str], layout: Layout, errors: str) -> dict[str, str]:
+    """Return the `name` of each `id` in a data file; names that several have are told apart by the id."""
+    table, _ = read_table(path, layout, errors)
+    repeated = table["id"].duplicated()
+    if repeated.any():
+        raise ValueError(f"{path} ({layout.file}) names {table['id'][repeated].iloc[0]} more than once; remove one")
+    ids, names = table["id"].astype(str), table["name"]
+    return dict(zip(ids, names.mask(names.duplicated(keep=False), names + " [" + ids + "]"), strict=True))
+
+
+def read_interactions(
+    lines: Lines, tables: Iterable["pa.Table"], value: str, timestamp: str | None = None, duplicates: str = "sum"
+) -> Interactions:
+    """Make Interactions of `tables`, which come of `lines`, with columns user, item, value and perhaps timestamp."""
+    import pyarrow as pa
+
+    table = pa.concat_tables(tables).unify_dictionaries()
+    frame = table.to_pandas(split_blocks=True, self_destruct=True)
+    del table
+    interactions = Interactions.from_pandas(frame, "user", "item", value, timestamp, duplicates=duplicates)
+    interactions.report = lines.report(interactions.nnz)
+    return interactions
+
+
+def _data_file(path: Path, name: str) -> Path:
+    """Return `path`, or of a folder the one file `name` in it, which may be gzipped."""
+    if not path.is_dir():
+        return path
+    found = sorted(path.rglob(name)) or sorted(path.rglob(name + ".gz"))
+    if len(found) != 1:
+        raise ValueError(f"{path} holds {len(found)} files named {name}; give the path of one")
+    return found[0]
+
+
+def _parse(block: memoryview, layout: Layout) -> list[_Part]:
+    columns = _read_csv(block, layout)
+    if columns is not None:
+        return [_judge(columns, np.zeros(len(next(iter(columns.values()))), np.int8), layout)]
+    middle = bytes(block).find(b"\n", len(block) // 2) + 1
+    if len(block) > _FEW and 0 < middle < len(block):
+        return _parse(block[:middle], layout) + _parse(block[middle:], layout)
+    return [_judge(*_split(bytes(block), layout), layout)]
+
+
+def _read_csv(block: memoryview, layout: Layout) -> _Columns | None:
+    """Return the columns of a block, a blank line as empty fields, or None if Python has to split its lines."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import csv
+
+    if layout.quoted:
+        return None
+    delimiter = layout.delimiter
+    if len(delimiter) > 1:
+        if b"\t" in bytes(block):
+            return None
+        block, delimiter = memoryview(bytes(block).replace(delimiter, b"\t")), b"\t"
+    data = pa.py_buffer(block)
+    text = pa.Array.from_buffers(pa.large_string(), 1, [None, pa.py_buffer(np.array([0, len(block)])), data])
+    encoded, plain = pa.dictionary(pa.int32(), pa.large_string()), pa.large_string()
+    types = {name: plain if field.varied else encoded for name, field in layout.fields.items() if field}
+    try:
+        text.validate(full=True)  # as UTF-8, at once and not field by field
+        # To arrow a lone CR ends a line, and what looks like a byte order mark is none of the text.
+        if block[:3] == _BOM or pc.match_substring_regex(text, r"\r([^\n]|$)")[0].as_py():
+            return None
+        table = csv.read_csv(
+            pa.BufferReader(data),
+            csv.ReadOptions(column_names=list(layout.fields), block_size=len(block), use_threads=False),
+            csv.ParseOptions(delimiter=delimiter.decode(), quote_char=False, ignore_empty_lines=False),
+            csv.ConvertOptions(column_types=types, include_columns=list(types), null_values=[], check_utf8=False),
+        )
+    except pa.ArrowInvalid:  # not UTF-8, or a line that is neither blank nor of as many fields
+        return None
+    return {name: table[name].combine_chunks() for name in types}
+
+
+def _split(block: bytes, layout: Layout) -> tuple[_Columns, np.ndarray]:
+    """Return the columns of the lines that have them, and for each line what it lacks, or 0."""
+    import pyarrow as pa
+
+    lines = block.replace(b"\r\n", b"\n").removesuffix(b"\n").split(b"\n")
+    lacks = np.zeros(len(lines), np.int8)
+    rows = []
+    for at, line in enumerate(lines):
+        try:
+            fields = _fields(line.decode(), layout)
+        except UnicodeDecodeError:
+            if not layout.latin_1:
+                lacks[at] = _ENCODING
+                continue
+            fields = _fields(line.decode("latin-1"), layout)
+        if len(fields) == len(layout.fields):
+            rows.append(fields)
+        else:
+            lacks[at] = _WIDTH
+    columns: _Columns = {}
+    for at, (name, field) in enumerate(layout.fields.items()):
+        if field:
+            texts = pa.array([row[at] for row in rows], pa.large_string())
+            columns[name] = texts if field.varied else texts.dictionary_encode()
+    return columns, lacks
+
+
+def _fields(line: str, layout: Layout) -> list[str]:
+    if not line:
+        return [""] * len(layout.fields)
+    if not layout.quoted:
+        return line.split(layout.delimiter.decode())
+    try:
+        return next(csv.reader([line], delimiter=layout.delimiter.decode(), strict=True))
+    except csv.Error:
+        return []
+
+
+def _judge(columns: _Columns, lacks: np.ndarray, layout: Layout) -> _Part:
+    """Parse the texts of each column, distinct ones once: where those are all good, no line needs a look."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    reasons = ["", f"not {len(layout.fields)} fields", "not UTF-8"]
+    faults = np.zeros(np.count_nonzero(lacks == 0), np.int8)
+
+    def reject(reason: str, lines: np.ndarray) -> None:
+        faults[lines & (faults == 0)] = len(reasons)
+        reasons.append(reason)
+
+    values = {}
+    for name, column in columns.items():
+        field = layout.fields[name]
+        texts = column if field.varied else column.dictionary
+        parsed = field.parse(texts)
+        wrong = parsed.is_null()
+        if field.optional:
+            wrong = pc.and_(wrong, pc.not_equal(texts, ""))
+        if pc.any(wrong).as_py():
+            reject(f"{name} is not {field.kind}", _mask(wrong if field.varied else wrong.take(column.indices)))
+        if field.varied:
+            values[name] = parsed
+        elif pa.types.is_large_string(parsed.type):
+            distinct = parsed.dictionary_encode()
+            values[name] = pa.DictionaryArray.from_arrays(distinct.indices.take(column.indices), distinct.dictionary)
+        else:
+            values[name] = parsed.take(column.indices)
+    if layout.required:
+        missing = [_mask(values[name].is_null()) for name in layout.required]
+        reject(f"neither {' nor '.join(layout.required)}", np.logical_and.reduce(missing))
+    valid = pa.table(values)
+    if faults.any():
+        valid = valid.filter(pa.array(faults == 0))
+        lacks[lacks == 0] = faults
+    lost = np.flatnonzero(lacks)
+    return _Part(len(lacks), valid, lost, np.array(reasons, object)[lacks[lost]])

@@ -1,0 +1,186 @@
+"""What there is in interactions: a table, a plot, and a filter by how many entries users and items have."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from alscore.interactions import Interactions, Report, from_canonical, replaced, rows_of
+from alscore.splits import _part
+from alscore.weighting import _require_integer
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+
+def filter(interactions: Interactions, min_user: int = 1, min_item: int = 1, k_core: int | None = None) -> Interactions:
+    """Leave out items and users with few entries.
+
+    Parameters
+    ----------
+    interactions : Interactions
+    min_user, min_item : int
+        Items with fewer entries than `min_item` are left out, and then users who have fewer than `min_user` left, as
+        by Liang et al. (2018). Some items may then have fewer than that; only those with none are left out too, unless
+        `min_item` is 0.
+    k_core : int, optional
+        Instead of these two: at least 1. Items and then users with fewer than `k_core` entries are left out, again
+        and again until all have so many.
+
+    Returns
+    -------
+    Interactions
+        With the labels that are left, in the same order, so that codes are others. Its `report` counts entries: the
+        `rejected` are those left out, by their positions in ``interactions.matrix.data``.
+
+    Raises
+    ------
+    ValueError
+        An argument is not as above, or no entry is left.
+    """
+    import pandas as pd
+
+    _require_integer(min_user, "min_user", 0)
+    _require_integer(min_item, "min_item", 0)
+    if k_core is not None:
+        _require_integer(k_core, "k_core", 1)
+        if (min_user, min_item) != (1, 1):
+            raise ValueError("give either k_core, or min_user and min_item")
+        min_user = min_item = k_core
+
+    matrix = interactions.matrix
+    users, items = rows_of(matrix), matrix.indices
+    reasons = ["", f"item with fewer than {min_item} entries", f"user with fewer than {min_user} entries"]
+    fate = np.zeros(matrix.nnz, np.int8)  # indices into reasons
+    left = np.arange(matrix.nnz)
+    while True:
+        before = left.size
+        for reason, codes, least in ((1, items, min_item), (2, users, min_user)):
+            stays = (np.bincount(codes[left]) >= least)[codes[left]]
+            fate[left[~stays]] = reason
+            left = left[stays]
+        if k_core is None or left.size == before:
+            break
+    if not left.size:
+        raise ValueError("no entry is left; choose lower numbers")
+
+    # items have been judged before users left
+    is_user = np.bincount(users[left], minlength=interactions.n_users) >= min_user
+    is_item = np.bincount(items[left], minlength=interactions.n_items) >= min(min_item, 1)
+    filtered = _part(interactions, matrix, fate == 0, is_user)
+    rest, codes = filtered.matrix, np.cumsum(is_item, dtype=np.int32) - np.int32(1)
+    renumbered = from_canonical(rest.data, codes[rest.indices], rest.indptr, (rest.shape[0], codes[-1] + 1))
+    lost = np.flatnonzero(fate)
+    rejected = pd.DataFrame({"number": lost, "reason": np.array(reasons, object)[fate[lost]]})
+    report = Report(matrix.nnz, left.size, 0, rejected)
+    return replaced(filtered, matrix=renumbered, items=interactions.items[is_item], report=report)
+
+
+def summary(interactions: Interactions, top: int = 10) -> "pd.DataFrame":
+    """Describe interactions by numbers.
+
+    Parameters
+    ----------
+    interactions : Interactions
+    top : int
+        How many of the most popular items to list, at least 0.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One number a row: `of`, `statistic` (text, or an item's label), `value` (float64; NaN where there is nothing to
+        compute it from).
+
+        - users, items: count, without entries
+        - entries: count, below zero (dislikes), density (the share of all pairs of a user and an item)
+        - entries per user, entries per item, values: mean, min, quantiles and max. A quantile is the least number
+          that at least that share of them does not exceed.
+        - popularity of items, which is the number of users who like them, with values above 0: Gini coefficient,
+          ``sum_j (2j - n - 1) p_j / (n sum_j p_j)`` for the popularities p_1 <= ... <= p_n of all n items. It is 0 if
+          all are as popular, and near 1 if few have all likes.
+        - most popular items: for each label its popularity, of equal ones the lower code first
+    """
+    import pandas as pd
+
+    _require_integer(top, "top", 0)
+    matrix = interactions.matrix
+    n_users, n_items = matrix.shape
+    per_user, per_item = np.diff(matrix.indptr), np.bincount(matrix.indices, minlength=n_items)
+    popularity = np.bincount(matrix.indices[matrix.data > 0], minlength=n_items)
+    most_popular = np.argsort(-popularity, kind="stable")[:top]
+
+    rows = [
+        ("users", "count", n_users),
+        ("users", "without entries", np.count_nonzero(per_user == 0)),
+        ("items", "count", n_items),
+        ("items", "without entries", np.count_nonzero(per_item == 0)),
+        ("entries", "count", matrix.nnz),
+        ("entries", "below zero", np.count_nonzero(matrix.data < 0)),
+        ("entries", "density", matrix.nnz / (n_users * n_items) if n_users * n_items else np.nan),
+        *_distribution("entries per user", per_user),
+        *_distribution("entries per item", per_item),
+        *_distribution("values", matrix.data),
+        ("popularity of items", "Gini coefficient", _gini(popularity)),
+        *(("most popular items", interactions.items[item], popularity[item]) for item in most_popular),
+    ]
+    return pd.DataFrame(rows, columns=["of", "statistic", "value"]).astype({"value": np.float64})
+
+
+def plot(interactions: Interactions) -> "Figure":
+    """Draw how many entries users and items have, on logarithmic axes.
+
+    Parameters
+    ----------
+    interactions : Interactions
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        For each number of entries that a user has, how many users have at least so many; and so for items. Those
+        without entries have no place on these axes: the legend tells how many they are. ``savefig`` writes it.
+
+    Raises
+    ------
+    ValueError
+        There are no entries.
+    ImportError
+        matplotlib is not installed.
+    """
+    if not interactions.nnz:
+        raise ValueError("interactions has no entries, so there is nothing to plot")
+    try:
+        from matplotlib.figure import Figure  # not pyplot, which looks for a display
+    except ImportError as error:
+        raise ImportError("plot needs matplotlib: pip install 'alscore[bench]'") from error
+
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.subplots()
+    matrix = interactions.matrix
+    per_item = np.bincount(matrix.indices, minlength=interactions.n_items)
+    for name, lengths in (("users", np.diff(matrix.indptr)), ("items", per_item)):
+        length, count = np.unique(lengths[lengths > 0], return_counts=True)
+        label = f"{lengths.size:,} {name}, {lengths.size - count.sum():,} of them without entries"
+        axes.plot(length, np.cumsum(count[::-1])[::-1], ".", label=label)
+    axes.set(xscale="log", yscale="log", xlabel="entries", ylabel="how many have at least so many")
+    axes.legend()
+    return figure
+
+
+def _distribution(name: str, numbers: np.ndarray) -> list[tuple[str, str, float]]:
+    """Return the mean and the quantiles of `numbers` as rows of the summary."""
+    shares = {"min": 0, "25%": 0.25, "50%": 0.5, "75%": 0.75, "90%": 0.9, "99%": 0.99, "max": 1}
+    if not numbers.size:
+        return [(name, statistic, np.nan) for statistic in ("mean", *shares)]
+    quantiles = np.quantile(numbers, list(shares.values()), method="inverted_cdf")
+    return [
+        (name, "mean", numbers.mean(dtype=np.float64)),
+        *((name, share, quantile) for share, quantile in zip(shares, quantiles, strict=True)),
+    ]
+
+
+def _gini(numbers: np.ndarray) -> float:
+    """Return the Gini coefficient of numbers that are not negative: NaN of none, or of zeros."""
+    n, total = numbers.size, numbers.sum()
+    if not total:
+        return np.nan
+    return float((2 * np.arange(1, n + 1) - n - 1) @ np.sort(numbers) / (n * total))

@@ -1,0 +1,210 @@
+"""Data files in archives: read in place, and nothing odd let through."""
+
+import gzip
+import io
+import os
+import re
+import struct
+import tarfile
+import tracemalloc
+import zipfile
+
+import pytest
+
+from alscore.datasets._archives import DAMAGE, open_data
+
+NAME = "plays.tsv"
+CONTENT = b"".join(b"user %d\tartist %d\n" % (n * n % 1009, n) for n in range(20_000))
+OTHERS = {"data/README.txt": b"about", "data/plays.tsv.bak": b"no", "data/plays.tsv/": b""}
+
+
+def tar(path, members, mode="w:gz"):
+    """Write a tar of `members`, (TarInfo or name, content) each."""
+    with tarfile.open(path, mode) as archive:
+        for member, content in members:
+            info = tarfile.TarInfo(member) if isinstance(member, str) else member
+            if info.name.endswith("/"):
+                info.type = tarfile.DIRTYPE
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def tar_info(name, kind, **attributes):
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    for attribute, value in attributes.items():
+        setattr(info, attribute, value)
+    return info
+
+
+def zipped(path, members, compression=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for member, content in members:
+            archive.writestr(member, content)
+    return path
+
+
+def zip_info(name, kind):
+    info = zipfile.ZipInfo(name)
+    info.external_attr = kind << 16
+    return info
+
+
+def with_in_directory(path, offset, form, value):
+    """Overwrite a field of the first entry in a zip's central directory."""
+    raw = bytearray(path.read_bytes())
+    struct.pack_into(form, raw, raw.index(b"PK\x01\x02") + offset, value)
+    path.write_bytes(raw)
+    return path
+
+
+def read(path):
+    with open_data(path, NAME) as stream:
+        return stream.read()
+
+
+MEMBERS = [*OTHERS.items(), (f"data/deep/{NAME}", CONTENT), ("data/last.txt", b"end")]
+CONTAINERS = {
+    "plain": lambda path: path.write_bytes(CONTENT),
+    "gzip": lambda path: path.write_bytes(gzip.compress(CONTENT)),
+    "tar": lambda path: tar(path, MEMBERS, "w"),
+    "tar.gz": lambda path: tar(path, MEMBERS),
+    "tar.xz": lambda path: tar(path, MEMBERS, "w:xz"),
+    "zip": lambda path: zipped(path, MEMBERS),
+    "stored zip": lambda path: zipped(path, MEMBERS, zipfile.ZIP_STORED),
+    "zip from Windows": lambda path: zipped(path, [(zip_info(rf"data\{NAME}", 0), CONTENT)]),
+}
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_every_container_gives_the_same_bytes(tmp_path, container):
+    path = tmp_path / "no-suffix"
+    CONTAINERS[container](path)
+    assert read(path) == read(str(path)) == CONTENT
+    with open_data(path, NAME) as stream:
+        assert list(stream) == CONTENT.splitlines(keepends=True)
+    with open_data(path, NAME) as stream:
+        assert b"".join(iter(lambda: stream.read(1013), b"")) == CONTENT
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("container", ["plain", "gzip", "tar", "zip", "stored zip"])
+def test_an_empty_file(tmp_path, container, monkeypatch):
+    monkeypatch.setitem(globals(), "CONTENT", b"")
+    monkeypatch.setitem(globals(), "MEMBERS", [(NAME, b"")])
+    CONTAINERS[container](tmp_path / "file")
+    assert read(tmp_path / "file") == b""
+
+
+@pytest.mark.parametrize("bad_first", [True, False])
+@pytest.mark.parametrize("path", [f"/{NAME}", "/etc/passwd", "../x", f"a/../../{NAME}", "..", rf"..\{NAME}", r"C:\x"])
+@pytest.mark.parametrize("write", [tar, zipped])
+def test_paths_out_of_the_archive(tmp_path, write, path, bad_first):
+    members = [(path, b"x"), (NAME, CONTENT)]
+    archive = write(tmp_path / "archive", members if bad_first else members[::-1])
+    with pytest.raises(ValueError, match=re.escape(f"{archive} is refused: its member {path!r} has a path that")):
+        read(archive)
+
+
+@pytest.mark.parametrize("name", [NAME, "other"])
+@pytest.mark.parametrize(
+    "kind", ["SYMTYPE", "LNKTYPE", "CHRTYPE", "BLKTYPE", "FIFOTYPE", "GNUTYPE_SPARSE"]
+)  # fmt: skip
+def test_links_and_devices_in_tar(tmp_path, kind, name):
+    odd = tar_info(name, getattr(tarfile, kind), linkname="/etc/passwd")
+    archive = tar(tmp_path / "archive.tar.gz", [(odd, b""), (NAME, CONTENT)])
+    with pytest.raises(ValueError, match=f"member '{name}' is a link, a device or a sparse file"):
+        read(archive)
+
+
+def test_a_sparse_file_in_pax_form(tmp_path):
+    """64 GiB of zeros in a few bytes."""
+    headers = {"GNU.sparse.map": "0,3", "GNU.sparse.realsize": str(1 << 36), "GNU.sparse.size": str(1 << 36)}
+    archive = tar(tmp_path / "a.tar.gz", [(tar_info(NAME, tarfile.REGTYPE, pax_headers=headers), b"abc")])
+    with pytest.raises(ValueError, match=f"member '{NAME}' is a link, a device or a sparse file"):
+        read(archive)
+
+
+@pytest.mark.parametrize("name", [NAME, "other"])
+@pytest.mark.parametrize("kind", [0o120777, 0o020666, 0o060666, 0o010666, 0o140777])
+def test_links_and_devices_in_zip(tmp_path, kind, name):
+    archive = zipped(tmp_path / "archive.zip", [(zip_info(name, kind), b"/etc/passwd"), ("x/" + NAME, CONTENT)])
+    with pytest.raises(ValueError, match=f"member '{name}' is a link or a device"):
+        read(archive)
+
+
+def test_an_encrypted_member(tmp_path):
+    archive = with_in_directory(zipped(tmp_path / "archive.zip", [(NAME, CONTENT)]), 8, "<H", 1)
+    with pytest.raises(ValueError, match=f"member '{NAME}' is encrypted"):
+        read(archive)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize(("change", "reason"), [(-1, "more"), (-len(CONTENT), "more"), (1, "fewer"), (9**9, "fewer")])
+def test_other_than_the_declared_size(tmp_path, compression, change, reason):
+    declared = len(CONTENT) + change
+    archive = zipped(tmp_path / "archive.zip", [(NAME, CONTENT)], compression)
+    with_in_directory(archive, 24, "<I", declared)
+    with pytest.raises(ValueError, match=f"member '{NAME}' has {reason} than the {declared:,} bytes declared"):
+        read(archive)
+
+
+@pytest.mark.parametrize("write", [tar, zipped])
+def test_memory_is_that_of_a_buffer(tmp_path, write):
+    archive = write(tmp_path / "archive", [(NAME, bytes(1 << 25))])
+    tracemalloc.start()
+    with open_data(archive, NAME) as stream:
+        n_read = sum(len(block) for block in iter(lambda: stream.read(1 << 16), b""))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert n_read == 1 << 25
+    assert peak < 1 << 22
+
+
+@pytest.mark.parametrize("container", ["gzip", "tar", "tar.gz", "tar.xz", "zip"])
+@pytest.mark.parametrize("part", [0.02, 0.5, 0.9])
+def test_truncated(tmp_path, container, part):
+    path = tmp_path / "file"
+    CONTAINERS[container](path)
+    raw = path.read_bytes()
+    path.write_bytes(raw[: int(part * len(raw))])
+    with pytest.raises(DAMAGE):
+        read(path)
+
+
+def test_tar_is_checked_to_its_end(tmp_path):
+    """The checksum of gzip comes last: after the member, and after a tar that just fills the buffers."""
+    archive = tar(tmp_path / "archive.tar.gz", [(NAME, bytes((5 << 16) - 1024))])
+    unpadded = gzip.decompress(archive.read_bytes())[: (5 << 16) + 512]  # the end of a tar is two empty blocks
+    raw = bytearray(gzip.compress(unpadded))
+    raw[-8] ^= 1
+    archive.write_bytes(raw)
+    for n_bytes in (10, 320_000):
+        with pytest.raises(gzip.BadGzipFile, match="CRC"), open_data(archive, NAME) as stream:
+            assert stream.read(n_bytes) == bytes(n_bytes)
+
+
+@pytest.mark.parametrize("container", ["gzip", "tar.gz", "zip", "stored zip"])
+def test_corrupt(tmp_path, container):
+    path = tmp_path / "file"
+    CONTAINERS[container](path)
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2 : len(raw) // 2 + 9] = b"corrupted"
+    path.write_bytes(raw)
+    with pytest.raises(DAMAGE):
+        read(path)
+
+
+def test_what_is_no_data_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.tsv"):
+        read(tmp_path / "nowhere.tsv")
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path, tmp_path / "fifo", "/dev/null"):
+        with pytest.raises(ValueError, match=f"{path} is not a regular file"):
+            read(path)
+    for write in (tar, zipped):
+        with pytest.raises(ValueError, match=rf"archive is an archive without {NAME}"):
+            read(write(tmp_path / "archive", OTHERS.items()))
+        with pytest.raises(ValueError, match=rf"archive is an archive with 2 files named {NAME}"):
+            read(write(tmp_path / "archive", [(f"one/{NAME}", b"1"), (f"two/{NAME}", b"2")]))
