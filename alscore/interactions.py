@@ -868,13 +868,14 @@ def _seconds(timestamps: Any, length: int, name: Any) -> tuple[np.ndarray | None
     if not (isinstance(timestamps, np.ndarray) and timestamps.dtype.kind == "M"):  # which pandas may have no unit for
         timestamps = pd.Series(timestamps).infer_objects()
         if timestamps.dtype.kind == "M":
-            timestamps = timestamps.to_numpy("datetime64[s]", na_value=np.datetime64("NaT"))  # UTC
+            timestamps = timestamps.to_numpy("datetime64[s]", na_value=np.datetime64("NaT", "s"))  # UTC
     if timestamps.dtype.kind == "M":
-        seconds = timestamps.astype("datetime64[s]")
-        wrong = np.isnat(seconds)
-        if np.can_cast(timestamps.dtype, seconds.dtype):  # from a coarser unit, of which numpy overflows silently
-            wrong |= seconds.astype(timestamps.dtype) != timestamps
-        return seconds.astype(np.int64), wrong
+        wrong = np.isnat(timestamps)
+        if np.can_cast(timestamps.dtype, "datetime64[s]"):  # coarser units reach further than seconds do
+            earliest, latest = np.array([-(2**62), 2**62], "datetime64[s]").astype(timestamps.dtype)
+            wrong |= (timestamps < earliest) | (timestamps > latest)
+        timestamps = np.where(wrong, np.array(0, timestamps.dtype), timestamps)
+        return timestamps.astype("datetime64[s]").astype(np.int64), wrong
     if pd.api.types.is_integer_dtype(timestamps):
         exact = timestamps.fillna(0).to_numpy()
         wrong = timestamps.isna().to_numpy() | (exact > np.iinfo(np.int64).max)

@@ -16,11 +16,12 @@ import hashlib
 import io
 import json
 import math
-import mmap as memory
 import os
 import struct
 import zipfile
 from collections.abc import Iterator
+from mmap import ACCESS_READ
+from mmap import mmap as map_file
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -86,7 +87,9 @@ def save(obj: "Recommender | AlternatingLeastSquares | Interactions", file: str 
         with atomic_writer(file) as opened:
             return save(obj, opened)
 
-    model, interactions = (obj.model, obj.interactions) if isinstance(obj, Recommender) else (obj, None)
+    model, interactions = obj, None
+    if isinstance(obj, Recommender):
+        model, interactions = obj._known if obj.interactions is None else obj._fitted()
     kind = "AlternatingLeastSquares" if model is obj else "Recommender"
     if isinstance(obj, Interactions):
         kind, model, interactions = "Interactions", None, obj
@@ -101,12 +104,12 @@ def save(obj: "Recommender | AlternatingLeastSquares | Interactions", file: str 
         "format_version": FORMAT_VERSION,
         "alscore_version": __version__,
         "kind": kind,
-        **({"params": _params_to_json(model.get_params())} if model else {}),
+        **({} if model is None else {"params": _params_to_json(model.get_params())}),
         "members": digests,
     }
     arrays: dict[str, np.ndarray] = {}
     labels: dict[str, pa.Table] = {}
-    if model and (model.user_factors is not None or model.item_factors is not None):
+    if model is not None and (model.user_factors is not None or model.item_factors is not None):
         arrays |= zip(FACTORS, (side.array for side in model._fitted()), strict=True)
     if interactions is not None:
         matrix = interactions.matrix
@@ -166,12 +169,11 @@ def _load(file: BinaryIO, mmap: bool) -> "Recommender | AlternatingLeastSquares 
         with zipfile.ZipFile(file) as archive:
             manifest = _verified_manifest(archive)
             if manifest["kind"] == "Interactions" and mmap:
-                mapped = memoryview(memory.mmap(file.fileno(), 0, access=memory.ACCESS_READ))
+                mapped = memoryview(map_file(file.fileno(), 0, access=ACCESS_READ))
                 return _restore_interactions(archive, manifest, mapped)
             _verify_digests(archive, manifest)
-            if manifest["kind"] == "Interactions":
-                return _restore_interactions(archive, manifest)
-            return _restore_model(archive, manifest)
+            restore = _restore_interactions if manifest["kind"] == "Interactions" else _restore_model
+            return restore(archive, manifest)
     # The readers of zip, JSON, .npy and Arrow raise nearly every kind for bytes that are not as written: OSErrors too,
     # EINVAL where a damaged offset leads to before the start of the file, and Arrow's own, which have no errno.
     except Exception as error:
@@ -222,10 +224,9 @@ def _restore_model(archive: zipfile.ZipFile, manifest: dict[str, Any]) -> "Recom
     if manifest["kind"] == "AlternatingLeastSquares":
         return model
 
-    recommender = Recommender(model)
-    if MATRIX[0] in members:
-        recommender.interactions = _restore_interactions(archive, manifest, shape=shape)
-    return recommender
+    if MATRIX[0] not in members:
+        return Recommender(model)
+    return Recommender(model, _restore_interactions(archive, manifest, shape=shape))
 
 
 def _restore_interactions(

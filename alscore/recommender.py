@@ -84,10 +84,6 @@ class Recommender:
     def interactions(self) -> Interactions | None:
         return self._known[1]
 
-    @interactions.setter
-    def interactions(self, interactions: Interactions | None) -> None:
-        self._known = self._known[0], interactions
-
     def __repr__(self) -> str:
         return f"Recommender({self.model!r})"
 
@@ -474,7 +470,7 @@ class Recommender:
         """
         from alscore import persistence
 
-        persistence.save(self if self.interactions is None else Recommender(*self._fitted()), file)
+        persistence.save(self, file)
 
     @classmethod
     def load(cls, file: str | os.PathLike[str] | BinaryIO) -> Self:

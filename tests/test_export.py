@@ -119,7 +119,8 @@ def test_labels_of_a_bare_model_are_codes(tmp_path):
 def test_labels_that_a_format_cannot_hold(tmp_path):
     recommender = fit()
     users = pd.date_range("2024", periods=N_USERS, tz="UTC")
-    recommender.interactions = Interactions(recommender.interactions.matrix, users, [1, "b", *range(2, N_ITEMS)])
+    plays = Interactions(recommender.interactions.matrix, users, [1, "b", *range(2, N_ITEMS)])
+    recommender = Recommender(recommender.model, plays)
     assert export.to_arrow(recommender, "user")["user"].to_pylist() == list(users)
     with pytest.raises(TypeError, match="items have labels of type mixed-integer"):
         export.to_arrow(recommender, "item")
@@ -315,8 +316,7 @@ def test_fewer_are_found_by_distance(tmp_path, model, library):
 
 
 def test_index_opened_in_its_library(tmp_path, model, library):
-    recommender = Recommender(model)
-    recommender.interactions = datasets.synthetic(3_000, 2_000, seed=0)
+    recommender = Recommender(model, datasets.synthetic(3_000, 2_000, seed=0))
     index = export.export_ann(recommender, library, tmp_path / "index")
     assert (index.library, index.metric, index.dimension, index.path) == (library, "ip", 32, tmp_path / "index")
     users, scores = exact_scores(model)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from alscore import AlternatingLeastSquares, Recommender, statistics
-from alscore.interactions import Interactions, canonical_csr
+from alscore.interactions import Interactions, canonical_csr, from_canonical, replaced, row_of
 
 
 def assert_canonical(csr, dtype=np.float32):
@@ -781,6 +781,20 @@ def test_a_table_with_times_can_be_learnt_from():
     new = pd.DataFrame({"user": ["a", "z"], "item": [10, 11], "value": [1, 2], "timestamp": [500, 600]})
     recommender.partial_fit(new, show_progress=False)
     assert times(recommender.interactions) == times(STAMPED) | {("a", 10): 500, ("z", 11): 600}
+
+
+def test_positions_beyond_32_bits():
+    """Of a matrix whose entries are all one number in memory."""
+    nnz = 2**31 + 7
+    data, indices, timestamps = (
+        np.broadcast_to(np.array(n, dtype), nnz) for n, dtype in ((2, "f4"), (3, "i4"), (4, "i8"))
+    )
+    matrix = from_canonical(data, indices, np.array([0, nnz - 1, nnz]), (2, 5))
+    huge = replaced(Interactions(sparse.csr_array((2, 5))), matrix=matrix, timestamps=timestamps)
+    assert huge.nnz == nnz
+    assert entries(huge[[1]]) == {(1, 3): 2}
+    assert times(huge[[1]]) == {(1, 3): 4}
+    assert row_of(matrix.indptr, [2**31 - 1, nnz - 2, nnz - 1]).tolist() == [0, 0, 1]
 
 
 # ---- methods that other modules have

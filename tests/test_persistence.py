@@ -534,8 +534,7 @@ def test_members(content):
     """Those of a file without timestamps are those that there were before there could be any."""
     matrix, labels = {"indptr.npy", "indices.npy", "data.npy"}, {"users.arrow", "items.arrow"}
     factors = {"user_factors.npy", "item_factors.npy"}
-    stamped = Recommender(fitted().model)
-    stamped.interactions = plays()
+    stamped = Recommender(fitted().model, plays())
     assert set(members_of(content)) == {*factors, *matrix, *labels, "manifest.json"}
     assert set(members_of(saved(stamped))) == {*factors, *matrix, *labels, "timestamps.npy", "manifest.json"}
     assert set(members_of(saved(plays()))) == {*matrix, *labels, "timestamps.npy", "manifest.json"}

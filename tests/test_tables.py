@@ -561,8 +561,8 @@ def test_kinds_of_arrow_timestamps(timestamps, expected):
 
 
 def test_nan_is_a_missing_label():
-    labels = pa.array([0.5, np.nan, None])
-    for labels in (labels, labels.dictionary_encode()):
+    plain = pa.array([0.5, np.nan, None])
+    for labels in (plain, plain.dictionary_encode()):
         interactions = Interactions.from_table(pa.table({"u": labels, "i": [1, 2, 3]}), "u", "i", errors="drop")
         assert interactions.users.tolist() == [0.5]
         assert rejected(interactions) == [(1, "u: missing label"), (2, "u: missing label")]

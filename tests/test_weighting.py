@@ -260,7 +260,7 @@ def test_no_entry_vanishes(call, message):
         (lambda m: weighting.time_decay(m, 5, [1, 9], now=8), "timestamps: 9 at row 1 is later than now, which is 8"),
         (lambda m: weighting.time_decay(m, 5, [1, 2], now="noon"), "now must be .* not 'noon'"),
         (lambda m: weighting.time_decay(m, 5, [1, 2], now=2.5), "now must be .* not 2.5"),
-        (lambda m: weighting.time_decay(m, 5, [1, 2], now=np.datetime64("NaT")), "now must be an instant"),
+        (lambda m: weighting.time_decay(m, 5, [1, 2], now=np.datetime64("NaT", "s")), "now must be an instant"),
         (lambda m: weighting.time_decay(m.tocoo(), 5, [1, 2]), "user_items must be in canonical form"),
         (lambda m: weighting.log(m * math.nan), "user_items holds nan at row 0"),
     ],
