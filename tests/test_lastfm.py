@@ -240,6 +240,8 @@ def test_repeats_are_summed_also_across_blocks(read, monkeypatch):
     check(interactions, GOOD * 50)
     assert (interactions.report.kept, interactions.report.merged) == (2, 98)
     np.testing.assert_array_equal(interactions.matrix.data, [150, 350])
+    in_order = b"".join(line * 20 for line in sorted(GOOD.splitlines(keepends=True)))
+    check(read(in_order), in_order)
 
 
 def test_mbid_or_name_identifies_the_artist(read):

@@ -126,9 +126,8 @@ def lastfm_360k(path: str | os.PathLike[str], items: str = "name", errors: str =
     with ThreadPoolExecutor() as pool:
         (rows, row_labels), (columns, column_labels) = pool.map(LabelCoder.sorted, (users, artists))
     pa.default_memory_pool().release_unused()  # which may be more than the matrix takes
-    shape = len(row_labels), len(column_labels)
-    entries = sparse.coo_array((np.frombuffer(plays, np.float32), (rows, columns)), shape)
-    interactions = Interactions(entries, row_labels.to_pandas(), column_labels.to_pandas())
+    matrix = _csr(rows, columns, np.frombuffer(plays, np.float32), (len(row_labels), len(column_labels)))
+    interactions = Interactions(matrix, row_labels.to_pandas(), column_labels.to_pandas())
     merged = faults.size - interactions.nnz - lost.size
     interactions.report = Report(faults.size, interactions.nnz, merged, rejected)
     return interactions
@@ -295,6 +294,20 @@ def _coded(column: "pa.DictionaryArray") -> Coded:
 
 def _mask(booleans: "pa.BooleanArray") -> np.ndarray:
     return booleans.to_numpy(zero_copy_only=False)
+
+
+def _csr(rows: np.ndarray, columns: np.ndarray, plays: np.ndarray, shape: tuple[int, int]) -> sparse.csr_array:
+    """Return the entries by rows and, in each, by ascending columns; `columns` and `plays` may become part of it."""
+    if (rows[:-1] <= rows[1:]).all():  # the original is in order of users, so that nothing has to move
+        starts = np.searchsorted(rows, np.arange(shape[0] + 1))
+        narrow = np.int32 if rows.size <= np.iinfo(np.int32).max else np.int64  # scipy brings columns to the same
+        matrix = sparse.csr_array((plays, columns, starts.astype(narrow)), shape)
+    else:
+        entries = sparse.coo_array((plays, (rows, columns)), shape)
+        entries.has_canonical_format = True  # else tocsr sums repeats, in float32
+        matrix = entries.tocsr()
+    matrix.sort_indices()
+    return matrix
 
 
 def _in_use(codes: np.ndarray, labels: "pa.Array") -> Coded:
