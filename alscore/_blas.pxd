@@ -15,16 +15,6 @@ cdef inline void gemm(int m, int n, int k, const floating *A, const floating *B,
         dgemm(&no, &no, &n, &m, &k, &one, <double *> B, &n, <double *> A, &k, &zero, C, &n)
 
 
-cdef inline void gemm_nt(int m, int n, int k, const floating *A, const floating *B, floating *C) noexcept nogil:
-    """C = A B', with A (m, k), B (n, k), C (m, n)"""
-    cdef floating one = 1, zero = 0
-    cdef char no = b"N", transposed = b"T"
-    if floating is float:
-        sgemm(&transposed, &no, &n, &m, &k, &one, <float *> B, &k, <float *> A, &k, &zero, C, &n)
-    else:
-        dgemm(&transposed, &no, &n, &m, &k, &one, <double *> B, &k, <double *> A, &k, &zero, C, &n)
-
-
 cdef inline void syrk(int n, int k, const double *A, double *C) noexcept nogil:
     """C += A'A in the lower triangle, with A (k, n), C (n, n)"""
     cdef double one = 1

@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 _parallel_used = False  # this process has run an OpenMP loop on more than one thread
 _forked_after_parallel = False
@@ -63,11 +64,23 @@ def resolve(num_threads: int, work: float = math.inf) -> int:
 
 
 @functools.cache
-def _blas_controller():  # type: ignore[no-untyped-def]
+def _shared_blas() -> Any:
+    """What controls each BLAS whose threads all callers share; one on OpenMP starts none in a parallel loop."""
     import scipy.linalg.cython_blas  # noqa: F401  # so that scipy's copy of BLAS is loaded, beside numpy's
     from threadpoolctl import ThreadpoolController
 
-    return ThreadpoolController()
+    controller = ThreadpoolController().select(user_api="blas")
+    libraries = controller.lib_controllers
+    shared = [each.filepath for each in libraries if getattr(each, "threading_layer", None) != "openmp"]
+    return controller.select(filepath=shared)
+
+
+def _take_control_of_openblas() -> None:
+    """From threadpoolctl 3.8 on one thread controls OpenBLAS, and what the others ask for does silently nothing."""
+    from threadpoolctl import OpenBLASController
+
+    if hasattr(OpenBLASController, "clear_controlling_thread"):
+        OpenBLASController.clear_controlling_thread(force=True)
 
 
 _blas_lock = threading.Lock()
@@ -81,7 +94,8 @@ def one_blas_thread() -> Iterator[None]:
     global _blas_users
     with _blas_lock:
         if _blas_users == 0:
-            _blas_limit.enter_context(_blas_controller().limit(limits=1, user_api="blas"))
+            _take_control_of_openblas()
+            _blas_limit.enter_context(_shared_blas().limit(limits=1))
         _blas_users += 1
     try:
         yield
@@ -89,4 +103,5 @@ def one_blas_thread() -> Iterator[None]:
         with _blas_lock:
             _blas_users -= 1
             if _blas_users == 0:
+                _take_control_of_openblas()
                 _blas_limit.close()

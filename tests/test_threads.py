@@ -1,5 +1,6 @@
 """Threads: how many, with BLAS on one of them, and after a fork."""
 
+import concurrent.futures
 import contextlib
 import threading
 from pathlib import Path
@@ -12,7 +13,12 @@ from alscore import AlternatingLeastSquares, _threads
 
 
 def blas_threads():
-    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+    """Of each BLAS with threads of its own: what OpenMP gives one differs from caller to caller."""
+    return {
+        library["num_threads"]
+        for library in threadpool_info()
+        if library["user_api"] == "blas" and library["threading_layer"] != "openmp"
+    }
 
 
 @pytest.fixture
@@ -88,15 +94,28 @@ def test_blas_limit_lasts_until_the_last_of_several_threads_leaves(two_blas_thre
     assert blas_threads() == {2}
 
 
+def test_blas_limit_holds_whichever_thread_enters_first_and_leaves_last(two_blas_threads):
+    """This thread controls OpenBLAS for threadpoolctl; the limit is set by one that lives on and lifted by another."""
+    limit = contextlib.ExitStack()
+    with concurrent.futures.ThreadPoolExecutor(1) as first, concurrent.futures.ThreadPoolExecutor(1) as last:
+        first.submit(limit.enter_context, _threads.one_blas_thread()).result()
+        assert blas_threads() == {1}
+        last.submit(limit.close).result()
+        assert blas_threads() == {2}
+
+
 def test_two_fits_at_once_have_the_bits_of_one(plays, two_blas_threads, little_work_in_parallel):
     models = [AlternatingLeastSquares(factors=8, num_threads=2, random_state=0) for _ in range(3)]
-    threads = [threading.Thread(target=model.fit, args=[plays, False]) for model in models[:2]]
+    during = []
+    arguments = [plays, False, lambda *arguments: during.append(blas_threads())]
+    threads = [threading.Thread(target=model.fit, args=arguments) for model in models[:2]]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     models[2].fit(plays, show_progress=False)
     assert len({model.user_factors.tobytes() for model in models}) == 1
+    assert during == [{1}] * 2 * models[0].iterations
     assert blas_threads() == {2}
 
 
