@@ -46,6 +46,7 @@ setup(
             extension("_solvers"),
             extension("_sweep"),
             extension("_topk"),
+            extension("_ranking"),
             extension("_probe", ["src_c/probe.c"]),
         ],
         build_dir="build/cython-debug" if DEBUG else "build/cython",

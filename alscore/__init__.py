@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 # Where each public name lives. They are imported on first use: `import alscore` costs a few milliseconds.
 _HOMES = {
     "AlternatingLeastSquares": "alscore.als",
+    "Evaluation": "alscore.evaluation",
     "FormatError": "alscore.persistence",
     "Interactions": "alscore.interactions",
     "NotFittedError": "alscore.als",
@@ -22,20 +23,48 @@ _HOMES = {
     "Recommender": "alscore.recommender",
     "UnknownLabelError": "alscore.recommender",
     "calculate_loss": "alscore.objective",
+    "compare": "alscore.evaluation",
+    "evaluate": "alscore.evaluation",
     "load": "alscore.persistence",
 }
-_SUBMODULES = ("datasets", "export", "solvers", "splits", "statistics", "testing", "tuning", "weighting")
+_SUBMODULES = (
+    "baselines",
+    "datasets",
+    "export",
+    "metrics",
+    "solvers",
+    "splits",
+    "statistics",
+    "testing",
+    "tuning",
+    "weighting",
+)
 
 __all__ = ["get_include", *_HOMES, *_SUBMODULES]
 
-if TYPE_CHECKING:
-    from alscore import datasets, export, solvers, splits, statistics, testing, tuning, weighting  # noqa: F401
-    from alscore.als import AlternatingLeastSquares, NotFittedError  # noqa: F401
-    from alscore.interactions import Interactions  # noqa: F401
-    from alscore.objective import calculate_loss  # noqa: F401
-    from alscore.persistence import FormatError, load  # noqa: F401
-    from alscore.recommender import Recommender, UnknownLabelError  # noqa: F401
-    from alscore.solvers import NotPositiveDefiniteError  # noqa: F401
+if TYPE_CHECKING:  # the same, in the form that type checkers take for public
+    from alscore import baselines as baselines
+    from alscore import datasets as datasets
+    from alscore import export as export
+    from alscore import metrics as metrics
+    from alscore import solvers as solvers
+    from alscore import splits as splits
+    from alscore import statistics as statistics
+    from alscore import testing as testing
+    from alscore import tuning as tuning
+    from alscore import weighting as weighting
+    from alscore.als import AlternatingLeastSquares as AlternatingLeastSquares
+    from alscore.als import NotFittedError as NotFittedError
+    from alscore.evaluation import Evaluation as Evaluation
+    from alscore.evaluation import compare as compare
+    from alscore.evaluation import evaluate as evaluate
+    from alscore.interactions import Interactions as Interactions
+    from alscore.objective import calculate_loss as calculate_loss
+    from alscore.persistence import FormatError as FormatError
+    from alscore.persistence import load as load
+    from alscore.recommender import Recommender as Recommender
+    from alscore.recommender import UnknownLabelError as UnknownLabelError
+    from alscore.solvers import NotPositiveDefiniteError as NotPositiveDefiniteError
 
 
 def get_include() -> str:

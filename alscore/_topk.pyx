@@ -263,6 +263,31 @@ def top_n(const floating[:, ::1] queries, const double[::1] query_norm, const fl
     return found if n_parts == 1 else (found[0].copy(), found[1].copy())   # not views that hold the other parts
 
 
+def best(const floating[:, ::1] scores, const int64_t[::1] exclude_indptr, const int32_t[::1] exclude_indices,
+         int64_t n, int num_threads):
+    """The n best ids of each row of scores, as from `top_n`: int32, -1 where none above -inf is left."""
+    cdef int64_t n_queries = scores.shape[0], query
+    dtype = np.float32 if floating is float else np.float64
+    cdef int32_t[:, ::1] ids = np.full((n_queries, n), -1, np.int32)
+    cdef floating[:, ::1] heap = np.full((n_queries, n), -np.inf, dtype)
+    cdef Excluded excluded
+    excluded.indptr = &exclude_indptr[0]
+    excluded.indices = &exclude_indices[0] if exclude_indices.shape[0] > 0 else NULL
+    for query in prange(n_queries, nogil=True, schedule="dynamic", num_threads=num_threads):
+        best_of_row(&scores[query, 0], scores.shape[1], excluded, query, n, &ids[query, 0], &heap[query, 0])
+    return np.asarray(ids)
+
+
+cdef void best_of_row(const floating *scores, int64_t n_scores, Excluded excluded, int64_t query, int64_t n,
+                      int32_t *ids, floating *heap) noexcept nogil:
+    cdef int32_t candidate
+    for candidate in range(<int32_t> n_scores):
+        if (worse(heap[0], ids[0], scores[candidate], candidate)
+                and allowed(NULL, excluded, query, candidate)):
+            replace_worst(n, ids, heap, candidate, scores[candidate])
+    sort_best_first(n, ids, heap)
+
+
 cdef int search_task(const Candidates *c, Excluded excluded, int64_t n_queries, int64_t block, int64_t n_parts,
                      int64_t task, const floating *queries, const double *query_norm, const floating *ones, int64_t n,
                      int32_t *ids, floating *scores) noexcept nogil:

@@ -1,5 +1,6 @@
 """The estimator: its parameters, training, and what training's arithmetic gives afterwards."""
 
+import copy
 import dataclasses
 import math
 import numbers
@@ -12,11 +13,11 @@ import numpy as np
 from alscore import _threads, solvers
 from alscore._estimator import Estimator
 from alscore._interrupts import deferred_interrupt
+from alscore.canonical import CanonicalRows, canonical_csr
 from alscore.explain import UserWeights, row_of
 from alscore.factor_model import ANY_ID, FactorModel, Factors, NotFittedError, frozen, rows_of  # noqa: F401
 from alscore.fold_in import FoldIn
 from alscore.half_sweeps import Side, alternate, to_canonical_basis, zero_factors
-from alscore.interactions import CanonicalRows, canonical_csr
 from alscore.objective import Objective, penalty
 from alscore.retrieval import codes
 
@@ -79,6 +80,8 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         copied, unless the array is read-only already.
     training_loss : list of float
         The objective after each sweep of the last `fit` or `partial_fit`, if that computed it.
+    validation_scores : list of float
+        The score after each sweep of the last `fit`, if that had a `validation`.
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         self.epsilon = epsilon
         self.warm_start = warm_start
         self.training_loss: list[float] = []
+        self.validation_scores: list[float] = []
 
     def _objective(self) -> Objective:
         return Objective(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Objective)})
@@ -159,6 +163,8 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         user_items: Any,
         show_progress: bool = True,
         callback: Callable[[int, float, float], Any] | None = None,
+        *,
+        validation: Any = None,
     ) -> "AlternatingLeastSquares":
         """Factorise the interactions, from a random start unless `warm_start` is set.
 
@@ -171,6 +177,13 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         callback : function, optional
             Called as ``callback(iteration, seconds, loss)`` after each sweep: its number from 0, its duration, and
             the objective after it.
+        validation : (train, test), Split, UserSplit or function, optional
+            Judge the model after each sweep, and keep the best one, of equal ones the first: by NDCG@10 on held-out
+            interactions (see `alscore.tuning.validator`, which makes other metrics too), or by a function from an
+            AlternatingLeastSquares, fitted as far as training came, to a finite number, of which higher is better. ::
+
+                split = splits.leave_k_out(plays, 0.2)
+                model.fit(split.train, validation=split)
 
         Returns
         -------
@@ -180,20 +193,23 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         ------
         KeyboardInterrupt
             After Ctrl-C, at the end of the half-sweep that was running: the model is usable then, trained as far as it
-            came. The same holds for an exception in the callback.
+            came, or the best one so far. The same holds for an exception in `callback` or `validation`.
         ValueError, TypeError
             A parameter, or the matrix, is not valid.
         alscore.solvers.NotPositiveDefiniteError, FloatingPointError
             A row cannot be solved; factors from before are kept.
         """
+        judge = None if validation is None else _judge(validation)
         if self.warm_start and self._both != (None, None):
-            return self._go_on(user_items, self.iterations, show_progress, callback)
+            return self._go_on(user_items, self.iterations, show_progress, callback, judge)
         objective, dtype, solver = self._checked(self.iterations, show_progress)
         matrix = canonical_csr(getattr(user_items, "matrix", user_items), dtype)
         users = Side.of("user", objective, matrix, self.factors, self.num_threads)
         items = users.transposed("item")
         X, Y = zero_factors(matrix.shape[0], self.factors, dtype), self._first_factors(matrix.shape[1], dtype)
-        return self._train(users, items, X, Y, solver, self.iterations, show_progress, callback, random_start=True)
+        return self._train(
+            users, items, X, Y, solver, self.iterations, show_progress, callback, judge, random_start=True
+        )
 
     def partial_fit(
         self,
@@ -234,6 +250,7 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         iterations: int,
         show_progress: bool,
         callback: Callable[[int, float, float], Any] | None,
+        judge: Callable[[Any], float] | None = None,
         users_last: bool = False,
     ) -> "AlternatingLeastSquares":
         known_users, known_items = self._fitted()
@@ -261,7 +278,9 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         if iterations and lost.any():  # those that only have users of factors 0, who only have those, would stay 0
             lost &= np.bincount(matrix.indices, np.repeat(X.any(axis=1), np.diff(matrix.indptr)), len(Y)) == 0
             Y[lost] = self._first_factors(np.count_nonzero(lost), dtype)
-        return self._train(users, items, X, Y, solver, iterations, show_progress, callback, users_last=users_last)
+        return self._train(
+            users, items, X, Y, solver, iterations, show_progress, callback, judge, users_last=users_last
+        )
 
     def _train(
         self,
@@ -273,11 +292,12 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         iterations: int,
         show_progress: bool,
         callback: Callable[[int, float, float], Any] | None,
+        judge: Callable[[Any], float] | None,
         *,
         random_start: bool = False,
         users_last: bool = False,
     ) -> "AlternatingLeastSquares":
-        """Sweep from X and Y, which it takes over; with `users_last`, half a sweep more."""
+        """Sweep from X and Y, which it takes over; with `users_last`, half a sweep more; keep what `judge` prefers."""
         from tqdm import tqdm
 
         wants_loss = self.calculate_training_loss or self.tol is not None or callback is not None
@@ -285,6 +305,9 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         half_sweeps = alternate(solver, users, items, X, Y, random_start, shares)
         loss = previous_loss = math.inf
         losses: list[float] = []
+        scores: list[float] = []
+        shown: dict[str, str] = {}
+        best: tuple[Factors, Factors] | None = None
         stopped_by: BaseException | None = None
         with (
             _threads.one_blas_thread(),
@@ -300,23 +323,32 @@ class AlternatingLeastSquares(Estimator, FactorModel):
                 if wants_loss:
                     previous_loss, loss = loss, _loss(users, items, X, Y, shares if has_shares else None)
                     losses.append(loss)
-                    progress.set_postfix(loss=f"{loss:.6g}", refresh=False)
-                progress.update()
-                if callback is not None:
-                    try:
-                        callback(iteration, time.perf_counter() - start, loss)
-                    except BaseException as error:
-                        stopped_by = error
-                        break
+                    shown["loss"] = f"{loss:.6g}"
+                seconds = time.perf_counter() - start
+                try:
+                    if judge is not None:
+                        # Judged is what would be returned: a copy, since training goes on in the original.
+                        candidate = copy.copy(self)
+                        candidate._both = _final(_grown(X, len(X)), _grown(Y, len(Y)), solver, users.num_threads)
+                        score = judge(candidate)
+                        if best is None or score > max(scores):
+                            best = candidate._both
+                        scores.append(score)
+                        shown["validation"] = f"{score:.4f}"
+                    progress.set_postfix(shown, refresh=False)
+                    progress.update()
+                    if callback is not None:
+                        callback(iteration, seconds, loss)
+                except BaseException as error:
+                    stopped_by = error
+                    break
                 converged = self.tol is not None and previous_loss - loss < self.tol * abs(previous_loss)
                 if converged or interrupted():
                     break
             if users_last and stopped_by is None and not interrupted():
                 next(half_sweeps)
-            if not solvers.keeps_basis(solver):
-                to_canonical_basis(X, Y, users.num_threads)
-            self._both = Factors(frozen(X), "user_factors"), Factors(frozen(Y), "item_factors")
-            self.training_loss = losses
+            self._both = best or _final(X, Y, solver, users.num_threads)
+            self.training_loss, self.validation_scores = losses, scores
             if interrupted():
                 stopped_by = KeyboardInterrupt()
         if stopped_by is not None:
@@ -530,6 +562,29 @@ def _updated(known: Factors, ids: np.ndarray, solved: np.ndarray) -> Factors:
     updated = _grown(known.array, max(len(known.array), ids.max(initial=-1) + 1))
     updated[ids] = solved
     return Factors(frozen(updated), known.name)
+
+
+def _final(X: np.ndarray, Y: np.ndarray, solver: Any, num_threads: int) -> tuple[Factors, Factors]:
+    """X and Y, which it takes over, in the basis and form that a fitted model has them in."""
+    if not solvers.keeps_basis(solver):
+        to_canonical_basis(X, Y, num_threads)
+    return Factors(frozen(X), "user_factors"), Factors(frozen(Y), "item_factors")
+
+
+def _judge(validation: Any) -> Callable[[Any], float]:
+    """`validation`, or what it stands for, as a function that returns nothing but finite numbers."""
+    if not callable(validation):
+        from alscore.tuning import validator
+
+        validation = validator(validation)
+
+    def judge(model: Any) -> float:
+        score = validation(model)
+        if not (isinstance(score, numbers.Real) and math.isfinite(score)):
+            raise ValueError(f"validation must return a finite number, not {score!r}")
+        return float(score)
+
+    return judge
 
 
 def _loss(users: Side, items: Side, X: np.ndarray, Y: np.ndarray, item_shares: np.ndarray | None) -> float:

@@ -8,7 +8,9 @@ import inspect
 import io
 import json
 import math
+import numbers
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -24,7 +26,7 @@ from alscore import __version__
 if TYPE_CHECKING:
     import pandas as pd
 
-    from alscore import Interactions, Recommender
+    from alscore import AlternatingLeastSquares, Interactions, Recommender
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).replace("on_unknown='skip'", "--skip-unknown").split()) or type(error).__name__
+    message = str(error).replace("on_unknown='skip'", "--skip-unknown").replace("on_overlap='drop'", "--drop-overlap")
+    return " ".join(message.split()) or type(error).__name__
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -155,6 +158,23 @@ def _fetch(args: argparse.Namespace) -> None:
     print(datasets.fetch(args.name, args.folder, show_progress=sys.stderr.isatty()))
 
 
+_MODEL_OPTIONS = (
+    ("--factors", "factors", int, "length of the factors"),
+    ("--regularization", "regularization", float, "λ"),
+    ("--alpha", "alpha", float, "weight of the plays in the confidence"),
+    ("--iterations", "iterations", int, "number of sweeps at most"),
+    ("--tol", "tol", float, "stop when a sweep lowers the loss by less than this fraction"),
+    ("--solver", "solver", str, "cholesky, cg, auto, or the name of an installed plug-in"),
+    ("--confidence", "confidence", str, "linear, log or raw"),
+    ("--epsilon", "epsilon", float, "unit of the plays in the log confidence"),
+    ("--unobserved-weight", "unobserved_weight", float, "confidence of what was not played"),
+    ("--regularization-exponent", "regularization_exponent", float, "growth of λ with a row's plays"),
+    ("--threads", "num_threads", int, "0: all that this process may use"),
+    ("--seed", "random_state", int, "of the initial factors"),
+    ("--dtype", "dtype", str, "float32 or float64"),
+)
+
+
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", help="Last.fm 360K: .tar.gz, .tsv, .tsv.gz or folder")
     parser.add_argument("-o", "--output", metavar="MODEL", required=True, help="file for the trained model")
@@ -162,21 +182,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document; messages go to stderr")
     parser.add_argument("--quiet", action="store_true", help="no progress, no messages")
     model = parser.add_argument_group("model", "as for alscore.AlternatingLeastSquares, whose defaults hold")
-    for option, parameter, kind, meaning in (
-        ("--factors", "factors", int, "length of the factors"),
-        ("--regularization", "regularization", float, "λ"),
-        ("--alpha", "alpha", float, "weight of the plays in the confidence"),
-        ("--iterations", "iterations", int, "number of sweeps at most"),
-        ("--tol", "tol", float, "stop when a sweep lowers the loss by less than this fraction"),
-        ("--solver", "solver", str, "cholesky, cg, auto, or the name of an installed plug-in"),
-        ("--confidence", "confidence", str, "linear, log or raw"),
-        ("--epsilon", "epsilon", float, "unit of the plays in the log confidence"),
-        ("--unobserved-weight", "unobserved_weight", float, "confidence of what was not played"),
-        ("--regularization-exponent", "regularization_exponent", float, "growth of λ with a row's plays"),
-        ("--threads", "num_threads", int, "0: all that this process may use"),
-        ("--seed", "random_state", int, "of the initial factors"),
-        ("--dtype", "dtype", str, "float32 or float64"),
-    ):
+    for option, parameter, kind, meaning in _MODEL_OPTIONS:
         model.add_argument(
             option,
             dest=parameter,
@@ -222,6 +228,78 @@ def _train(args: argparse.Namespace) -> None:
                 "seconds": seconds,
             }
         )
+
+
+def train_command(
+    model: "AlternatingLeastSquares", path: str | os.PathLike[str], output: str | os.PathLike[str]
+) -> str:
+    """Return the command line that trains such a model on the file `path` and writes it to `output`.
+
+    Raises
+    ------
+    ValueError
+        The model has a parameter that no command line can give, such as a solver object.
+    """
+    import numpy as np
+
+    words = ["alscore", "train", os.fspath(path), "-o", os.fspath(output)]
+    params, defaults = (one.get_params() | {"dtype": np.dtype(one.dtype).name} for one in (model, type(model)()))
+    for option, parameter, *_ in _MODEL_OPTIONS:
+        value = params[parameter]
+        if value == defaults[parameter]:
+            continue
+        if not isinstance(value, str | numbers.Real):
+            raise ValueError(f"{parameter}={value!r} cannot be given on a command line: use a name or number for it")
+        words += [option, str(value)]
+    return shlex.join(words)
+
+
+def _tune_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", metavar="PATH", help="as for alscore train")
+    parser.add_argument("--items", choices=("name", "mbid"), default="name", help="default: %(default)s")
+    parser.add_argument("--trials", type=_positive, default=30, help="in the study; default: %(default)s")
+    parser.add_argument("--metric", default="ndcg@10", help="and its cut-off, to be high; default: %(default)s")
+    parser.add_argument("--study", metavar="FILE", help="SQLite file, in which the search goes on where it ended")
+    parser.add_argument("--plot", metavar="FILE", help="draw the metric over each parameter, a PNG; needs matplotlib")
+    parser.add_argument("--iterations", type=_positive, default=15, help="sweeps at most; default: %(default)s")
+    parser.add_argument("--threads", type=_natural, default=0, help="0: all that this process may use")
+    parser.add_argument("--seed", type=_natural, default=0, help="default: %(default)s")
+
+
+def _tune(args: argparse.Namespace) -> None:
+    """search the parameters that rank best a fifth of each user's plays from the others"""
+    from alscore import AlternatingLeastSquares, splits, tuning
+    from alscore._files import atomic_writer
+    from alscore.datasets.lastfm import plays_file
+
+    if args.plot:
+        _require_matplotlib()
+    for path, kind in ((args.study, "study"), (args.plot, "plot")):
+        if path:
+            _check_output(path, plays_file(args.path), kind)
+    with atomic_writer(args.plot) if args.plot else contextlib.nullcontext() as plot:
+        found = tuning.tune(
+            splits.leave_k_out(_read(args.path, print, items=args.items), 0.2),
+            args.metric,
+            args.trials,
+            model=AlternatingLeastSquares(iterations=args.iterations, num_threads=args.threads),
+            storage=args.study,
+            random_state=args.seed,
+            show_progress=sys.stderr.isatty(),
+        )
+        table = found.table()
+        if plot:
+            found.plot().savefig(plot, format="png")
+    _print_table(
+        tuple(table),
+        (
+            (f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row)
+            for row in table.head(10).itertuples(index=False)
+        ),
+    )
+    print(f"\nto train the best of {len(table)} trials:\n\n{found.command(args.path)} --items {args.items}")
+    if len(table) < args.trials:
+        raise KeyboardInterrupt(f"after {len(table)} of {args.trials} trials")
 
 
 def _check_output(path: str, source: str | os.PathLike[str], kind: str) -> None:
@@ -355,6 +433,61 @@ def _labels(texts: list[str], index: "pd.Index", skip_unknown: bool) -> tuple["p
     return labels[known], labels[~known].tolist()
 
 
+def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="file written by alscore train")
+    parser.add_argument("--test", metavar="PATH", required=True, help="later plays, in a file as for alscore train")
+    parser.add_argument("--items", choices=("name", "mbid"), default="name", help="as trained; default: %(default)s")
+    parser.add_argument("-k", "--k", type=_positive, nargs="+", default=[10, 20, 50], help="default: 10 20 50")
+    parser.add_argument("--metrics", nargs="+", default=argparse.SUPPRESS, help="names, as for alscore.evaluate")
+    parser.add_argument("--drop-overlap", action="store_true", help="leave out plays of what the user has in the model")
+    parser.add_argument("--threads", type=_natural, default=0, help="0: all that this process may use")
+    parser.add_argument("--plot", metavar="FILE", help="draw the metrics over k, a PNG; needs matplotlib")
+    parser.add_argument("--json", action="store_true", help="print one JSON document; messages go to stderr")
+    parser.add_argument("--quiet", action="store_true", help="no progress, no messages")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    """judge a trained model by plays that it has not seen"""
+    from alscore import evaluate
+    from alscore._files import atomic_writer
+    from alscore.canonical import recoded
+
+    say, interactive = _messages(args), sys.stderr.isatty() and not args.quiet
+    if args.plot:
+        _check_output(args.plot, args.model, "plot")
+        _require_matplotlib()
+    recommender, known = _load(args.model)
+    with atomic_writer(args.plot) if args.plot else contextlib.nullcontext() as plot:
+        plays = _read(args.test, say, items=args.items)
+        users, items = known.users.get_indexer(plays.users), known.items.get_indexer(plays.items)
+        test = recoded(plays[users >= 0].matrix, users[users >= 0], items, known.shape)
+        options = {"metrics": args.metrics} if "metrics" in args else {}
+        found = evaluate(
+            recommender.model, known, test, args.k, **options, on_overlap="drop" if args.drop_overlap else "error",
+            num_threads=args.threads, show_progress=interactive,
+        )  # fmt: skip
+        table = found.table(show_progress=interactive)
+        if plot:
+            found.plot().savefig(plot, format="png")
+    left_out = {"unknown": plays.nnz - test.nnz, "overlapping": found.n_overlapping}
+    if args.json:
+        records = json.loads(table.to_json(orient="records", double_precision=15))  # null for what is missing
+        _print_json({"model": args.model, "users": len(found.users), "left_out": left_out, "metrics": records})
+        return
+    say(
+        f"{len(found.users):,} users judged; left out {left_out['unknown']:,} plays whose user or item the model does "
+        f"not know, {left_out['overlapping']:,} of items that the user has in it\n"
+    )
+    figures = table[["mean", "lower", "upper"]].map(lambda figure: f"{figure:.4f}").replace("nan", "-")
+    cutoffs = table["k"].astype(object).where(table["k"].notna(), "-")
+    _print_table(("metric", "k", *figures), zip(table["metric"], cutoffs, *figures.to_numpy().T, strict=True))
+
+
+def _require_matplotlib() -> None:
+    if not importlib.util.find_spec("matplotlib"):
+        raise ImportError("--plot needs matplotlib: pip install 'alscore[bench]'")
+
+
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(metavar="KIND", required=True, dest="kind")
     data, training, ranking, updating = (argparse.ArgumentParser(add_help=False) for _ in range(4))
@@ -419,7 +552,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     topn.add_argument("--random-factors", action="store_true", help="normal instead of trained: nothing to be pruned")
     update = add("update", [updating], _UPDATERS, _UPDATERS, "seconds of partial_fit, and of a fit from nothing")
     update.add_argument("--sweeps", type=_positive, default=15, help="of the fit; default: %(default)s")
-    add("load", [], "pandas", "pandas", "seconds to read a file")
+    add("load", [], "pandas,bytes,saved", "pandas,bytes,saved", "seconds to read a file")
     add("evaluate", [ranking], "implicit", "implicit", "seconds to rank for all users and judge by held-out plays")
 
 
@@ -456,8 +589,8 @@ def _bench(args: argparse.Namespace) -> None:
     from alscore._files import atomic_writer
     from alscore.bench import report
 
-    if args.plot and not importlib.util.find_spec("matplotlib"):
-        raise ImportError("--plot needs matplotlib: pip install 'alscore[bench]'")
+    if args.plot:
+        _require_matplotlib()
     say = functools.partial(print, file=sys.stderr, flush=True)
     measure = getattr(bench, args.kind)
     ours = [f"alscore-{name}" for name in args.solver] if "solver" in args else ["alscore"]
@@ -538,7 +671,9 @@ COMMANDS = {
     "demo": (_demo, _demo_arguments),
     "fetch": (_fetch, _fetch_arguments),
     "train": (_train, _train_arguments),
+    "tune": (_tune, _tune_arguments),
     "recommend": (_recommend, _recommend_arguments),
     "similar": (_similar, _similar_arguments),
+    "evaluate": (_evaluate, _evaluate_arguments),
     "bench": (_bench, _bench_arguments),
 }

@@ -8,10 +8,10 @@ import scipy.linalg
 from scipy import sparse
 
 from alscore import _threads, retrieval
+from alscore.canonical import CanonicalRows, canonical_csr
 from alscore.factor_model import Factors, rows_of
 from alscore.fold_in import FoldIn
 from alscore.half_sweeps import with_ridge
-from alscore.interactions import CanonicalRows, canonical_csr
 from alscore.objective import Objective
 from alscore.solvers import NotPositiveDefiniteError
 

@@ -8,9 +8,9 @@ import numpy.typing as npt
 from scipy import sparse
 
 from alscore import retrieval
+from alscore.canonical import CanonicalRows, canonical_rows
 from alscore.fold_in import FoldIn
 from alscore.half_sweeps import zero_factors
-from alscore.interactions import CanonicalRows, canonical_rows
 
 ANY_ID = np.iinfo(np.int64).max  # the size that `codes` gets for ids that are labels only
 

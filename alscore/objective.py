@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from alscore import _sweep, _threads
-from alscore.interactions import canonical_csr
+from alscore.canonical import canonical_csr
 
 CONFIDENCES = ("linear", "log", "raw")
 

@@ -26,10 +26,10 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from alscore import __version__, solvers
 from alscore._files import atomic_writer
+from alscore.canonical import from_canonical
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -238,12 +238,12 @@ def _restore_interactions(
     from alscore.interactions import Interactions
 
     labels = [_read_labels(archive, name, mapped) for name in LABELS]
-    # Set as attributes: the constructor would bring indptr and indices to one dtype.
-    matrix = sparse.csr_array(shape or tuple(map(len, labels)), dtype=np.float32)
-    matrix.indptr, matrix.indices, matrix.data = (
+    indptr, indices, data = (
         _read_array(archive, name, 1, dtype, mapped=mapped)
         for name, dtype in zip(MATRIX, (np.int64, np.int32, np.float32), strict=True)
     )
+    n_users, n_items = shape or map(len, labels)
+    matrix = from_canonical(data, indices, indptr, (n_users, n_items))  # as `save` wrote it; Interactions verifies that
     timestamps = None
     if TIMESTAMPS in manifest["members"]:
         timestamps = _read_array(archive, TIMESTAMPS, 1, np.int64, mapped=mapped)

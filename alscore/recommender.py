@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
 import numpy as np
 
 from alscore.als import AlternatingLeastSquares, NotFittedError
-from alscore.interactions import Interactions, recoded
+from alscore.canonical import recoded
+from alscore.interactions import Interactions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +95,7 @@ class Recommender:
         ----------
         interactions : Interactions
         **kwargs
-            Passed on to the model's `fit`, such as `show_progress` and `callback`.
+            Passed on to the model's `fit`, such as `show_progress`, `callback` and `validation`.
 
         Returns
         -------

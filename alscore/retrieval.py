@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from alscore import _kernels, _threads, _topk
-from alscore.interactions import CanonicalRows, canonical_rows
+from alscore.canonical import CanonicalRows, canonical_rows
 
 _PACKED_BYTES = 1 << 25
 _WORTH_ORDERING = 16  # queries for which sorting 292,385 factors of length 128 takes less time than scoring them all

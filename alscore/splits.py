@@ -1,7 +1,7 @@
 """Parts to train on and to test on, of a matrix or an Interactions.
 
 Every function takes `user_items`, a scipy sparse matrix (n_users, n_items) in any format or an Interactions, and gives
-the parts in that form: canonical csr_arrays (see `alscore.interactions.canonical_csr`), float64 if the matrix was that,
+the parts in that form: canonical csr_arrays (see `alscore.canonical.canonical_csr`), float64 if the matrix was that,
 else float32; or Interactions with labels and timestamps. Users and items keep their codes, so all parts have the shape
 of `user_items`; only `user_split` puts different users into different parts. Each entry is in just one part, unless
 users are dropped.
@@ -24,8 +24,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from alscore.interactions import Interactions, first_few, from_canonical, replaced, rows_of
-from alscore.weighting import _matrix, _require, _require_integer, _seconds, _timestamps
+from alscore._checks import first_few, require, require_integer
+from alscore._user_items import matrix_of, part_of, seconds_of, timestamps_of
+from alscore.canonical import rows_of
 
 
 class Split(NamedTuple):
@@ -77,7 +78,7 @@ def random_split(user_items: Any, test: float = 0.2, random_state: int = 0) -> S
         No like would be left in one of the parts.
     """
     bits = _random_bits(random_state)
-    matrix = _matrix(user_items)
+    matrix = matrix_of(user_items)
     likes = np.flatnonzero(matrix.data > 0)
     drawn = likes[_draw(bits, likes.size, _some(test, "test", likes.size, "entries above 0"))]
     return _split(user_items, matrix, _mask(matrix.nnz, drawn))
@@ -107,7 +108,7 @@ def leave_k_out(user_items: Any, k: float = 1, too_few: str = "train", random_st
         As above, or all users have too few.
     """
     bits = _random_bits(random_state)
-    matrix = _matrix(user_items)
+    matrix = matrix_of(user_items)
     n_test = _how_many_of_each(matrix, k, too_few)
     return _split(user_items, matrix, _last(matrix, _random_keys(matrix, bits), n_test), _kept(n_test, too_few))
 
@@ -137,8 +138,8 @@ def leave_last_k_out(
     ValueError, TypeError
         As by `leave_k_out`; there are no timestamps, not one for each entry, or not whole numbers.
     """
-    matrix = _matrix(user_items)
-    seconds = _timestamps(user_items, matrix, timestamps)
+    matrix = matrix_of(user_items)
+    seconds = timestamps_of(user_items, matrix, timestamps)
     n_test = _how_many_of_each(matrix, k, too_few)
     return _split(user_items, matrix, _last(matrix, _time_keys(matrix, seconds), n_test), _kept(n_test, too_few))
 
@@ -168,12 +169,12 @@ def time_split(user_items: Any, test: float = 0.2, at: Any = None, timestamps: n
         No entry would be left in one of the parts; there are no timestamps, not one for each entry, or not whole
         numbers.
     """
-    matrix = _matrix(user_items)
-    seconds = _timestamps(user_items, matrix, timestamps)
+    matrix = matrix_of(user_items)
+    seconds = timestamps_of(user_items, matrix, timestamps)
     if at is None:
         first = matrix.nnz - _some(test, "test", matrix.nnz, "entries")
         at = np.partition(seconds, first)[first]
-    at = _seconds(at, "at")
+    at = seconds_of(at, "at")
     in_test = seconds >= at
     if in_test.all() or not in_test.any():
         span = f"run from {seconds.min()} to {seconds.max()}" if seconds.size else "are none"
@@ -216,7 +217,7 @@ def user_split(
         As above, or there are not so many users with enough.
     """
     bits = _random_bits(random_state)
-    matrix = _matrix(user_items)
+    matrix = matrix_of(user_items)
     n_test = _how_many_of_each(matrix, k, too_few)
     enough, kept = np.flatnonzero(n_test), _kept(n_test, too_few)
     number = _some(test, "test", int(kept.sum()), "users")
@@ -227,24 +228,54 @@ def user_split(
     found = _last(matrix, _random_keys(matrix, bits), np.where(is_test, n_test, 0))
     rows = rows_of(matrix)
     return UserSplit(
-        _part(user_items, matrix, is_train[rows], is_train),
-        _part(user_items, matrix, is_test[rows] & ~found, is_test),
-        _part(user_items, matrix, found, is_test),
+        part_of(user_items, matrix, is_train[rows], is_train),
+        part_of(user_items, matrix, is_test[rows] & ~found, is_test),
+        part_of(user_items, matrix, found, is_test),
         np.flatnonzero(is_train),
         np.flatnonzero(is_test),
     )
 
 
+def hide_share(X: Any, share: float, random_state: int = 0) -> Split:
+    """Draw a share of each user's likes, at least one of two: what a score of a few users needs (see `ranking_scorer`).
+
+    Parameters
+    ----------
+    X : sparse matrix, shape (n_users, n_items), or Interactions
+    share : float
+        Above 0 and below 1; rounded down, but at least one like is drawn and at least one stays. Of a user with less
+        than two likes none is drawn.
+    random_state : int
+        At least 0.
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    ValueError
+        No user has two likes.
+    """
+    bits = _random_bits(random_state)
+    matrix = matrix_of(X)
+    _, n_likes = _likes(matrix)
+    n_hidden = np.where(n_likes < 2, 0, np.clip((share * n_likes).astype(np.int64), 1, n_likes - 1))
+    if not n_hidden.any():
+        raise ValueError("X has no user with two positive entries, one to fold in and one to find again")
+    return _split(X, matrix, _last(matrix, _random_keys(matrix, bits), n_hidden))
+
+
 def _random_bits(random_state: int) -> np.random.PCG64:
     """Return a stream of random bits: of numpy's it promises only that this one stays as it is."""
-    _require_integer(random_state, "random_state", 0)
+    require_integer(random_state, "random_state", 0)
     return np.random.PCG64(random_state)
 
 
 def _number(value: float, name: str, available: np.ndarray) -> np.ndarray:
     """Return what a number or a share of each of `available` comes to; 0 where that is none or leaves none."""
     is_number = hasattr(value, "__index__") and not isinstance(value, bool)
-    _require(
+    require(
         value >= 1 if is_number else isinstance(value, float | np.floating) and 0 < value < 1,
         name,
         "an integer of at least 1, or a share above 0 and below 1",
@@ -265,7 +296,7 @@ def _some(value: float, name: str, available: int, what: str) -> int:
 
 def _how_many_of_each(matrix: sparse.csr_array, k: float, too_few: str) -> np.ndarray:
     """Return how many likes of each user to test on, 0 where there are too few."""
-    _require(too_few in ("train", "drop", "error"), "too_few", "'train', 'drop' or 'error'", too_few)
+    require(too_few in ("train", "drop", "error"), "too_few", "'train', 'drop' or 'error'", too_few)
     number = _number(k, "k", _likes(matrix)[1])
     short = np.flatnonzero(number == 0)
     if short.size == number.size or (short.size and too_few == "error"):
@@ -332,16 +363,4 @@ def _mask(size: int, positions: np.ndarray) -> np.ndarray:
 def _split(user_items: Any, matrix: sparse.csr_array, test: np.ndarray, kept: np.ndarray | None = None) -> Split:
     """Split by a mask of entries; where given, by one of users too: the others' entries are in neither part."""
     train = ~test if kept is None else ~test & kept[rows_of(matrix)]
-    return Split(_part(user_items, matrix, train), _part(user_items, matrix, test))
-
-
-def _part(user_items: Any, matrix: sparse.csr_array, entries: np.ndarray, users: Any = slice(None)) -> Any:
-    """Return some entries of `matrix`, canonical and made of `user_items`, and of the rows all or some with theirs."""
-    kept = np.flatnonzero(entries)
-    lengths = np.diff(np.searchsorted(kept, matrix.indptr))[users]
-    indptr = np.append(0, np.cumsum(lengths))
-    chosen = from_canonical(matrix.data[kept], matrix.indices[kept], indptr, (lengths.size, matrix.shape[1]))
-    if not isinstance(user_items, Interactions):
-        return chosen
-    timestamps = None if user_items.timestamps is None else user_items.timestamps[kept]
-    return replaced(user_items, matrix=chosen, users=user_items.users[users], report=None, timestamps=timestamps)
+    return Split(part_of(user_items, matrix, train), part_of(user_items, matrix, test))

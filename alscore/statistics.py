@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alscore.interactions import Interactions, Report, from_canonical, replaced, rows_of
-from alscore.splits import _part
-from alscore.weighting import _require_integer
+from alscore._checks import require_integer
+from alscore._user_items import part_of
+from alscore.canonical import from_canonical, rows_of
+from alscore.interactions import Interactions, Report, replaced
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,10 +41,10 @@ def filter(interactions: Interactions, min_user: int = 1, min_item: int = 1, k_c
     """
     import pandas as pd
 
-    _require_integer(min_user, "min_user", 0)
-    _require_integer(min_item, "min_item", 0)
+    require_integer(min_user, "min_user", 0)
+    require_integer(min_item, "min_item", 0)
     if k_core is not None:
-        _require_integer(k_core, "k_core", 1)
+        require_integer(k_core, "k_core", 1)
         if (min_user, min_item) != (1, 1):
             raise ValueError("give either k_core, or min_user and min_item")
         min_user = min_item = k_core
@@ -67,7 +68,7 @@ def filter(interactions: Interactions, min_user: int = 1, min_item: int = 1, k_c
     # items have been judged before users left
     is_user = np.bincount(users[left], minlength=interactions.n_users) >= min_user
     is_item = np.bincount(items[left], minlength=interactions.n_items) >= min(min_item, 1)
-    filtered = _part(interactions, matrix, fate == 0, is_user)
+    filtered = part_of(interactions, matrix, fate == 0, is_user)
     rest, codes = filtered.matrix, np.cumsum(is_item, dtype=np.int32) - np.int32(1)
     renumbered = from_canonical(rest.data, codes[rest.indices], rest.indptr, (rest.shape[0], codes[-1] + 1))
     lost = np.flatnonzero(fate)
@@ -102,7 +103,7 @@ def summary(interactions: Interactions, top: int = 10) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    _require_integer(top, "top", 0)
+    require_integer(top, "top", 0)
     matrix = interactions.matrix
     n_users, n_items = matrix.shape
     per_user, per_item = np.diff(matrix.indptr), np.bincount(matrix.indices, minlength=n_items)

@@ -20,8 +20,8 @@ import numpy.typing as npt
 from scipy import sparse
 
 from alscore import _threads, solvers
+from alscore.canonical import canonical_csr
 from alscore.half_sweeps import Side
-from alscore.interactions import canonical_csr
 from alscore.objective import Objective
 
 Array = npt.NDArray[Any]

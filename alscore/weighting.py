@@ -1,7 +1,7 @@
 """Other strengths for the same entries: what is done to play counts before they are factorised.
 
 Every function takes `user_items`, a scipy sparse matrix (n_users, n_items) in any format or an Interactions, and does
-not modify it. A matrix gives a canonical csr_array (see `alscore.interactions.canonical_csr`): float64 if it was that,
+not modify it. A matrix gives a canonical csr_array (see `alscore.canonical.canonical_csr`): float64 if it was that,
 else float32; an Interactions gives one with the same labels, timestamps and report. The entries stay the same, and of
 a canonical matrix their indices are shared: a value whose weight that dtype cannot hold, or only as 0, which would be
 no entry, is a ValueError. Weights are computed in float64.
@@ -17,15 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from alscore.interactions import (
-    Interactions,
-    canonical_csr,
-    checked_timestamps,
-    from_canonical,
-    replaced,
-    row_of,
-    rows_of,
-)
+from alscore._checks import require
+from alscore._user_items import matrix_of, seconds_of, timestamps_of
+from alscore.canonical import from_canonical, row_of, rows_of
+from alscore.interactions import Interactions, replaced
 
 
 def log(user_items: Any, epsilon: float = 1.0) -> Any:
@@ -44,8 +39,8 @@ def log(user_items: Any, epsilon: float = 1.0) -> Any:
     -------
     As `user_items`; the head of this module says more.
     """
-    _require(0 < epsilon < math.inf, "epsilon", "finite and above 0", epsilon)
-    matrix = _matrix(user_items)
+    require(0 < epsilon < math.inf, "epsilon", "finite and above 0", epsilon)
+    matrix = matrix_of(user_items)
     weights = np.copysign(np.log1p(np.abs(matrix.data, dtype=np.float64) / epsilon), matrix.data)
     return _weighted(user_items, matrix, weights, "choose an epsilon nearer to the values")
 
@@ -88,9 +83,9 @@ def bm25(user_items: Any, k1: float = 100.0, b: float = 0.8, documents: str = "i
         Dislikes (values below 0), which no document has; or a term in all documents or all but one, whose idf is not
         above 0.
     """
-    _require(0 <= k1 < math.inf, "k1", "finite and at least 0", k1)
-    _require(0 <= b <= 1, "b", "from 0 to 1", b)
-    matrix = _matrix(user_items)
+    require(0 <= k1 < math.inf, "k1", "finite and at least 0", k1)
+    require(0 <= b <= 1, "b", "from 0 to 1", b)
+    matrix = matrix_of(user_items)
     counts = _counts(matrix, "bm25")
     document, n_documents, idf = _documents(matrix, documents)
     length = np.bincount(document, counts)
@@ -122,7 +117,7 @@ def tfidf(user_items: Any, documents: str = "items") -> Any:
     ValueError
         As by `bm25`.
     """
-    matrix = _matrix(user_items)
+    matrix = matrix_of(user_items)
     weights = np.sqrt(_counts(matrix, "tfidf")) * _documents(matrix, documents)[2]
     return _weighted(user_items, matrix, weights, "scale the values")
 
@@ -146,9 +141,9 @@ def normalize(user_items: Any, norm: str = "l2", axis: str = "users") -> Any:
     -------
     As `user_items`; the head of this module says more.
     """
-    _require(norm in ("l2", "l1", "max"), "norm", "'l2', 'l1' or 'max'", norm)
-    _require(axis in ("users", "items"), "axis", "'users' or 'items'", axis)
-    matrix = _matrix(user_items)
+    require(norm in ("l2", "l1", "max"), "norm", "'l2', 'l1' or 'max'", norm)
+    require(axis in ("users", "items"), "axis", "'users' or 'items'", axis)
+    matrix = matrix_of(user_items)
     codes = rows_of(matrix) if axis == "users" else matrix.indices
     largest = np.zeros(matrix.shape[axis == "items"])
     np.maximum.at(largest, codes, np.abs(matrix.data))
@@ -176,9 +171,9 @@ def clip(user_items: Any, lower: float = 0.0, upper: float = math.inf) -> Any:
     -------
     As `user_items`; the head of this module says more.
     """
-    _require(0 <= lower < math.inf, "lower", "finite and at least 0", lower)
-    _require(upper >= lower and upper > 0, "upper", f"above 0 and at least lower, which is {lower!r}", upper)
-    matrix = _matrix(user_items)
+    require(0 <= lower < math.inf, "lower", "finite and at least 0", lower)
+    require(upper >= lower and upper > 0, "upper", f"above 0 and at least lower, which is {lower!r}", upper)
+    matrix = matrix_of(user_items)
     weights = np.copysign(np.clip(np.abs(matrix.data, dtype=np.float64), lower, upper), matrix.data)
     return _weighted(user_items, matrix, weights, "choose other bounds")
 
@@ -211,10 +206,10 @@ def time_decay(user_items: Any, half_life: float, timestamps: npt.ArrayLike | No
     ValueError, TypeError
         There are no timestamps, not one for each entry, not whole numbers, or later than `now`.
     """
-    _require(0 < half_life < math.inf, "half_life", "a finite number of seconds above 0", half_life)
-    matrix = _matrix(user_items)
-    timestamps = _timestamps(user_items, matrix, timestamps)
-    now = timestamps.max(initial=np.iinfo(np.int64).min) if now is None else _seconds(now, "now")
+    require(0 < half_life < math.inf, "half_life", "a finite number of seconds above 0", half_life)
+    matrix = matrix_of(user_items)
+    timestamps = timestamps_of(user_items, matrix, timestamps)
+    now = timestamps.max(initial=np.iinfo(np.int64).min) if now is None else seconds_of(now, "now")
     later = np.flatnonzero(timestamps > now)
     if later.size:
         raise ValueError(
@@ -223,23 +218,6 @@ def time_decay(user_items: Any, half_life: float, timestamps: npt.ArrayLike | No
         )
     weights = matrix.data * np.exp2((timestamps - np.float64(now)) / half_life)
     return _weighted(user_items, matrix, weights, "choose a longer half_life, or leave out what is that old")
-
-
-def _require(holds: bool, name: str, allowed: str, value: Any) -> None:
-    if not holds:
-        raise ValueError(f"{name} must be {allowed}, not {value!r}")
-
-
-def _require_integer(value: Any, name: str, least: int) -> None:
-    valid = hasattr(value, "__index__") and not isinstance(value, bool) and value >= least
-    _require(valid, name, f"an integer of at least {least}", value)
-
-
-def _matrix(user_items: Any) -> sparse.csr_array:
-    """Return the entries in canonical form: float64 if they are that, else float32."""
-    matrix = getattr(user_items, "matrix", user_items)
-    dtype = np.float64 if getattr(matrix, "dtype", None) == np.float64 else np.float32
-    return canonical_csr(matrix, dtype, "user_items")
 
 
 def _counts(matrix: sparse.csr_array, name: str) -> np.ndarray:
@@ -255,7 +233,7 @@ def _counts(matrix: sparse.csr_array, name: str) -> np.ndarray:
 
 def _documents(matrix: sparse.csr_array, documents: str) -> tuple[np.ndarray, int, np.ndarray]:
     """Return (the document of each entry, the number of documents, the idf of each entry's term)."""
-    _require(documents in ("items", "users"), "documents", "'items' or 'users'", documents)
+    require(documents in ("items", "users"), "documents", "'items' or 'users'", documents)
     document, term, n_documents, name = matrix.indices, rows_of(matrix), matrix.shape[1], "user"
     if documents == "users":
         document, term, n_documents, name = term, document, matrix.shape[0], "item"
@@ -268,27 +246,6 @@ def _documents(matrix: sparse.csr_array, documents: str) -> tuple[np.ndarray, in
             f"its idf, log(N / (1 + n)), is not above 0; leave that {name} out, or choose other documents"
         )
     return document, n_documents, np.log(n_documents / (1.0 + containing))
-
-
-def _timestamps(user_items: Any, matrix: sparse.csr_array, timestamps: Any) -> np.ndarray:
-    """Return the verified times of the entries of `matrix`, canonical and made of `user_items`, in seconds."""
-    if timestamps is None:
-        timestamps = getattr(user_items, "timestamps", None)
-    if timestamps is None:
-        raise ValueError("user_items has no timestamps; give timestamps=, seconds since 1970 for each entry")
-    return checked_timestamps(timestamps, getattr(user_items, "matrix", user_items), matrix, "user_items")
-
-
-def _seconds(instant: Any, name: str) -> int:
-    """Return seconds since 1970: of a whole number itself, of anything else what numpy.datetime64 makes of it."""
-    if hasattr(instant, "__index__"):
-        return int(instant)
-    try:
-        moment = np.datetime64(instant, "s")
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be whole seconds since 1970, a datetime or ISO text, not {instant!r}") from error
-    _require(not np.isnat(moment), name, "an instant", instant)
-    return int(moment.astype(np.int64))
 
 
 def _weighted(user_items: Any, matrix: sparse.csr_array, weights: np.ndarray, remedy: str) -> Any:

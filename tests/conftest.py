@@ -72,6 +72,21 @@ def plays():
     return matrix
 
 
+@pytest.fixture(scope="session")
+def assert_canonical():
+    """Verify that a matrix has the form which the compiled core reads."""
+
+    def check(csr, dtype=np.float32):
+        assert isinstance(csr, sparse.csr_array)
+        assert (csr.indptr.dtype, csr.indices.dtype, csr.data.dtype) == (np.int64, np.int32, dtype)
+        assert csr.indptr[-1] == csr.indices.size == csr.data.size
+        assert np.all(csr.data != 0)
+        for row in range(csr.shape[0]):
+            assert np.all(np.diff(csr.indices[csr.indptr[row] : csr.indptr[row + 1]]) > 0)
+
+    return check
+
+
 @pytest.fixture
 def run_python():
     """Run code in a fresh interpreter, with `env` added to the environment; gives its CompletedProcess."""

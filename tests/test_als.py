@@ -10,10 +10,11 @@ import pytest
 from scipy import sparse
 from sklearn.base import clone, is_classifier
 
-from alscore import AlternatingLeastSquares, Interactions, NotPositiveDefiniteError
+from alscore import AlternatingLeastSquares, Interactions, NotPositiveDefiniteError, Recommender, evaluate, splits
 from alscore.half_sweeps import zero_factors
 from alscore.solvers import Cholesky, ConjugateGradient, resolve
 from alscore.testing import half_sweep, loss, row_errors, run_half_sweep, tolerance
+from alscore.tuning import validator
 
 EXACT = resolve("cholesky")
 
@@ -696,3 +697,172 @@ def test_fit_outside_of_the_main_thread(plays):
 def test_progress_bar_shows_the_loss(plays, capsys):
     AlternatingLeastSquares(factors=2, iterations=2, calculate_training_loss=True, num_threads=1).fit(plays)
     assert "loss=" in capsys.readouterr().err
+
+
+# Validation in each sweep
+
+
+@pytest.fixture(scope="module")
+def split(plays):
+    return splits.leave_k_out(plays, 0.3)
+
+
+@pytest.fixture(scope="module")
+def user_split(plays):
+    return splits.user_split(plays, 0.3, k=0.4)
+
+
+def validated(matrix, validation, callback=None, **parameters):
+    parameters = {"factors": 8, "iterations": 6, "num_threads": 1, "random_state": 0, **parameters}
+    model = AlternatingLeastSquares(**parameters)
+    return model.fit(matrix, show_progress=False, callback=callback, validation=validation)
+
+
+def each_sweep(matrix, **parameters):
+    """What training comes to after 1, 2, … 6 sweeps, each from the start."""
+    return [train(matrix, iterations=n, **parameters) for n in range(1, 7)]
+
+
+def test_validation_keeps_the_best_sweep(split, solver, dtype):
+    models = each_sweep(split.train, solver=solver, dtype=dtype)
+    scores = [evaluate(model, *split, 10, ["ndcg"])["ndcg@10"] for model in models]
+    model = validated(split.train, split, solver=solver, dtype=dtype)
+    assert model.validation_scores == scores
+    assert 0 < np.argmax(scores) < 5
+    assert_same_bits(model, models[np.argmax(scores)])
+
+
+def test_validation_on_new_users_by_another_metric(user_split):
+    models = each_sweep(user_split.train)
+    scores = [evaluate(model, user_split.fold_in, user_split.test, 3, ["recall"], new_users=True) for model in models]
+    scores = [score["recall@3"] for score in scores]
+    model = validated(user_split.train, validator(user_split, "recall@3"))
+    assert model.validation_scores == scores
+    assert_same_bits(model, models[np.argmax(scores)])
+    assert validated(user_split.train, user_split).validation_scores != scores
+
+
+def test_validation_by_a_function_of_the_model(plays):
+    seen = []
+
+    def nearness(model):
+        seen.append(model)
+        return -abs(len(seen) - 4)
+
+    model = validated(plays, nearness)
+    assert model.validation_scores == [-3, -2, -1, 0, -1, -2]
+    for judged, trained in zip(seen, each_sweep(plays), strict=True):
+        assert_same_bits(judged, trained)
+        assert not judged.user_factors.flags.writeable
+    assert_same_bits(model, seen[3])
+
+
+def test_of_equal_sweeps_the_first_is_kept(plays):
+    assert_same_bits(validated(plays, lambda model: 0), train(plays, iterations=1))
+
+
+def test_validation_changes_no_training(plays):
+    losses = [[], []]
+    counts = iter(range(6))
+    for validation, seen in zip((None, lambda model: next(counts)), losses, strict=True):
+        model = validated(plays, validation, lambda iteration, seconds, loss, seen=seen: seen.append(loss))
+    assert losses[0] == losses[1]
+    assert_same_bits(model, train(plays, iterations=6))
+
+
+def test_validation_with_tol(plays):
+    counts = iter(range(1000))
+    stopped = train(plays, iterations=1000, tol=0.01)
+    model = validated(plays, lambda model: next(counts), iterations=1000, tol=0.01)
+    assert len(model.validation_scores) == len(stopped.training_loss) < 1000
+    assert_same_bits(model, stopped)
+
+
+def test_validation_of_a_warm_start(split):
+    scores, models = [], []
+    for n in range(1, 7):
+        again = train(split.train, iterations=2, warm_start=True).set_params(iterations=n)
+        models.append(again.fit(split.train, show_progress=False))
+        scores.append(evaluate(again, *split, 10, ["ndcg"])["ndcg@10"])
+    model = train(split.train, iterations=2, warm_start=True).set_params(iterations=6)
+    model.fit(split.train, show_progress=False, validation=split)
+    assert model.validation_scores == scores
+    assert_same_bits(model, models[np.argmax(scores)])
+
+
+def test_scores_are_of_the_last_training(split):
+    model = validated(split.train, split)
+    assert AlternatingLeastSquares().validation_scores == []
+    assert model.partial_fit(split.train, show_progress=False).validation_scores == []
+    assert validated(split.train, split, iterations=0).validation_scores == []
+
+
+def test_solver_that_keeps_the_basis_is_judged_in_it(plays):
+    class Original:
+        original_basis = True
+
+        def sweep(self, half_sweep, out):
+            out[:] = np.arange(out.size).reshape(out.shape) % 7 + (half_sweep.side == "item")
+
+    model = validated(plays, lambda model: model.item_factors[0, 0], iterations=1, solver=Original())
+    assert model.validation_scores == [1]
+    assert_same_bits(model, train(plays, iterations=1, solver=Original()))
+
+
+@pytest.mark.parametrize("stop", [lambda: signal.raise_signal(signal.SIGINT), lambda: 1 / 0])
+def test_validation_that_is_stopped_leaves_the_best_so_far(plays, stop):
+    scores = iter([0.2, 0.3, 0.1])
+
+    def judge(model):
+        score = next(scores)
+        if score == 0.1:
+            stop()
+        return score
+
+    model = AlternatingLeastSquares(factors=8, num_threads=1, random_state=0)
+    with pytest.raises((KeyboardInterrupt, ZeroDivisionError)):
+        model.fit(plays, show_progress=False, validation=judge)
+    assert_same_bits(model, train(plays, iterations=2))
+    assert model.validation_scores[:2] == [0.2, 0.3]
+
+
+@pytest.mark.parametrize("score", [np.nan, -np.inf, None, "0.5", np.ones(2)])
+def test_validation_must_be_a_finite_number(plays, score):
+    model = AlternatingLeastSquares(factors=8, num_threads=1, random_state=0)
+    with pytest.raises(ValueError, match="validation must return a finite number, not "):
+        model.fit(plays, show_progress=False, validation=lambda model: score)
+    assert_same_bits(model, train(plays, iterations=1))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (lambda train, test: (train, test, "ndcg@10"), TypeError, r"validation must be \(train, test\), a Split"),
+        (lambda train, test: test, TypeError, "not csr_array"),
+        (lambda train, test: (train, -abs(test)), ValueError, "no entry above 0"),
+        (lambda train, test: (train.toarray(), test.toarray()), TypeError, "must be a scipy sparse matrix"),
+    ],
+)
+def test_wrong_validation_is_refused_before_training(split, wrong, error, message):
+    model = AlternatingLeastSquares(num_threads=1)
+    with pytest.raises(error, match=message):
+        model.fit(split.train, show_progress=False, validation=wrong(*split))
+    assert model.item_factors is None
+
+
+def test_validation_of_other_shape_says_so(split):
+    with pytest.raises(ValueError, match="119 rows, but train and test have 120 items"):
+        validated(split.train[:, :-1], split)
+
+
+def test_progress_bar_shows_the_validation(split, capsys):
+    model = AlternatingLeastSquares(factors=2, iterations=2, num_threads=1).fit(split.train, validation=split)
+    assert f"validation={model.validation_scores[-1]:.4f}" in capsys.readouterr().err
+
+
+def test_recommender_passes_the_validation_on(plays):
+    labels = [f"user {code}" for code in range(plays.shape[0])], [f"item {code}" for code in range(plays.shape[1])]
+    split = splits.leave_k_out(Interactions(plays, *labels), 0.3)
+    model = AlternatingLeastSquares(factors=8, iterations=6, num_threads=1, random_state=0)
+    recommender = Recommender(model).fit(split.train, show_progress=False, validation=split)
+    assert_same_bits(recommender.model, validated(split.train, split))

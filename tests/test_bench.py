@@ -246,10 +246,10 @@ def test_ratio_is_printed_with_its_interval():
         ],
     }
     header, rows = report.table(answer)
-    assert header == ("contender", "median", "min", "max", "ratio", "NDCG", "recall")
+    assert header == ("contender", "median", "min", "max", "ratio", "users/s", "NDCG", "recall")
     assert rows == [
-        ("A", "1.000", "1.000", "1.000", "1.00", "0.2500", "-"),
-        ("B", "1.800", "1.700", "1.900", "1.80 (1.70-1.90)", "0.2500", "-"),
+        ("A", "1.000", "1.000", "1.000", "1.00", "-", "0.2500", "-"),
+        ("B", "1.800", "1.700", "1.900", "1.80 (1.70-1.90)", "-", "0.2500", "-"),
     ]
 
 
@@ -396,8 +396,9 @@ def test_update_comes_near_to_a_fit(plays):
 def test_load_reads_the_same_as_pandas(plays, file, capsys):
     assert main(["bench", "load", "--data", str(file), "--repeats=1", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert [row["contender"] for row in answer["results"]] == ["alscore", "pandas"]
-    for result in answer["results"]:
+    assert [row["contender"] for row in answer["results"]] == ["alscore", "pandas", "bytes", "saved"]
+    assert "rows" not in row(answer, "bytes")
+    for result in (row(answer, name) for name in ("alscore", "pandas", "saved")):
         assert [result[name] for name in ("rows", "users", "items", "entries")] == [plays.nnz, 60, 50, plays.nnz]
 
 

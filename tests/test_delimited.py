@@ -1,5 +1,6 @@
 """What every reader of delimited text has in common: to the letter, and no line lost without a word."""
 
+import functools
 import gzip
 import io
 import os
@@ -15,8 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from alscore.datasets import lastfm
+from alscore.datasets import _blocks, _delimited
 from alscore.datasets.hetrec import hetrec_lastfm_2k, hetrec_lastfm_2k_table
+from alscore.datasets.lastfm import lastfm_360k
 from alscore.datasets.lastfm_1k import lastfm_1k, lastfm_1k_events
 from alscore.datasets.lastfm_profiles import lastfm_1k_profiles, lastfm_360k_profiles
 from alscore.datasets.movielens import movielens
@@ -129,8 +131,9 @@ def by_line(case, raw):
             if len(fields) != len(case.fields):
                 raise ValueError(f"not {len(case.fields)} fields")
             row = [parse(text, name) for text, (name, parse) in zip(fields, case.fields.items(), strict=True)]
-            if "artist_id" in case.fields and row[2] is None and row[3] is None:
-                raise ValueError("neither artist nor artist_id")
+            values = dict(zip(case.fields, row, strict=True))
+            if case.required and not any(values[name] for name in case.required):
+                raise ValueError(f"neither {' nor '.join(case.required)}")
         except ValueError as error:
             rejected[at] = str(error)
         else:
@@ -176,6 +179,10 @@ def summed(rows):
     return {pair: (np.float32(plays), None) for pair, plays in total.items()}
 
 
+def summed_by(artist, other):
+    return lambda rows: summed((row[0], row[artist] or row[other], row[3]) for row in rows)
+
+
 def latest(rows):
     total = {}
     for user, item, stars, time in sorted(rows, key=lambda row: row[3]):
@@ -183,8 +190,9 @@ def latest(rows):
     return total
 
 
-Case = namedtuple("Case", "name file read header delimiter fields expected good")
+Case = namedtuple("Case", "name file read header delimiter fields expected good required", defaults=[()])
 
+PLAYS = {"user": sha1, "mbid": optional, "name": optional, "plays": number}
 EVENT = {"user": user_1k, "timestamp": instant, "artist_id": optional, "artist": optional}
 TRACK = {"track_id": optional, "track": optional}
 EVENTS_FILE = "userid-timestamp-artid-artname-traid-traname.tsv"
@@ -206,18 +214,33 @@ def hetrec(table):
 CASES = [
     *(
         Case(
+            f"360k {items}",
+            "usersha1-artmbid-artname-plays.tsv",
+            lambda path, items=items, **options: lastfm_360k(path, items=items, **options),
+            "",
+            "\t",
+            PLAYS,
+            summed_by(*map(list(PLAYS).index, required)),
+            f'{"a" * 40}\tm1\tradiohead\t7\n{"0123456789" * 4}\t\tthe "weird" band\t3\n{"a" * 40}\tm2\t\t1\n',
+            required,
+        )
+        for items, required in (("name", ("name", "mbid")), ("mbid", ("mbid", "name")))
+    ),
+    *(
+        Case(
             f"1k {items}",
             EVENTS_FILE,
             lambda path, items=items, **options: lastfm_1k(path, items=items, **options),
             "",
             "\t",
             EVENT | dict.fromkeys(TRACK, unused),
-            counted(artist, other),
+            counted(*map(list(EVENT).index, required)),
             EVENTS,
+            required,
         )
-        for items, artist, other in (("name", 3, 2), ("mbid", 2, 3))
+        for items, required in (("name", ("artist", "artist_id")), ("mbid", ("artist_id", "artist")))
     ),
-    Case("1k events", EVENTS_FILE, lastfm_1k_events, "", "\t", EVENT | TRACK, list, EVENTS),
+    Case("1k events", EVENTS_FILE, lastfm_1k_events, "", "\t", EVENT | TRACK, list, EVENTS, ("artist", "artist_id")),
     Case(
         "360k profiles",
         "usersha1-profile.tsv",
@@ -335,10 +358,13 @@ def check(case, raw, path):
     return list(rejected)
 
 
+BLOCK = _blocks._BLOCK
+
+
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
     """Buffers that take no time to make; every test of a part of a file is as good with them."""
-    monkeypatch.setattr(lastfm, "_BLOCK", 1 << 19)
+    monkeypatch.setattr(_blocks, "_BLOCK", 1 << 19)
 
 
 @pytest.fixture
@@ -364,7 +390,7 @@ def test_good_lines(read, case):
 @every_reader
 def test_a_block_of_one_line_or_of_the_header_alone(read, case, monkeypatch):
     raw = (case.header + case.good).encode()
-    monkeypatch.setattr(lastfm, "_BLOCK", max(map(len, raw.splitlines(keepends=True))))
+    monkeypatch.setattr(_blocks, "_BLOCK", max(map(len, raw.splitlines(keepends=True))))
     assert read(case, raw) == []
 
 
@@ -398,7 +424,25 @@ def test_every_container_reads_the_same(tmp_path, case):
 
 NUMBERS = ["1e309", "-5", "3.7", "NaN", "nan", "inf", "0", "00", "007", "+1", " 1", "1 ", "1_0", "0x1", "١", "-1337"]
 NUMBERS += ["9" * 15, "9" * 18, "9" * 19, "1" * 20, "9" * 5000, "0.0", "0.50", ".5", "5.", "12.25", "1,5"]
-TEXTS = ["", "null", '"', '""', '"a"', "a\rb", "\r", "\x00", "é", "\ufeff", "\ufeff1", "x" * 100_000]
+TEXTS = [
+    "",
+    "null",
+    "n/a",
+    '"',
+    '""',
+    '"a"',
+    '"a',
+    "'",
+    "\\",
+    "2",
+    " a",
+    "\x00",
+    "é",
+    "\ufeff",
+    "\ufeff1",
+    "x" * 100_000,
+]
+TEXTS += ["a\rb", "\r", "\r\r", "a\r", "é\r"]
 TIMES = ["2009-02-29T00:00:00Z", "2009-06-31T00:00:00Z", "2009-02-28T23:59:60Z", "2009-02-28T24:00:00Z", "2009-02-28"]
 TIMES += ["2009-2-28T00:00:00Z ", "2009-02-28 00:00:00Z", "2009-02-28T00:00:00+01", "9999-12-31T23:59:59Z"]
 TIMES += ["0001-01-01T00:00:00Z", "2009-05-04T23:08:57Z\n2009-05-04T23:08:57Z"]
@@ -472,20 +516,64 @@ REPLACEMENTS = [
 ]
 
 
-@given(
-    st.sampled_from(CASES),
-    st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 3), st.sampled_from(REPLACEMENTS)), max_size=12),
-    st.sampled_from([250, 1000, 1 << 19]),
+MUTATIONS = st.lists(
+    st.tuples(st.integers(0, 10**6), st.integers(0, 3), st.sampled_from(REPLACEMENTS)), min_size=1, max_size=12
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_mutated_lines(read, case, mutations, block):
-    raw = case.good.encode() * 3
+BLOCKS = st.sampled_from([1000, 3000, 1 << 19])
+few_examples = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def read_mutated(read, case, lines, mutations, block):
+    """Read and verify the good lines and, after them, `lines` in which some bytes are replaced."""
+    raw = b"".join(lines)
     for at, length, replacement in mutations:
         at %= len(raw)
         raw = raw[:at] + replacement + raw[at + length :]
+    raw = (case.header + case.good).encode() + raw  # so that one is valid
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lastfm, "_BLOCK", block)
-        read(case, (case.header + case.good).encode() + raw)  # the first lines stay valid
+        patch.setattr(_blocks, "_BLOCK", max(block, 1 + max(map(len, raw.split(b"\n")))))
+        patch.setattr(_delimited, "_FEW", 100)
+        read(case, raw)
+
+
+@every_reader
+@given(MUTATIONS, BLOCKS)
+@few_examples
+def test_mutated_lines(read, case, mutations, block):
+    read_mutated(read, case, [case.good.encode() * 3], mutations, block)
+
+
+REAL = {
+    "usersha1-artmbid-artname-plays.tsv": "lastfm-360k-first10000/usersha1-artmbid-artname-plays.tsv",
+    "usersha1-profile.tsv": "lastfm-360k-first10000/usersha1-profile.first1000.tsv",
+    EVENTS_FILE: f"lastfm-1k-first5000/{EVENTS_FILE}",
+    "userid-profile.tsv": "lastfm-1k-first5000/userid-profile.tsv",
+    "user_artists.dat": "hetrec2011-lastfm-2k/user_artists.dat",
+    "artists.dat": "hetrec2011-lastfm-2k/artists.dat",
+    "tags.dat": "hetrec2011-lastfm-2k/tags.dat",
+    "user_friends.dat": "hetrec2011-lastfm-2k/user_friends.dat",
+    "ratings.csv": "movielens-latest-small-2016/ratings.csv",
+}
+
+
+@pytest.fixture(scope="module")
+def real_lines(shared_data):
+    """The lines of a real data file."""
+
+    @functools.cache
+    def lines(file):
+        return gzip.decompress((shared_data / f"{file}.gz").read_bytes()).splitlines(keepends=True)
+
+    return lines
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.file in REAL], ids=lambda case: case.name)
+@given(st.integers(0, 10**6), MUTATIONS, BLOCKS)
+@few_examples
+def test_mutated_real_lines(read, case, real_lines, start, mutations, block):
+    lines = real_lines(REAL[case.file])
+    start %= len(lines)
+    read_mutated(read, case, lines[start : start + 40], mutations, block)
 
 
 @every_reader
@@ -516,6 +604,7 @@ def test_a_file_without_data_is_refused(tmp_path, case):
     refused(head + b"?\n?\n", rf"holds no valid line \({names}\); line {1 + bool(head)}: not {len(case.fields)} fields")
     refused(gzip.compress((head + good) * 9)[:-12], "is damaged after line")
     refused(gzip.compress(head + good) + b"x" * 9, "is damaged after line")
+    refused(gzip.compress((head + good) * 9)[:-20] + bytes(40), "is damaged after line")
     refused(head, rf"holds no valid line \({names}\); it is empty")
     refused(gzip.compress(head), rf"holds no valid line \({names}\); it is empty")
     if head:
@@ -525,12 +614,20 @@ def test_a_file_without_data_is_refused(tmp_path, case):
 
 @every_reader
 def test_a_line_longer_than_a_block_is_refused(tmp_path, case, monkeypatch):
-    monkeypatch.setattr(lastfm, "_BLOCK", 1000)
+    monkeypatch.setattr(_blocks, "_BLOCK", 1000)
     path = tmp_path / case.file
     path.write_bytes((case.header + case.good + "x" * 2000 + "\n" + case.good).encode())
     at = len(case.good.splitlines()) + bool(case.header)
     with pytest.raises(ValueError, match=f"is damaged after line {at} .*more than 1,000 bytes"):
         case.read(path)
+
+
+@every_reader
+def test_a_line_of_10_mb_is_like_any_other(read, case, monkeypatch):
+    monkeypatch.setattr(_blocks, "_BLOCK", BLOCK)
+    first = case.good.splitlines()[0].split(case.delimiter)
+    line = case.delimiter.join([*first[:-1], "x" * 10_000_000])
+    read(case, f"{case.header}{line}\n{case.good}".encode())
 
 
 @every_reader

@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pooch  # noqa: F401  (so that nothing is imported while the test is another user)
 import pytest
 
+from alscore.cli import main
 from alscore.datasets.fetch import ARCHIVES, FOLDER_VARIABLE, Archive, fetch
 
 NAME, FILE = "lastfm-360k", "archive.tar.gz"
@@ -247,6 +248,20 @@ def test_offline(tmp_path, monkeypatch):
         monkeypatch.setitem(ARCHIVES, NAME, Archive(FILE, 1, SHA256, (url,), ""))
         with pytest.raises(ConnectionError, match=f"(?s){url}: .*refused.*Download it by hand"):
             fetch(NAME, tmp_path)
+
+
+@pytest.mark.parametrize("name", list(ARCHIVES))
+def test_every_set_by_the_command(server, archive, tmp_path, monkeypatch, capsys, name):
+    monkeypatch.setitem(ARCHIVES, name, archive)
+    server.answers = {"/first": [truncated], "/second": [corrupt] * 3 + [whole]}
+    assert main(["fetch", name, "--folder", str(tmp_path)]) != 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"Download it by hand from one of these addresses and put it at {tmp_path / FILE}" in err
+    assert os.listdir(tmp_path) == []
+    assert main(["fetch", name, "--folder", str(tmp_path)]) == 0
+    assert capsys.readouterr() == (f"{tmp_path / FILE}\n", f"{name}: for tests only\n")
+    assert_kept(tmp_path / FILE, tmp_path)
 
 
 def test_a_file_put_there_by_hand_is_used(server, archive, tmp_path, monkeypatch):

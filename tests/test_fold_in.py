@@ -5,8 +5,8 @@ import pytest
 from scipy import sparse
 
 from alscore import AlternatingLeastSquares, Interactions, NotPositiveDefiniteError, fold_in
+from alscore.canonical import canonical_csr
 from alscore.half_sweeps import Side
-from alscore.interactions import canonical_csr
 from alscore.objective import Objective
 from alscore.testing import half_sweep, row_errors, run_half_sweep, tolerance
 

@@ -113,5 +113,5 @@ def test_what_cannot_be_answered_is_refused(write):
     assert hetrec_lastfm_2k(folder, items="id").items.tolist() == [7]
     with pytest.raises(ValueError, match="items must be 'name' or 'id', not 'mbid'"):
         hetrec_lastfm_2k(folder, items="mbid")
-    with pytest.raises(ValueError, match=r"table must be one of 'artists', 'tags', .*, not 'plays'"):
+    with pytest.raises(ValueError, match=r"table must be 'artists' or 'tags' or .*, not 'plays'"):
         hetrec_lastfm_2k_table(folder, "plays")

@@ -1,4 +1,4 @@
-"""The door: every sparse matrix and table comes out right and canonical, or is refused by name."""
+"""Every table comes out right, or is refused by name; interactions are taken apart and joined."""
 
 import csv
 import datetime
@@ -13,164 +13,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from alscore import AlternatingLeastSquares, Recommender, statistics
-from alscore.interactions import Interactions, canonical_csr, from_canonical, replaced, row_of
-
-
-def assert_canonical(csr, dtype=np.float32):
-    assert isinstance(csr, sparse.csr_array)
-    assert (csr.indptr.dtype, csr.indices.dtype, csr.data.dtype) == (np.int64, np.int32, dtype)
-    assert csr.indptr[-1] == csr.indices.size == csr.data.size
-    assert np.all(csr.data != 0)
-    for row in range(csr.shape[0]):
-        assert np.all(np.diff(csr.indices[csr.indptr[row] : csr.indptr[row + 1]]) > 0)
-
-
-def dense(rows, columns, values, shape):
-    total = np.zeros(shape)
-    for row, column, value in zip(rows, columns, values, strict=True):
-        total[row, column] += value
-    return total
-
-
-@pytest.mark.parametrize("kind", [sparse.csr_array, sparse.csr_matrix])
-@pytest.mark.parametrize("format", ["csr", "csc", "coo", "bsr", "lil", "dok", "dia"])
-@pytest.mark.parametrize("dtype", [bool, np.int8, np.uint16, np.int64, np.float32, np.float64, np.longdouble])
-def test_every_format_and_dtype(kind, format, dtype):
-    rng = np.random.default_rng(1)
-    expected = (rng.integers(1, 100, (7, 5)) * (rng.random((7, 5)) < 0.4)).astype(dtype)
-    csr = canonical_csr(kind(expected).asformat(format))
-    assert_canonical(csr)
-    np.testing.assert_array_equal(csr.toarray(), expected)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("format", ["coo", "csr", "csc"])
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(-128, 127)), max_size=40))
-@settings(max_examples=25, deadline=None)
-def test_duplicates_are_summed_beyond_the_range_of_their_dtype(format, dtype, entries):
-    rows, columns, values = np.array(entries, np.int64).reshape(-1, 3).T
-    order = np.argsort(rows if format == "csr" else columns, kind="stable")
-    rows, columns, values = rows[order], columns[order], values[order].astype(np.int8)
-    matrix = sparse.coo_array((values, (rows, columns)), shape=(4, 5))
-    if format == "csr":
-        matrix = sparse.csr_array((values, columns, np.searchsorted(rows, np.arange(5))), shape=(4, 5))
-    if format == "csc":
-        matrix = sparse.csc_array((values, rows, np.searchsorted(columns, np.arange(6))), shape=(4, 5))
-    csr = canonical_csr(matrix, dtype=dtype)
-    assert_canonical(csr, dtype)
-    np.testing.assert_array_equal(csr.toarray(), dense(rows, columns, values, (4, 5)))
-
-
-def test_a_canonical_matrix_shares_its_buffers():
-    csr = canonical_csr(sparse.csr_array(np.eye(3)))
-    again = canonical_csr(csr)
-    for name in ("indptr", "indices", "data"):
-        assert np.shares_memory(getattr(csr, name), getattr(again, name))
-
-
-@pytest.mark.parametrize("mapped", [False, True])
-def test_read_only_and_memory_mapped_input_is_never_modified(tmp_path, mapped):
-    data, indices, indptr = np.array([1.0, 2, 3, 0]), np.array([2, 0, 2, 1]), np.array([0, 3, 4])
-    parts = []
-    for number, part in enumerate((data, indices, indptr)):
-        np.save(tmp_path / f"{number}.npy", part)
-        parts.append(np.load(tmp_path / f"{number}.npy", mmap_mode="r" if mapped else None))
-        parts[-1].setflags(write=False)
-    csr = canonical_csr(sparse.csr_array(tuple(parts), shape=(2, 3)))
-    assert_canonical(csr)
-    np.testing.assert_array_equal(csr.toarray(), [[2, 0, 4], [0, 0, 0]])
-    for part, original in zip(parts, (data, indices, indptr), strict=True):
-        np.testing.assert_array_equal(part, original)
-
-
-def test_unsorted_input_is_not_sorted_in_place():
-    matrix = sparse.csr_array((np.float32([1, 2]), np.int32([1, 0]), np.int32([0, 2])), shape=(1, 2))
-    canonical_csr(matrix)
-    np.testing.assert_array_equal(matrix.indices, [1, 0])
-    np.testing.assert_array_equal(matrix.data, [1, 2])
-
-
-def test_zeros_negative_zeros_and_cancelling_sums_leave_no_entry():
-    matrix = sparse.coo_array(([0.0, -0.0, 2.5, -2.5, -1.0], ([0, 0, 1, 1, 1], [0, 1, 0, 0, 1])))
-    csr = canonical_csr(matrix)
-    assert_canonical(csr)
-    assert csr.nnz == 1
-    assert csr[1, 1] == -1
-
-
-def test_canonical_csr_works_with_scipy():
-    csr = canonical_csr(sparse.csr_array(np.arange(6).reshape(2, 3)))
-    np.testing.assert_array_equal(csr.T.tocsr().toarray(), [[0, 3], [1, 4], [2, 5]])
-    np.testing.assert_array_equal(csr @ np.ones(3), [3, 12])
-    np.testing.assert_array_equal(csr[[1]].toarray(), [[3, 4, 5]])
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39, 1e-50])
-@pytest.mark.parametrize("format", ["csr", "csc", "coo"])
-def test_a_value_that_float32_cannot_hold_is_refused(format, value):
-    matrix = sparse.coo_array(([1.0, value], ([0, 2], [3, 1])), shape=(4, 4)).asformat(format)
-    with pytest.raises(ValueError, match=r"plays holds .* at row 2, .* remove or correct"):
-        canonical_csr(matrix, name="plays")
-    if 0 < value < np.inf:
-        assert canonical_csr(matrix, dtype=np.float64)[2, 1] == value
-
-
-def test_a_sum_that_overflows_is_refused():
-    with pytest.raises(ValueError, match=r"holds .* at row 1"):
-        canonical_csr(sparse.coo_array(([3e38, 3e38], ([1, 1], [0, 0])), shape=(2, 1)))
-
-
-def broken(format="csr", **attributes):
-    matrix = sparse.csr_array(np.ones((3, 3), np.float32)).asformat(format)
-    for name, value in attributes.items():
-        setattr(matrix, name, np.array(value))
-    return matrix
-
-
-@pytest.mark.parametrize(
-    ("matrix", "message"),
-    [
-        (broken(indices=[0, 1, 2, 0, 3, 2, 0, 1, 2]), "column index 3 at row 1"),
-        (broken(indices=[0, 1, 2, 0, 1, 2, 0, -1, 2]), "column index -1 at row 2"),
-        (broken(indices=[2**32, 1, 2, 0, 1, 2, 0, 1, 2]), "column index 4294967296 at row 0"),
-        (broken("csc", indices=[0, 1, 2, 0, 3, 2, 0, 1, 2]), "row index 3 at column 1"),
-        (broken("coo", col=[0, 1, 2, 0, 3, 2, 0, 1, 2]), "column index 3 at row 1"),
-        (broken("coo", row=[0, 0, 0, 1, 1, 1, 2, -2, 2]), "row index -2"),
-        (broken(indptr=[0, 6, 3, 9]), "indptr decreases at row 1"),
-        (broken(indptr=[0, 3, 9]), "indptr must start with 0 and have 4 elements"),
-        (broken(indptr=[1, 3, 6, 9]), "indptr must start with 0"),
-        (broken(indptr=[0, 3, 6, 99]), "points past the 9 stored elements at row 2"),
-        (broken(data=np.ones(7, np.float32)), "points past the 7 stored elements at row 2"),
-        (sparse.coo_array((2**31, 1)), "at most 2,147,483,647 rows and columns"),
-        (sparse.coo_array(np.ones(3)), "two dimensions"),
-    ],
-)
-def test_a_broken_structure_is_refused(matrix, message):
-    with pytest.raises(ValueError, match=message) as error:
-        canonical_csr(matrix, name="plays")
-    assert str(error.value).startswith("plays")
-
-
-@pytest.mark.parametrize("matrix", [np.eye(2), [[1, 2]], pd.DataFrame([[1]]), None])
-def test_what_is_not_sparse_is_refused(matrix):
-    with pytest.raises(TypeError, match=r"user_items must be a scipy sparse matrix.*csr_array"):
-        canonical_csr(matrix)
-
-
-@pytest.mark.parametrize("matrix", [sparse.csr_array(np.eye(2, dtype=complex)), broken(indices=[0.5] * 9)])
-def test_values_and_indices_of_a_wrong_kind_are_refused(matrix):
-    with pytest.raises(TypeError, match=r"user_items has .* convert them"):
-        canonical_csr(matrix)
-
-
-@pytest.mark.parametrize("shape", [(0, 0), (0, 3), (3, 0), (1, 1)])
-def test_empty_matrices(shape):
-    csr = canonical_csr(sparse.coo_array(shape))
-    assert_canonical(csr)
-    assert csr.shape == shape
-
-
-# ---- Interactions
+from alscore.canonical import from_canonical, row_of
+from alscore.interactions import Interactions, replaced
 
 
 def test_labels_default_to_codes():
@@ -206,7 +50,12 @@ def test_labels_need_not_ascend():
 
 
 def test_more_labels_than_codes_are_refused(monkeypatch):
-    monkeypatch.setattr("alscore.interactions._MAX_CODE", 3)
+    for module in ("canonical", "_labels"):
+        monkeypatch.setattr(f"alscore.{module}.MAX_CODE", 3)
+    one, other = Interactions.from_arrays([1, 2, 3], [1, 2, 3]), Interactions.from_arrays([3, 4], [1, 1])
+    with pytest.raises(ValueError, match="users: 4 labels, of which at most 3 are supported"):
+        one.add(other)
+    assert one.add(other[[0]]).shape == (3, 3)
     assert Interactions.from_arrays([1, 2, 3], [1, 1, 1]).n_users == 3
     with pytest.raises(ValueError, match="items: 4 labels, of which at most 3 are supported"):
         Interactions.from_arrays([1, 1, 1, 2], [1, 2, 3, 4])
@@ -318,7 +167,7 @@ FAULTY = pd.DataFrame(
 
 
 def test_faulty_rows_can_be_dropped_and_are_reported():
-    interactions = Interactions.from_pandas(FAULTY, "who", "what", "n", errors="drop")
+    interactions = Interactions.from_pandas(FAULTY, "who", "what", "n", errors="report")
     assert entries(interactions) == {("a", "x"): 1, ("g", "x"): -1}
     assert list(interactions.users) == ["a", "g"]
     assert list(interactions.items) == ["x"]
@@ -345,7 +194,7 @@ def test_faulty_rows_can_be_dropped_and_are_reported():
     ],
 )
 def test_faulty_rows_are_refused_by_default(rows, message):
-    with pytest.raises(ValueError, match=message + ".*errors='drop'"):
+    with pytest.raises(ValueError, match=message + ".*errors='report'"):
         Interactions.from_pandas(FAULTY.iloc[rows], "who", "what", "n")
 
 
@@ -410,7 +259,7 @@ def test_to_pandas_round_trip():
     pd.testing.assert_frame_equal(again, table)
 
 
-def test_hetrec_play_counts(shared_data):
+def test_real_play_counts_of_hetrec(shared_data):
     path = shared_data / "hetrec2011-lastfm-2k" / "user_artists.dat.gz"
     with gzip.open(path, "rt", newline="") as file:
         expected = {
@@ -455,7 +304,7 @@ LETTERS = Interactions(sparse.csr_array(np.arange(20).reshape(5, 4) % 3), list("
         pd.Series([1, 2]),
     ],
 )
-def test_users_can_be_taken_by_code(codes):
+def test_users_can_be_taken_by_code(assert_canonical, codes):
     part = LETTERS[codes]
     expected = np.atleast_1d(np.arange(5)[codes])
     assert isinstance(part, Interactions)
@@ -478,6 +327,20 @@ def test_a_repeated_code_is_refused():
         LETTERS[[1, 4, 0, 1, 4]]
 
 
+def test_interactions_are_neither_iterated_over_nor_made_dense():
+    with pytest.raises(TypeError, match="'Interactions' object is not iterable"):
+        list(LETTERS)
+    for call in (np.asarray, np.array, np.sum, lambda x: np.asarray(x, np.float32), lambda x: x + np.ones(4)):
+        with pytest.raises(TypeError, match=r"take interactions\.matrix, a scipy.*or a table by .*to_pandas"):
+            call(LETTERS)
+
+
+def test_interactions_without_users_are_false():
+    assert LETTERS
+    assert not LETTERS[[]]
+    assert Interactions(sparse.csr_array((2, 3)))
+
+
 def test_scikit_learn_splits_users():
     model_selection, utils = pytest.importorskip("sklearn.model_selection"), pytest.importorskip("sklearn.utils")
     tested = []
@@ -498,7 +361,7 @@ ROWS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.sampled_from(
 
 @given(ROWS, ROWS)
 @settings(max_examples=60, deadline=None)
-def test_add_against_pandas(first, second):
+def test_add_against_pandas(assert_canonical, first, second):
     one, other = (Interactions.from_pandas(table(rows), "user", "item", "value") for rows in (first, second))
     both = one.add(other)
     expected = pd.concat([one.to_pandas(), other.to_pandas()]).groupby(["user", "item"])["value"].sum()
@@ -714,7 +577,7 @@ def test_kinds_of_timestamps(timestamps, expected):
 def test_times_that_are_missing_or_out_of_range_are_bad_rows(timestamps):
     with pytest.raises(ValueError, match=r"timestamps: missing, or not whole seconds .* 1 of 3 rows, at positions 1;"):
         Interactions.from_arrays([1, 2, 3], [1, 1, 1], timestamps=timestamps)
-    interactions = Interactions.from_arrays([1, 2, 3], [1, 1, 1], timestamps=timestamps, errors="drop")
+    interactions = Interactions.from_arrays([1, 2, 3], [1, 1, 1], timestamps=timestamps, errors="report")
     assert interactions.users.tolist() == [1, 3]
     assert interactions.report.rejected["number"].tolist() == [1]
     assert_accounted_for(interactions, 3)
@@ -749,7 +612,7 @@ STAMPED_ROWS = st.lists(
 
 @given(STAMPED_ROWS, STAMPED_ROWS)
 @settings(max_examples=60, deadline=None)
-def test_add_with_timestamps_against_pandas(first, second):
+def test_add_with_timestamps_against_pandas(assert_canonical, first, second):
     names = ["user", "item", "value", "timestamp"]
     one, other = (
         Interactions.from_pandas(pd.DataFrame(rows, columns=names).astype(float), *names) for rows in (first, second)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from alscore.datasets import lastfm
+from alscore.datasets import _blocks
 from alscore.datasets.lastfm_1k import lastfm_1k, lastfm_1k_events
 
 FILE = "userid-timestamp-artid-artname-traid-traname.tsv"
@@ -44,7 +44,7 @@ def seconds(timestamp):
 @pytest.mark.parametrize("block", [1 << 20, 2000])
 @pytest.mark.parametrize("items", ["name", "mbid"])
 def test_real_events_counted(folder, events, monkeypatch, items, block):
-    monkeypatch.setattr(lastfm, "_BLOCK", block)
+    monkeypatch.setattr(_blocks, "_BLOCK", block)
     interactions = lastfm_1k(folder, items=items)
     plays, last = Counter(), {}
     for user, time, mbid, name, _, _ in events:
@@ -66,7 +66,7 @@ def test_real_events_counted(folder, events, monkeypatch, items, block):
 
 @pytest.mark.parametrize("block", [1 << 20, 2000])
 def test_real_events_kept(folder, events, monkeypatch, block):
-    monkeypatch.setattr(lastfm, "_BLOCK", block)
+    monkeypatch.setattr(_blocks, "_BLOCK", block)
     table, report = lastfm_1k_events(folder)
     expected = [
         (user, datetime.fromisoformat(time).astimezone(UTC), *(text or None for text in texts))

@@ -4,6 +4,7 @@ import importlib.metadata
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -61,8 +62,12 @@ def test_readme_does_what_it_says(tmp_path, monkeypatch):
     names["user_items"] = plays.matrix
     names["df"] = pd.DataFrame({"user": ["new", "new"], "item": plays.items[:2], "value": [3, 1]})
     names["new_plays"] = Interactions.from_arrays(["new"], ["new artist"])
+    times = np.linspace(1.22e9, 1.24e9, plays.nnz).astype(np.int64)  # August 2008 to April 2009
+    timed = Interactions(plays.matrix, plays.users, plays.items, timestamps=times)
+    monkeypatch.setattr(datasets, "fetch", {"lastfm-1k": timed}.__getitem__)
+    monkeypatch.setattr(datasets, "lastfm_1k", lambda plays: plays)
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         block = block.replace("lastfm-dataset-360K.tar.gz", "plays.tsv.gz").replace("radiohead", plays.items[0])
         exec(compile(block, "README.md", "exec"), names)
@@ -70,3 +75,5 @@ def test_readme_does_what_it_says(tmp_path, monkeypatch):
     assert Path("lastfm.als").is_file()
     assert Path("recommendations.parquet").is_file()
     assert names["search"].best_score_ > 0
+    assert names["train"].n_users == timed.n_users - 100
+    assert Path("plays.als").is_file()

@@ -469,7 +469,7 @@ def assert_same(after, before):
     assert after.report is None
 
 
-def assert_canonical(interactions):
+def assert_sound(interactions):
     """What any file that opens must hold, whatever happened to it."""
     matrix = interactions.matrix
     assert matrix.indptr[0] == 0
@@ -689,7 +689,7 @@ def test_any_flipped_byte_leaves_mapped_interactions_sound(tmp_path_factory, pos
     path = tmp_path_factory.getbasetemp() / "flipped.als"
     path.write_bytes(damaged)
     with contextlib.suppress(FormatError):
-        assert_canonical(load(path))
+        assert_sound(load(path))
     try:
         read = load(path, mmap=False)
     except FormatError:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from alscore import _kernels, _threads, retrieval
-from alscore.interactions import CanonicalRows
+from alscore.canonical import CanonicalRows
 from alscore.retrieval import Candidates, top_n
 from alscore.testing import tolerance
 from alscore.testing import top_n as oracle_top_n

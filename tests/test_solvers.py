@@ -10,7 +10,7 @@ from scipy import sparse
 
 from alscore import AlternatingLeastSquares, solvers
 from alscore.als import Side
-from alscore.interactions import canonical_csr
+from alscore.canonical import canonical_csr
 from alscore.objective import Objective
 from alscore.solvers import Auto, Cholesky, CompiledSolver, ConjugateGradient, NotPositiveDefiniteError
 from alscore.testing import (

@@ -1,6 +1,7 @@
 """Splits against slow ones in plain Python; disjoint, complete, of the sizes asked for, and the same everywhere."""
 
 import datetime
+import hashlib
 from fractions import Fraction
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
 from alscore import Interactions, splits
-from alscore.interactions import canonical_csr
+from alscore.canonical import canonical_csr
 from alscore.splits import leave_k_out, leave_last_k_out, random_split, time_split, user_split
 
 QUICK = settings(max_examples=150, deadline=None)
@@ -170,6 +171,24 @@ def test_golden_splits():
     assert (split.train_users.tolist(), split.test_users.tolist()) == ([1, 2, 3], [0])
     assert cells(split.fold_in) == [(0, 1), (0, 2), (0, 4), (0, 5)]
     assert cells(split.test) == [(0, 0), (0, 3)]
+
+
+@pytest.mark.parametrize(
+    ("split", "sha256"),
+    [
+        (lambda r: random_split(r, 0.2, 10), "e3469fe236b5e2ae"),
+        (lambda r: leave_k_out(r, 2, random_state=10), "ca2e65f3c5a2157b"),
+        (lambda r: user_split(r, 50, random_state=10), "7c3b6f8e956cbb09"),
+    ],
+)
+def test_digests_of_larger_splits(split, sha256):
+    """Of the (user, item) of all test entries: like those above, from PCG64 in plain Python."""
+    users, items = np.ogrid[:300, :40]
+    entries, likes = (7 * users + 11 * items + users * items) % 5 < 2, (3 * users + items) % 4 > 0
+    parts = split(sparse.csr_array(np.where(entries, np.where(likes, 1, -1), 0)))
+    rows = getattr(parts, "test_users", np.arange(300))
+    found = np.array([(rows[row], item) for row, item in cells(parts.test)], "<i4")
+    assert hashlib.sha256(found.tobytes()).hexdigest()[:16] == sha256
 
 
 def test_users_with_too_few_are_trained_on_or_dropped():

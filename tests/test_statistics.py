@@ -181,7 +181,7 @@ def test_summary_refuses_a_top_below_0():
         statistics.summary(labelled(np.eye(2)), top=-1)
 
 
-def test_summary_of_lastfm_2k(shared_data):
+def test_summary_of_real_lastfm_2k(shared_data):
     """Counts as in the data set's own readme."""
     import pandas as pd
 

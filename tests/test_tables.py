@@ -94,7 +94,7 @@ def test_tsv_has_no_quoting(write):
     names = ["u", "artist", "v"]
     interactions = Interactions.from_table(path, "u", "artist", "v", column_names=names)
     assert entries(interactions) == {("1", '"weird al" yankovic'): (5,), ("2", '"a'): (7,), ("\ufeff", 'b"'): (1,)}
-    quoted = Interactions.from_table(path, "u", "artist", column_names=names, quoting=True, errors="drop")
+    quoted = Interactions.from_table(path, "u", "artist", column_names=names, quoting=True, errors="report")
     assert entries(quoted) == {("1", "weird al yankovic"): (1,), ("2", "a\t7\n\ufeff\tb"): (1,)}
 
 
@@ -108,7 +108,7 @@ def test_other_delimiters(write):
 
 def test_integer_labels(write):
     path = write(b"u,i\n7,x\n-12,x\n007,y\n,y\n7.0,y\nseven,y\n1234567890123456789,y\n123456789012345678,y\n")
-    interactions = Interactions.from_table(path, "u", "i", integers=["u"], errors="drop")
+    interactions = Interactions.from_table(path, "u", "i", integers=["u"], errors="report")
     assert interactions.users.dtype == np.int64
     assert entries(interactions) == {
         (7, "x"): (1,),
@@ -160,7 +160,7 @@ REASONS = {
 
 
 def test_faulty_lines_can_be_dropped_and_are_reported(write):
-    interactions = Interactions.from_table(write(FAULTY), **COLUMNS, errors="drop")
+    interactions = Interactions.from_table(write(FAULTY), **COLUMNS, errors="report")
     assert entries(interactions) == {
         ("ann", "x"): (1, 5),
         ("ann", "x\n"): (-5, 6),
@@ -178,14 +178,14 @@ def test_faulty_lines_are_refused_by_default(write, line):
     if REASONS[line] == "v: zero, not observed":
         assert Interactions.from_table(path, **COLUMNS).report.rejected["number"].tolist() == [3]
         return
-    with pytest.raises(ValueError, match=rf"plays\.csv: {REASONS[line]} in 1 of 2 rows, at lines 3; .*errors='drop'"):
+    with pytest.raises(ValueError, match=rf"plays\.csv: {REASONS[line]} in 1 of 2 rows, at lines 3; .*errors='report'"):
         Interactions.from_table(path, **COLUMNS)
 
 
 def test_repeats_in_a_file_are_named_by_line(write):
     path = write(b"u,i\na,x\nb\na,x\nb,x\na,x\n")
     with pytest.raises(ValueError, match=r"plays\.csv: 2 rows have a \(u, i\) that comes again .*, at lines 2, 4;"):
-        Interactions.from_table(path, "u", "i", duplicates="error", errors="drop")
+        Interactions.from_table(path, "u", "i", duplicates="error", errors="report")
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_a_quoted_field_without_end_swallows_nothing_silently(write, content, li
         assert entries(Interactions.from_table(path, "u", "i")) == {("a", "x\nb,y,z\n"): (1,)}
         return
     with pytest.raises(ValueError, match=rf"plays\.csv, line {line}: a quoted field has no end"):
-        Interactions.from_table(path, "u", "i", errors="drop")
+        Interactions.from_table(path, "u", "i", errors="report")
 
 
 def test_files_that_cannot_be_read(write, tmp_path):
@@ -336,7 +336,7 @@ def test_unquoted_text_against_python(tmp_path_factory, content):
         with pytest.raises(ValueError, match="Empty CSV file"):
             Interactions.from_table(path, "u", "i", "v", quoting=False, **options)
         return
-    interactions = Interactions.from_table(path, "u", "i", "v", errors="drop", quoting=False, **options)
+    interactions = Interactions.from_table(path, "u", "i", "v", errors="report", quoting=False, **options)
     assert entries(interactions) == {pair: (value,) for pair, value in expected.items() if value}
     assert dict(rejected(interactions)) == faults
     assert interactions.report.read == len(rows)
@@ -353,7 +353,7 @@ def test_quoted_text_against_python(tmp_path_factory, rows, crlf):
     text = io.StringIO(newline="")
     csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\r\n" if crlf else "\n").writerows([("u", "x", "i"), *rows])
     path.write_bytes(text.getvalue().encode())
-    interactions = Interactions.from_table(path, "u", "i", errors="drop")
+    interactions = Interactions.from_table(path, "u", "i", errors="report")
     expected = defaultdict(int)
     for user, _, item in rows:
         if user and item:
@@ -389,12 +389,12 @@ def test_blocks_join_without_a_seam(write, monkeypatch):
             faults.append((row + 2, reason))
         else:
             expected[user, item] += 1
-    interactions = Interactions.from_table(write(content), "u", "i", "v", errors="drop")
+    interactions = Interactions.from_table(write(content), "u", "i", "v", errors="report")
     assert entries(interactions) == {pair: (value,) for pair, value in expected.items()}
     assert rejected(interactions) == faults
 
 
-def test_movielens_ratings(shared_data):
+def test_real_movielens_ratings(shared_data):
     path = shared_data / "movielens-latest-small-2016" / "ratings.csv.gz"
     with gzip.open(path, "rt", newline="") as file:
         expected = {
@@ -408,7 +408,7 @@ def test_movielens_ratings(shared_data):
     assert str(interactions.report) == "100,004 read, 100,004 kept, 0 merged, 0 rejected"
 
 
-def test_movielens_titles(shared_data):
+def test_real_movielens_titles(shared_data):
     path = shared_data / "movielens-latest-small-2016" / "movies.csv.gz"
     with gzip.open(path, "rt", newline="") as file:
         expected = {(row["movieId"], row["title"]): (1,) for row in csv.DictReader(file)}
@@ -473,7 +473,7 @@ def write_arrow(table, folder):
     ids=["table", "reader", "foreign", "pandas", "parquet", "feather", "arrow"],
 )
 def test_typed_tables(tmp_path, source):
-    interactions = Interactions.from_table(source(TYPED, tmp_path), **COLUMNS, duplicates="max", errors="drop")
+    interactions = Interactions.from_table(source(TYPED, tmp_path), **COLUMNS, duplicates="max", errors="report")
     assert entries(interactions) == {("b", 30): (4, 5)}
     assert rejected(interactions) == [
         (1, "u: missing label"),
@@ -516,7 +516,7 @@ def test_kinds_of_arrow_labels(labels, expected):
         assert list(interactions.users) == list(interactions.items) == expected
         np.testing.assert_array_equal(interactions.matrix.toarray(), [[2, 0], [0, 5]])
     missing = pa.table({"u": pa.concat_arrays([labels, pa.nulls(1, labels.type)]), "i": [1, 2, 1, 2]})
-    interactions = Interactions.from_table(missing, "u", "i", errors="drop")
+    interactions = Interactions.from_table(missing, "u", "i", errors="report")
     assert list(interactions.users) == expected
     assert rejected(interactions) == [(3, "u: missing label")]
 
@@ -555,7 +555,7 @@ def test_kinds_of_arrow_timestamps(timestamps, expected):
     missing = pa.table(
         {"u": [1, 2, 3], "i": 3 * [1], "t": pa.concat_arrays([timestamps, pa.nulls(1, timestamps.type)])}
     )
-    interactions = Interactions.from_table(missing, "u", "i", timestamp="t", errors="drop")
+    interactions = Interactions.from_table(missing, "u", "i", timestamp="t", errors="report")
     assert interactions.timestamps.tolist() == expected
     assert interactions.report.rejected["number"].tolist() == [2]
 
@@ -563,7 +563,7 @@ def test_kinds_of_arrow_timestamps(timestamps, expected):
 def test_nan_is_a_missing_label():
     plain = pa.array([0.5, np.nan, None])
     for labels in (plain, plain.dictionary_encode()):
-        interactions = Interactions.from_table(pa.table({"u": labels, "i": [1, 2, 3]}), "u", "i", errors="drop")
+        interactions = Interactions.from_table(pa.table({"u": labels, "i": [1, 2, 3]}), "u", "i", errors="report")
         assert interactions.users.tolist() == [0.5]
         assert rejected(interactions) == [(1, "u: missing label"), (2, "u: missing label")]
 
@@ -593,7 +593,7 @@ def test_damaged_binary_files_are_refused_or_read(tmp_path_factory, writer, posi
     content[position % len(content)] ^= bits
     path.write_bytes(content)
     try:
-        interactions = Interactions.from_table(path, "u", "i", "v", errors="drop")
+        interactions = Interactions.from_table(path, "u", "i", "v", errors="report")
     except (ValueError, TypeError, MemoryError):  # of which Arrow may ask for as much as a file claims to hold
         return
     assert_accounted_for(interactions.report)
@@ -613,7 +613,7 @@ def test_polars():
     polars = pytest.importorskip("polars")
     frame = polars.DataFrame({"u": ["b", "a", None], "i": [1, 2, 3], "t": [5, 6, 7]})
     frame = frame.with_columns(polars.col("t").cast(polars.Datetime("ms")), c=polars.col("u").cast(polars.Categorical))
-    interactions = Interactions.from_table(frame, "u", "i", None, "t", errors="drop")
+    interactions = Interactions.from_table(frame, "u", "i", None, "t", errors="report")
     assert entries(interactions) == {("b", 1): (1, 0), ("a", 2): (1, 0)}
     assert rejected(interactions) == [(2, "u: missing label")]
-    assert list(Interactions.from_table(frame, "c", "i", errors="drop").users) == ["a", "b"]
+    assert list(Interactions.from_table(frame, "c", "i", errors="report").users) == ["a", "b"]

@@ -1,9 +1,13 @@
-"""The scorer against plain Python on oracle fold-ins, against scikit-learn's metric, and inside its searches."""
+"""Scores against plain Python and scikit-learn, inside its searches; the search against Optuna and retraining."""
 
 import math
 import pickle
+import shlex
+import signal
+import sys
 
 import numpy as np
+import optuna
 import pytest
 import sklearn.exceptions
 from scipy import sparse, stats
@@ -12,21 +16,38 @@ from sklearn.metrics import ndcg_score
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.utils.validation import check_is_fitted
 
-from alscore import AlternatingLeastSquares, Interactions, NotFittedError, testing
-from alscore.tuning import ranking_scorer
+from alscore import (
+    AlternatingLeastSquares,
+    Interactions,
+    NotFittedError,
+    datasets,
+    evaluate,
+    load,
+    splits,
+    testing,
+    tuning,
+)
+from alscore.cli import main
+from alscore.solvers import Cholesky
+from alscore.tuning import ranking_scorer, tune
 
 MODEL = AlternatingLeastSquares(factors=8, iterations=3, num_threads=1, dtype=np.float64, random_state=0)
 
 
 class Recorder:
-    """A fitted model that keeps the rows which it is asked to fold in."""
+    """A fitted model that keeps what it is asked to fold in."""
 
     def __init__(self, model):
-        self.model = model
+        self.model, self.item_factors = model, model.item_factors
 
-    def recommend(self, userid, user_items, **options):
-        self.rest = user_items.toarray()
-        return self.model.recommend(userid, user_items, **options)
+    def score(self, scorer, dense):
+        """The score, and the rows of `dense` as they were told: those that are not judged are told as they are."""
+        self.rest = dense.copy()
+        return scorer(self, sparse.csr_array(dense)), self.rest
+
+    def recalculate_user(self, userid, user_items):
+        self.rest[userid] = user_items.toarray()
+        return self.model.recalculate_user(userid, user_items)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +81,8 @@ def user_scores(metric, ranked, hidden, k):
 @pytest.mark.parametrize("metric", ["ndcg", "recall", "precision"])
 def test_score_equals_plain_python_on_oracle_fold_ins(ratings, recorder, metric, k):
     test = ratings[:100]
-    score = ranking_scorer(metric, k=k, held_out=0.3)(recorder, sparse.csr_array(test))
-    rest, Y = recorder.rest, recorder.model.item_factors
+    score, rest = recorder.score(ranking_scorer(metric, k=k, held_out=0.3), test)
+    Y = recorder.item_factors
     X = testing.half_sweep(rest, Y, regularization=MODEL.regularization)
     ranked, _ = testing.top_n(X @ Y.T, k, rest != 0)
     hidden = [set(np.flatnonzero(row)) for row in test - rest]
@@ -74,8 +95,8 @@ def test_score_equals_plain_python_on_oracle_fold_ins(ratings, recorder, metric,
 
 def test_ndcg_equals_scikit_learns(ratings, recorder):
     test = ratings[:100]
-    score = ranking_scorer("ndcg", k=7)(recorder, sparse.csr_array(test))
-    rest, Y = recorder.rest, recorder.model.item_factors
+    score, rest = recorder.score(ranking_scorer("ndcg", k=7), test)
+    Y = recorder.item_factors
     predicted = np.where(rest != 0, -1e9, testing.half_sweep(rest, Y, regularization=MODEL.regularization) @ Y.T)
     hidden = test - rest > 0
     judged = hidden.any(axis=1)
@@ -86,9 +107,9 @@ def test_ndcg_equals_scikit_learns(ratings, recorder):
 
 @pytest.mark.parametrize("held_out", [0.01, 0.2, 0.5, 1 - 2**-53])
 def test_a_share_of_what_is_liked_is_hidden(ratings, recorder, held_out):
-    ranking_scorer(held_out=held_out)(recorder, sparse.csr_array(ratings))
-    hidden = ratings != recorder.rest
-    assert (recorder.rest[hidden] == 0).all()
+    _, rest = recorder.score(ranking_scorer(held_out=held_out), ratings)
+    hidden = ratings != rest
+    assert (rest[hidden] == 0).all()
     assert (ratings[hidden] > 0).all()
     for n_hidden, n_liked in zip(hidden.sum(axis=1), (ratings > 0).sum(axis=1), strict=True):
         assert n_hidden == (0 if n_liked < 2 else min(max(1, math.floor(held_out * n_liked)), n_liked - 1))
@@ -96,8 +117,7 @@ def test_a_share_of_what_is_liked_is_hidden(ratings, recorder, held_out):
 
 def test_the_seed_decides_what_is_hidden(ratings, recorder):
     def hidden(seed):
-        ranking_scorer(random_state=seed)(recorder, sparse.csr_array(ratings))
-        return ratings != recorder.rest
+        return ratings != recorder.score(ranking_scorer(random_state=seed), ratings)[1]
 
     assert (hidden(0) == hidden(0)).all()
     assert (hidden(0) != hidden(1)).any()
@@ -105,8 +125,7 @@ def test_the_seed_decides_what_is_hidden(ratings, recorder):
     row = np.pad(np.ones((1, 30)), ((0, 0), (0, ratings.shape[1] - 30)))
     draws = np.zeros(30)
     for seed in range(300):
-        ranking_scorer(random_state=seed)(recorder, sparse.csr_array(row))
-        draws += (row != recorder.rest)[0, :30]
+        draws += (row != recorder.score(ranking_scorer(random_state=seed), row)[1])[0, :30]
     assert draws.sum() == 300 * 6
     assert stats.chisquare(draws).pvalue > 1e-4
 
@@ -159,9 +178,9 @@ def test_randomized_search(tastes):
 
 
 def test_unfitted_model(tastes):
-    with pytest.raises(NotFittedError, match="call fit first"):
+    with pytest.raises(NotFittedError, match="has no item_factors"):
         ranking_scorer()(clone(MODEL), tastes)
-    with pytest.raises(NotFittedError, match="call fit first"):
+    with pytest.raises(NotFittedError, match="has no item_factors"):
         MODEL.score(tastes)
 
 
@@ -186,16 +205,332 @@ def test_users_too_short_to_judge(row):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"metric": "auc"}, "metric must be one of 'ndcg', 'recall', 'precision', not 'auc'"),
-        ({"k": 0}, "k must be an integer >= 1, not 0"),
-        ({"k": 2.5}, "k must be an integer >= 1, not 2.5"),
+        ({"metric": "auc"}, "metric must be one of .*ndcg.* and a cut-off of at least 1, .*not 'auc@10'"),
+        ({"k": 0}, "a cut-off of at least 1, .*not 'ndcg@0'"),
+        ({"k": 2.5}, "a cut-off of at least 1, .*not 'ndcg@2.5'"),
         ({"held_out": 0}, "held_out must be above 0 and below 1, not 0"),
         ({"held_out": 1.0}, "held_out must be above 0 and below 1, not 1.0"),
         ({"held_out": math.nan}, "held_out must be above 0 and below 1, not nan"),
-        ({"random_state": None}, "random_state must be an integer >= 0, not None"),
-        ({"random_state": -1}, "random_state must be an integer >= 0, not -1"),
+        ({"random_state": None}, "random_state must be an integer of at least 0, not None"),
+        ({"random_state": -1}, "random_state must be an integer of at least 0, not -1"),
     ],
 )
 def test_parameters_are_checked_at_once(parameters, message):
     with pytest.raises(ValueError, match=message):
         ranking_scorer(**parameters)
+
+
+# Optuna's search
+
+
+BASE = AlternatingLeastSquares(iterations=6, num_threads=1, random_state=0)
+FEW = {"factors": [2, 4, 8], "regularization": (0.1, 100), "regularization_exponent": (0.0, 1.0)}
+
+
+@pytest.fixture(scope="module")
+def split(plays):
+    return splits.leave_k_out(plays, 0.3)
+
+
+@pytest.fixture(scope="module")
+def found(split):
+    return search_few(split, 12)
+
+
+def search_few(split, n_trials, **options):
+    return tune(split, n_trials=n_trials, **{"space": FEW, "model": BASE, "show_progress": False, **options})
+
+
+def same_trials(found, other):
+    columns = [name for name in found.table() if name not in ("trial", "seconds")]
+    return found.table()[columns].equals(other.table()[columns])
+
+
+def retrained(found, split, trial):
+    """The scores of a trial's parameters after each sweep, every time from the start."""
+    for n in range(1, 7):
+        model = clone(BASE).set_params(**trial.params, iterations=n).fit(split[0], show_progress=False)
+        known, hidden = split[1:3] if len(split) == 5 else split
+        yield evaluate(model, known, hidden, 10, ["ndcg"], new_users=len(split) == 5)["ndcg@10"]
+
+
+def test_trials_are_judged_after_each_sweep_and_stop_below_the_median(found, split):
+    table = found.table()
+    assert 0 < table["pruned"].sum() < 8
+    bests = []  # of the trials so far, up to each sweep
+    for trial in found.study.trials:
+        scores = list(retrained(found, split, trial))[: len(trial.intermediate_values)]
+        assert list(trial.intermediate_values.values()) == scores
+        row = table[table["trial"] == trial.number].iloc[0]
+        assert row["ndcg@10"] == max(scores)
+        assert row["iterations"] == 1 + np.argmax(scores)
+        assert {name: row[name] for name in FEW} == trial.params
+        # Optuna's own rule: five trials first, then none that is worse than half of the complete ones were by then
+        below = [
+            len(bests) >= 5 and max(scores[: n + 1]) < np.median([b[n] for b in bests]) for n in range(len(scores))
+        ]
+        assert below == [False] * (len(scores) - 1) + [row["pruned"]]
+        if not row["pruned"]:
+            assert len(scores) == 6
+            bests.append(scores)
+
+
+def test_the_best_trial_can_be_trained_again(found, split):
+    table = found.table()
+    assert found.best_value == table["ndcg@10"].max() == table["ndcg@10"][0]
+    assert found.best_params == {name: table[name][0] for name in (*FEW, "iterations")}
+    assert found.best_params["iterations"] < 6
+    assert table["ndcg@10"].is_monotonic_decreasing
+    model = found.model().fit(split.train, show_progress=False)
+    assert evaluate(model, *split, 10, ["ndcg"])["ndcg@10"] == found.best_value
+    assert BASE.item_factors is None
+
+
+def test_ranges_are_kept(found):
+    table = found.table()
+    assert set(table["factors"]) <= {2, 4, 8}
+    assert table["regularization"].between(0.1, 100).all()
+    assert table["regularization_exponent"].between(0, 1).all()
+    logarithmic = {name: getattr(kind, "log", None) for name, kind in found.study.trials[0].distributions.items()}
+    assert logarithmic == {"factors": None, "regularization": True, "regularization_exponent": False}
+
+
+def test_default_space_in_an_interactions(plays):
+    labels = [f"user {code}" for code in range(plays.shape[0])], [f"item {code}" for code in range(plays.shape[1])]
+    found = tune(splits.leave_k_out(Interactions(plays, *labels), 0.3), "recall@5", 2, show_progress=False)
+    assert found.study.trials[0].params.keys() == tuning.SPACE.keys()
+    assert found.table()["recall@5"].between(0, 1).all()
+    assert found.model().random_state == 0
+
+
+def test_new_users(plays):
+    split = splits.user_split(plays, 0.3, k=0.4)
+    found = search_few(split, 1)
+    trial = found.study.trials[0]
+    assert list(trial.intermediate_values.values()) == list(retrained(found, split, trial))
+
+
+def test_search_finds_the_structure(tastes):
+    space = {"factors": [1, 8], "regularization": (0.1, 1e5)}
+    found = search_few(splits.leave_k_out(tastes, 0.2), 8, space=space)
+    assert found.best_params["factors"] == 8
+    assert found.best_params["regularization"] < 100
+
+
+def test_equal_seeds_give_equal_trials(found, split):
+    assert same_trials(found, search_few(split, 12, model=clone(BASE).set_params(num_threads=2)))
+    assert not same_trials(found, search_few(split, 12, random_state=1))
+
+
+def test_search_goes_on_from_its_file(found, split, tmp_path):
+    path = tmp_path / "study.db"
+    assert len(search_few(split, 3, storage=path).table()) == 3
+    assert same_trials(search_few(split, 12, storage=str(path)), found)
+    stored = optuna.load_study(study_name="alscore", storage=f"sqlite:///{path}")
+    assert len(stored.trials) == 12
+    assert stored.best_value == found.best_value
+    assert stored.best_params == {name: found.best_params[name] for name in FEW}
+    assert same_trials(search_few(split, 5, storage=path), found)  # no more to do
+
+
+@pytest.mark.parametrize("change", [{"metric": "recall@10"}, {"space": {"factors": [2]}}, {"model": None}, "data"])
+def test_file_of_another_search_is_refused(split, tmp_path, change):
+    path = tmp_path / "study.db"
+    search_few(split, 1, storage=path)
+    other, options = (splits.Split(split.train * 2, split.test), {}) if change == "data" else (split, change)
+    with pytest.raises(ValueError, match=r"study.db has trials of ndcg@10.*give another file"):
+        search_few(other, 1, storage=path, **options)
+
+
+def test_file_that_cannot_be_made(split, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        search_few(split, 1, storage=tmp_path / "nowhere" / "study.db")
+    (tmp_path / "notes.txt").write_text("not to be lost")
+    with pytest.raises(ValueError, match=r"storage must be an SQLite file, or a new one, not .*notes.txt"):
+        search_few(split, 1, storage=tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == "not to be lost"
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Has Ctrl-C pressed while a model is judged for the n-th time."""
+
+    def after(n):
+        judged = []
+
+        def judge(*arguments, **options):
+            judged.append(arguments)
+            if len(judged) == n:
+                signal.raise_signal(signal.SIGINT)
+            return evaluate(*arguments, **options)
+
+        monkeypatch.setattr(tuning, "evaluate", judge)
+
+    return after
+
+
+def test_interrupt_keeps_what_is_done(found, split, tmp_path, interrupt):
+    interrupt(15)
+    kept = search_few(split, 12, storage=tmp_path / "study.db")
+    assert len(kept.table()) == 2
+    assert [trial.state.name for trial in kept.study.trials] == ["COMPLETE", "COMPLETE", "FAIL"]
+    assert kept.best_value == kept.table()["ndcg@10"].max()
+    assert same_trials(search_few(split, 12, storage=tmp_path / "study.db"), found)
+
+
+def test_interrupt_of_the_first_trial(split, interrupt):
+    interrupt(3)
+    with pytest.raises(KeyboardInterrupt):
+        search_few(split, 12)
+
+
+def test_trials_that_cannot_be_solved_are_left_behind(split):
+    """Below the confidence of what was not played: no system is positive definite."""
+    space = {"unobserved_weight": [0.5, 1e6]}
+    model = clone(BASE).set_params(confidence="raw", regularization=0.0)
+    table = search_few(split, 8, space=space, model=model).table()
+    assert table["ndcg@10"].isna().equals(table["unobserved_weight"] == 1e6)
+    assert table["pruned"][table["unobserved_weight"] == 1e6].all()
+    assert 0 < table["ndcg@10"].isna().sum() < 8
+    with pytest.raises(ValueError, match=r"no trial of 2 could be trained: .*positive definite"):
+        search_few(split, 2, space={"unobserved_weight": [1e6]}, model=model)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"metric": "auc"}, ValueError, "metric must be one of .* not 'auc'"),
+        ({"metric": "ndcg"}, ValueError, "metric must be one of .* such as 'ndcg@10', not 'ndcg'"),
+        ({"metric": "gini@10"}, ValueError, "metric must be one of .* not 'gini@10'"),
+        ({"n_trials": 0}, ValueError, "n_trials must be an integer of at least 1, not 0"),
+        ({"random_state": -1}, ValueError, "random_state must be an integer of at least 0, not -1"),
+        (
+            {"model": AlternatingLeastSquares(random_state=np.random.default_rng())},
+            ValueError,
+            "random_state of the model must be an integer",
+        ),
+        ({"space": {}}, ValueError, "space must be a dict of at least one parameter"),
+        ({"space": {"lambda": (1, 2)}}, ValueError, "space must be of parameters of the model, .* not 'lambda'"),
+        ({"space": {"alpha": (2, 1)}}, ValueError, r"space\['alpha'\] must be a tuple \(low, high\) of numbers, or"),
+        ({"space": {"alpha": (1, math.inf)}}, ValueError, r"space\['alpha'\] must be .* not \(1, inf\)"),
+        ({"space": {"alpha": (math.nan, 1)}}, ValueError, r"space\['alpha'\] must be .* not \(nan, 1\)"),
+        ({"space": {"alpha": 1}}, ValueError, r"space\['alpha'\] must be .* not 1"),
+        ({"space": {"alpha": []}}, ValueError, r"space\['alpha'\] must be .* not \[\]"),
+        ({"space": {"alpha": ("a", "b")}}, ValueError, r"space\['alpha'\] must be .* a list of choices"),
+        ({"space": {"factors": (1.5, 4)}}, ValueError, r"space\['factors'\] must be a tuple .* of integers, or"),
+        ({"space": {"alpha": [-1.0]}}, ValueError, "alpha must be"),
+        ({"space": {"iterations": [0]}}, ValueError, "iterations must be an integer of at least 1, not 0"),
+        ({"split": None}, TypeError, "must be .*a Split or a UserSplit, not NoneType"),
+        ({"split": (sparse.eye_array(3), sparse.csr_array((3, 3)))}, ValueError, "no entry above 0 in its test part"),
+    ],
+)
+def test_wrong_input(split, options, error, message):
+    with pytest.raises(error, match=message):
+        search_few(**{"split": split, "n_trials": 1, **options})
+
+
+def test_optuna_that_is_missing(split, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ImportError, match=r"pip install 'alscore\[tune\]'"):
+        search_few(split, 1)
+
+
+def test_nothing_is_printed_without_progress(split, tmp_path, capfd):
+    before = optuna.logging.get_verbosity()
+    for n_trials in (1, 2):
+        search_few(split, n_trials, storage=tmp_path / "study.db")
+    assert capfd.readouterr() == ("", "")
+    assert optuna.logging.get_verbosity() == before
+
+
+def test_progress_bar_shows_trials_and_the_best(split, capsys):
+    found = search_few(split, 2, show_progress=True)
+    shown = capsys.readouterr().err
+    assert "2/2" in shown
+    assert f"ndcg@10={found.best_value:.4f}" in shown
+
+
+def test_plot_has_a_panel_for_each_parameter(found):
+    panels = found.plot().axes
+    table = found.table()
+    assert [axes.get_xlabel() for axes in panels] == list(FEW)
+    assert [axes.get_xscale() for axes in panels] == ["linear", "log", "linear"]
+    for axes, name in zip(panels, FEW, strict=True):
+        pruned, complete, best = (line.get_xydata() for line in axes.lines)
+        drawn = np.concatenate([complete, pruned])
+        np.testing.assert_array_equal(np.sort(drawn[:, 0]), np.sort(table[name]))
+        np.testing.assert_array_equal(best, [[table[name][0], found.best_value]])
+
+
+def test_plot_needs_matplotlib(found, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"pip install 'alscore\[bench\]'"):
+        found.plot()
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def plays_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tune the") / "plays.tsv"  # a space, to be quoted
+    datasets.write_lastfm_360k(datasets.synthetic(150, 120, seed=0), path)
+    return path
+
+
+def test_command_of_every_parameter_trains_that_model(plays_file, tmp_path):
+    model = AlternatingLeastSquares(
+        factors=5, regularization=1 / 3, alpha=2.0, iterations=2, solver="cholesky", dtype=np.float64, confidence="log",
+        unobserved_weight=0.1, regularization_exponent=1e-7, tol=1e-9, num_threads=1, random_state=9, epsilon=3.0,
+    )  # fmt: skip
+    found = tune(
+        splits.leave_k_out(datasets.lastfm_360k(plays_file), 0.2), n_trials=1, space={"alpha": [2.0]}, model=model,
+        show_progress=False,
+    )  # fmt: skip
+    words = shlex.split(found.command(plays_file, tmp_path / "model.als"))
+    assert words[0] == "alscore"
+    assert main([*words[1:], "--quiet"]) == 0
+    assert repr(load(tmp_path / "model.als").model) == repr(found.model())
+
+
+def test_command_takes_no_objects(split):
+    found = search_few(split, 1, model=clone(BASE).set_params(solver=Cholesky()))
+    with pytest.raises(ValueError, match=r"solver=.* cannot be given on a command line: use a name"):
+        found.command("plays.tsv")
+
+
+def test_tune_prints_a_command_that_runs(plays_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options = ["--study=study.db", "--plot=plot.png", "--iterations=3", "--threads=1", "--items=mbid"]
+    asked = ["tune", str(plays_file), *options, "--metric=recall@20"]
+    assert main([*asked, "--trials=2"]) == 0
+    assert "the best of 2 trials" in capsys.readouterr().out
+    assert main([*asked, "--trials=3"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    split = splits.leave_k_out(datasets.lastfm_360k(plays_file, items="mbid"), 0.2)
+    options = {"model": AlternatingLeastSquares(iterations=3, num_threads=1), "storage": "study.db"}
+    found = tune(split, "recall@20", 3, **options, show_progress=False)
+    best, *_ = found.table().itertuples(index=False)
+    assert [f"{best[0]}", f"{best[1]:.4g}", "False"] in [line.split()[:3] for line in out.splitlines()]
+    assert "the best of 3 trials" in out
+    command = out.splitlines()[-1]
+    assert main(shlex.split(command)[1:]) == 0
+    trained = load("model.als")
+    assert repr(trained.model) == repr(found.model())
+    assert trained.interactions.items.equals(split.train.items)
+
+
+def test_tune_that_is_interrupted_shows_what_is_done(plays_file, interrupt, capsys):
+    interrupt(5)
+    assert main(["tune", str(plays_file), "--iterations=3", "--trials=4", "--threads=1"]) == 130
+    out, err = capsys.readouterr()
+    assert "the best of 1 trials" in out
+    assert err == "alscore: interrupted after 1 of 4 trials\n"
+
+
+@pytest.mark.parametrize("option", ["--study", "--plot"])
+def test_tune_does_not_overwrite_the_plays(plays_file, option, capsys):
+    assert main(["tune", str(plays_file), f"{option}={plays_file}"]) == 1
+    assert "is the file to read" in capsys.readouterr().err

@@ -4,38 +4,15 @@ import math
 
 import numpy as np
 import pytest
+from implicit.nearest_neighbours import bm25_weight, tfidf_weight
 from scipy import sparse
+from sklearn.preprocessing import normalize as sklearn_normalize
 
 from alscore import Interactions, weighting
-from alscore.interactions import canonical_csr
+from alscore.canonical import canonical_csr
 
 # of float32 and float64 weights, relative: one rounding, and a few of float64
 RTOL = {"float32": 1e-6, "float64": 1e-13}
-
-# items × users
-IMPLICIT_INPUT = [[3, 0, 0, 1, 0, 7], [0, 2, 0, 0, 0, 40], [0, 0, 5, 0, 0, 0], [1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]]
-# what implicit 0.7.3 makes of it
-IMPLICIT_BM25 = [
-    [1.58624799, 0, 0, 0.968288078, 0, 3.555492949],
-    [0, 0.603401091, 0, 0, 0, 5.986253475],
-    [0, 0, 7.856369023, 0, 0, 0],
-    [1.857236054, 0, 0, 0, 0, 0],
-    [0, 0, 0, 0, 0, 0],
-]
-IMPLICIT_BM25_SHORT = [  # K1=1.2, B=0.75
-    [0.814559778, 0, 0, 0.942428978, 0, 0.966547609],
-    [0, 0.732581072, 0, 0, 0, 1.033313842],
-    [0, 0, 1.774083189, 0, 0, 0],
-    [0.816566083, 0, 0, 0, 0, 0],
-    [0, 0, 0, 0, 0, 0],
-]
-IMPLICIT_TFIDF = [
-    [0.884775934, 0, 0, 0.916290732, 0, 1.351517564],
-    [0, 1.29583078, 0, 0, 0, 3.230744917],
-    [0, 0, 2.048888364, 0, 0, 0],
-    [0.510825624, 0, 0, 0, 0, 0],
-    [0, 0, 0, 0, 0, 0],
-]
 
 
 def log(r, epsilon=1.0):
@@ -132,17 +109,26 @@ def test_what_is_defined_for_counts_refuses_dislikes(ratings, name):
 
 
 @pytest.mark.parametrize(
-    ("call", "options", "expected"),
+    ("call", "peer", "options"),
     [
-        (weighting.bm25, {}, IMPLICIT_BM25),
-        (weighting.bm25, {"k1": 1.2, "b": 0.75}, IMPLICIT_BM25_SHORT),
-        (weighting.tfidf, {}, IMPLICIT_TFIDF),
+        (weighting.bm25, bm25_weight, {}),
+        (weighting.bm25, bm25_weight, {"k1": 1.2, "b": 0.75}),
+        (weighting.tfidf, tfidf_weight, {}),
     ],
 )
-def test_equal_to_implicit(call, options, expected):
-    item_users = sparse.csr_array(np.array(IMPLICIT_INPUT, np.float64))
+def test_equal_to_implicit(plays, call, peer, options):
+    item_users = plays.T.astype(np.float64)
+    expected = peer(item_users, **{name.upper(): value for name, value in options.items()}).toarray()
     np.testing.assert_allclose(call(item_users.T, **options).T.toarray(), expected, rtol=1e-8)
     np.testing.assert_allclose(call(item_users, documents="users", **options).toarray(), expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("norm", ["l1", "l2", "max"])
+def test_equal_to_scikit_learn(plays, norm):
+    matrix = plays.astype(np.float64)
+    for axis, its_axis in (("users", 1), ("items", 0)):
+        expected = sklearn_normalize(matrix.toarray(), norm, axis=its_axis)
+        np.testing.assert_allclose(weighting.normalize(matrix, norm, axis).toarray(), expected, rtol=1e-13)
 
 
 def test_time_decay_halves_with_every_half_life():

@@ -39,8 +39,8 @@ _CMFREC = "3.5.1.post14"  # the version whose compiled module `_cmfrec` calls
 
 def _alscore(solver: str, plays: Any, start: np.ndarray, settings: dict[str, Any]) -> Iterator[Any]:
     from alscore import _threads, solvers
+    from alscore.canonical import canonical_csr
     from alscore.half_sweeps import Side, alternate, zero_factors
-    from alscore.interactions import canonical_csr
     from alscore.objective import Objective
 
     resolved, objective = solvers.resolve(solver), Objective(settings["regularization"], settings["alpha"])
@@ -96,14 +96,16 @@ def _irspack(solver: str, plays: Any, start: np.ndarray, settings: dict[str, Any
     """Its compiled trainer, without the recommender around it, which would choose the start.
 
     The loss "original" has c = alpha0 + value where observed and alpha0 elsewhere. With nu = 0 its regularization is
-    not scaled by the number of entries. iALS++ keeps the block of 64 factors that is irspack's default.
+    not scaled by the number of entries. The script of quality asks for others of both. iALS++ keeps the block of 64
+    factors that is irspack's default.
     """
     from irspack.recommenders import _ials_core as core
 
     model = (
         core.IALSModelConfigBuilder()
         .set_K(start.shape[1]).set_init_stdev(0.0).set_loss_type(core.LossType.ORIGINAL)
-        .set_alpha0(1.0).set_reg(settings["regularization"]).set_nu(0.0)
+        .set_alpha0(settings.get("unobserved_weight", 1.0)).set_reg(settings["regularization"])
+        .set_nu(settings.get("regularization_exponent", 0.0))
         .build()
     )  # fmt: skip
     steps = (

@@ -28,7 +28,11 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
     "load": (("rows/s", "rows_per_second", _scaled(1)), ("entries", "entries", _scaled(1)), _PEAK),
     "foldin": (("users/s", "users_per_second", _scaled(1)), ("first call", "first", "{:.3f}".format)),
     "update": (("objective", "objective", _scaled(1)),),
-    "evaluate": (("NDCG", "ndcg", "{:.4f}".format), ("recall", "recall", "{:.4f}".format)),
+    "evaluate": (
+        ("users/s", "users_per_second", _scaled(1)),
+        ("NDCG", "ndcg", "{:.4f}".format),
+        ("recall", "recall", "{:.4f}".format),
+    ),
 }
 _MEASURED = {
     "sweep": "seconds of a sweep, users and items",

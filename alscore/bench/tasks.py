@@ -128,7 +128,7 @@ def foldin(
 
 def load(
     path: Any,
-    contenders: Sequence[str] = ("alscore", "pandas"),
+    contenders: Sequence[str] = ("alscore", "pandas", "bytes", "saved"),
     *,
     repeats: int = 3,
     baseline: str | None = None,
@@ -142,23 +142,25 @@ def load(
     path : str or path
         As for `alscore.datasets.lastfm_360k`; "pandas" reads no archive with more than one member.
     contenders : sequence of str
-        Keys of ``alscore.bench.task_contenders.CONTENDERS["load"]``.
+        Keys of ``alscore.bench.task_contenders.CONTENDERS["load"]``. "bytes" decompresses, and makes nothing of it;
+        "saved" opens what `Interactions.save` wrote of the same file.
     repeats, baseline, python, say
         As for `alscore.bench.sweep`.
 
     Returns
     -------
     dict
-        As from `alscore.bench.sweep`; each result has the "rows" it read, "users", "items", "entries",
-        "rows_per_second" and "peak_bytes".
+        As from `alscore.bench.sweep`; each result has "peak_bytes", and all but that of "bytes" the "rows" read,
+        "users", "items", "entries" and "rows_per_second".
     """
     from alscore.datasets.lastfm import plays_file
 
     settings = {"bench": "load", "path": str(plays_file(path).resolve())}
     answer, kept = _measure(settings, contenders, lambda folder: None, repeats, baseline, python, say)
     for row in answer["results"]:
-        row |= dict(zip(("rows", "users", "items", "entries"), kept[row["contender"]].tolist(), strict=True))
-        row["rows_per_second"] = row["rows"] / row["median"]
+        row |= dict(zip(("rows", "users", "items", "entries"), kept[row["contender"]].tolist(), strict=False))
+        if "rows" in row:
+            row["rows_per_second"] = row["rows"] / row["median"]
     return answer
 
 
@@ -189,8 +191,8 @@ def evaluate(
     Returns
     -------
     dict
-        As from `alscore.bench.sweep`; each result has "ndcg" and, if the contender computes it, "recall": the mean of
-        hits over held-out entries, of the users who have such.
+        As from `alscore.bench.sweep`; each result has "ndcg" and, if the contender computes it, "recall", the means
+        over the users who have held-out entries, and "users_per_second" of these.
     """
     settings = {"bench": "evaluate", "top": top, "factors": factors, "threads": _threads.resolve(threads), "seed": seed}
     plays = sparse.csr_matrix(plays)
@@ -200,6 +202,8 @@ def evaluate(
         sparse.csr_matrix((plays.data[some], (rows[some], plays.indices[some])), plays.shape) for some in (out, ~out)
     )
 
+    judged = int(np.count_nonzero(np.diff(held.indptr)))
+
     def prepare(folder: str) -> None:
         sparse.save_npz(Path(folder, "held.npz"), held, compressed=False)
         _save_trained(seen, np.arange(plays.shape[0]), settings, folder)
@@ -207,7 +211,8 @@ def evaluate(
     answer, kept = _measure(settings, contenders, prepare, repeats, baseline, python, say)
     for row in answer["results"]:
         row |= dict(zip(("ndcg", "recall"), kept[row["contender"]].tolist(), strict=False))
-    return answer | {"data": harness.shape(plays)}
+        row["users_per_second"] = judged / row["median"]
+    return answer | {"data": harness.shape(plays) | {"asked": judged}}
 
 
 def update(

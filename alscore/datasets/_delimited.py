@@ -12,7 +12,7 @@ import numpy as np
 
 from alscore._threads import available_cpus
 from alscore.datasets._archives import DAMAGE, open_data
-from alscore.datasets.lastfm import _BOM, _FEW, _MOST_THREADS, _blocks, _LineTooLongError, _mask
+from alscore.datasets._blocks import BOM, LineTooLongError, blocks
 from alscore.interactions import Interactions, Report
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _Columns = dict[str, "pa.DictionaryArray | pa.LargeStringArray"]  # the latter for what is varied
+_MOST_THREADS = 4  # joining what they have parsed keeps up with no more
+_FEW = 1 << 16  # bytes of lines that Python splits when one of them is broken
 _WIDTH, _ENCODING = 1, 2  # what a line can lack before its fields are looked at
 
 
@@ -62,6 +64,10 @@ class Layout(NamedTuple):
         A line that is not UTF-8 is Latin-1.
     required : tuple of str
         Optional fields of which a line has at least one.
+    as_item : bool
+        Of those two, all that is wanted is the first that a line has, as column ``item``.
+    spare : str
+        The second of them if few lines have need of it, so that it is not read where none has.
     """
 
     file: str
@@ -71,6 +77,8 @@ class Layout(NamedTuple):
     quoted: bool = False
     latin_1: bool = False
     required: tuple[str, ...] = ()
+    as_item: bool = False
+    spare: str = ""
 
 
 class _Part(NamedTuple):
@@ -111,6 +119,23 @@ def named(names: dict[str, str], kind: str) -> Field:
     return Field(kind, parse)
 
 
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Refuse an argument that is none of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}")
+
+
+def data_file(path: str | os.PathLike[str], name: str) -> Path:
+    """Return `path`, or of a folder the one file `name` in it, which may be gzipped."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    found = sorted(path.rglob(name)) or sorted(path.rglob(name + ".gz"))
+    if len(found) != 1:
+        raise ValueError(f"{path} holds {len(found)} files named {name}; give the path of one")
+    return found[0]
+
+
 class Lines:
     """The lines of a data file, to be read once: tables of the valid ones by iteration, then a report on all.
 
@@ -131,9 +156,8 @@ class Lines:
     """
 
     def __init__(self, path: str | os.PathLike[str], layout: Layout, errors: str) -> None:
-        if errors not in ("report", "raise"):
-            raise ValueError(f"errors must be 'report' or 'raise', not {errors!r}")
-        self._path, self._layout, self._errors = _data_file(Path(path), layout.file), layout, errors
+        check_choice("errors", errors, ("report", "raise"))
+        self._path, self._layout, self._errors = data_file(path, layout.file), layout, errors
         self._where = f"{self._path} ({layout.file})"
         self._n_skipped = self._n_lines = 0  # header, and lines judged
         self._rejected: list[pd.DataFrame] = []
@@ -143,7 +167,7 @@ class Lines:
 
         try:
             with open_data(self._path, self._layout.file) as stream:
-                for part in self._parse_all(stream):
+                for part in self._parts(stream):
                     if part.lost.size:
                         numbers = self._n_skipped + self._n_lines + 1 + part.lost
                         if self._errors == "raise":
@@ -155,7 +179,7 @@ class Lines:
                     self._n_lines += part.n_lines
                     if len(part.valid):
                         yield part.valid
-        except (*DAMAGE, _LineTooLongError) as error:
+        except (*DAMAGE, LineTooLongError) as error:
             at = self._n_skipped + self._n_lines
             raise ValueError(f"{self._where} is damaged after line {at:,} ({error}); obtain it again") from error
         rejected = self.report(0).rejected
@@ -171,15 +195,15 @@ class Lines:
         rejected = pd.concat(self._rejected or [nothing], ignore_index=True)
         return Report(self._n_lines, kept, self._n_lines - kept - len(rejected), rejected)
 
-    def _parse_all(self, stream: IO[bytes]) -> Iterator[_Part]:
+    def _parts(self, stream: IO[bytes]) -> Iterator[_Part]:
         """Parse a stream in threads, block by block, while the next block is read."""
         threads = min(available_cpus(), _MOST_THREADS)
-        blocks = self._without_header(_blocks(stream, threads + 2))  # one is read, threads + 1 are in `running`
+        some = self._without_header(blocks(stream, threads + 2))  # one is read, threads + 1 are in `running`
         running: deque[Future[list[_Part]]] = deque()
         with ThreadPoolExecutor(threads + 1) as pool:
-            upcoming = pool.submit(next, blocks, None)
+            upcoming = pool.submit(next, some, None)
             while not upcoming.exception() and (block := upcoming.result()):
-                upcoming = pool.submit(next, blocks, None)
+                upcoming = pool.submit(next, some, None)
                 running.append(pool.submit(_parse, block, self._layout))
                 if len(running) > threads:
                     yield from running.popleft().result()
@@ -187,17 +211,17 @@ class Lines:
                 yield from parts.result()
             upcoming.result()  # raises what ended the stream too early
 
-    def _without_header(self, blocks: Iterator[memoryview]) -> Iterator[memoryview]:
+    def _without_header(self, some: Iterator[memoryview]) -> Iterator[memoryview]:
         header = self._layout.header
         if header:
-            block = next(blocks, memoryview(b""))
+            block = next(some, memoryview(b""))
             line, end, _ = bytes(block[: len(header) + 2]).partition(b"\n")
             if line.removesuffix(b"\r") != header:
                 raise ValueError(f"{self._where} begins with {line!r}, not with the line {header!r}")
             self._n_skipped = 1
             if len(block) > len(line + end):
                 yield block[len(line + end) :]
-        yield from blocks
+        yield from some
 
 
 def read_table(
@@ -241,16 +265,6 @@ def read_interactions(
     return interactions
 
 
-def _data_file(path: Path, name: str) -> Path:
-    """Return `path`, or of a folder the one file `name` in it, which may be gzipped."""
-    if not path.is_dir():
-        return path
-    found = sorted(path.rglob(name)) or sorted(path.rglob(name + ".gz"))
-    if len(found) != 1:
-        raise ValueError(f"{path} holds {len(found)} files named {name}; give the path of one")
-    return found[0]
-
-
 def _parse(block: memoryview, layout: Layout) -> list[_Part]:
     columns = _read_csv(block, layout)
     if columns is not None:
@@ -278,20 +292,27 @@ def _read_csv(block: memoryview, layout: Layout) -> _Columns | None:
     text = pa.Array.from_buffers(pa.large_string(), 1, [None, pa.py_buffer(np.array([0, len(block)])), data])
     encoded, plain = pa.dictionary(pa.int32(), pa.large_string()), pa.large_string()
     types = {name: plain if field.varied else encoded for name, field in layout.fields.items() if field}
-    try:
-        text.validate(full=True)  # as UTF-8, at once and not field by field
-        # To arrow a lone CR ends a line, and what looks like a byte order mark is none of the text.
-        if block[:3] == _BOM or pc.match_substring_regex(text, r"\r([^\n]|$)")[0].as_py():
-            return None
+
+    def read(names: Iterable[str]) -> _Columns:
         table = csv.read_csv(
             pa.BufferReader(data),
             csv.ReadOptions(column_names=list(layout.fields), block_size=len(block), use_threads=False),
             csv.ParseOptions(delimiter=delimiter.decode(), quote_char=False, ignore_empty_lines=False),
-            csv.ConvertOptions(column_types=types, include_columns=list(types), null_values=[], check_utf8=False),
+            csv.ConvertOptions(column_types=types, include_columns=list(names), null_values=[], check_utf8=False),
         )
+        return {name: table[name].combine_chunks() for name in names}
+
+    try:
+        text.validate(full=True)  # as UTF-8, at once and not field by field
+        # To arrow a lone CR ends a line, and what looks like a byte order mark is none of the text.
+        if block[:3] == BOM or pc.match_substring_regex(text, r"\r([^\n]|$)")[0].as_py():
+            return None
+        columns = read([name for name in types if name != layout.spare])
+        if layout.spare and pc.any(pc.equal(columns[layout.required[0]].dictionary, "")).as_py():
+            columns = read(types)
+        return columns
     except pa.ArrowInvalid:  # not UTF-8, or a line that is neither blank nor of as many fields
         return None
-    return {name: table[name].combine_chunks() for name in types}
 
 
 def _split(block: bytes, layout: Layout) -> tuple[_Columns, np.ndarray]:
@@ -356,13 +377,19 @@ def _judge(columns: _Columns, lacks: np.ndarray, layout: Layout) -> _Part:
             reject(f"{name} is not {field.kind}", _mask(wrong if field.varied else wrong.take(column.indices)))
         if field.varied:
             values[name] = parsed
+        elif parsed.equals(texts):
+            values[name] = column
         elif pa.types.is_large_string(parsed.type):
             distinct = parsed.dictionary_encode()
             values[name] = pa.DictionaryArray.from_arrays(distinct.indices.take(column.indices), distinct.dictionary)
         else:
             values[name] = parsed.take(column.indices)
-    if layout.required:
-        missing = [_mask(values[name].is_null()) for name in layout.required]
+    required = layout.required
+    if layout.as_item:
+        values["item"] = _first_of(*(values.pop(name) for name in required if name in values))
+        required = ("item",)
+    if required:
+        missing = [_mask(values[name].is_null()) for name in required]
         reject(f"neither {' nor '.join(layout.required)}", np.logical_and.reduce(missing))
     valid = pa.table(values)
     if faults.any():
@@ -370,3 +397,22 @@ def _judge(columns: _Columns, lacks: np.ndarray, layout: Layout) -> _Part:
         lacks[lacks == 0] = faults
     lost = np.flatnonzero(lacks)
     return _Part(len(lacks), valid, lost, np.array(reasons, object)[lacks[lost]])
+
+
+def _first_of(first: "pa.DictionaryArray", other: "pa.DictionaryArray | None" = None) -> "pa.DictionaryArray":
+    """Return `first`, and `other` where it is null."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if other is None:
+        return first
+    missing = first.is_null()
+    others = other.filter(missing).dictionary_decode()  # most often of few lines
+    labels = pa.concat_arrays([first.dictionary, others]).dictionary_encode()
+    added = np.arange(len(first.dictionary), len(first.dictionary) + len(others), dtype=np.int32)
+    codes = pc.replace_with_mask(first.indices, missing, pa.array(added))
+    return pa.DictionaryArray.from_arrays(labels.indices.take(codes), labels.dictionary)
+
+
+def _mask(booleans: "pa.BooleanArray") -> np.ndarray:
+    return booleans.to_numpy(zero_copy_only=False)

@@ -31,14 +31,21 @@ class LabelCoder:
         self._waiting: list[Coded] = []
         self._n_waiting = 0
 
-    def add(self, codes: np.ndarray, labels: "pa.Array") -> None:
-        """Append the codes of a block, which number its own `labels`, all of them in use.
+    def add(self, column: "pa.DictionaryArray") -> None:
+        """Append the codes of a block, which number its own labels (large_string), in use or not.
 
         Raises
         ------
         ValueError
             More than 2**31 - 1 labels, here or in `sorted`.
         """
+        import pyarrow as pa
+
+        codes, labels = column.indices.to_numpy(), column.dictionary
+        used = np.zeros(len(labels), bool)
+        used[codes] = True
+        if not used.all():
+            codes, labels = (np.cumsum(used, dtype=np.int32) - np.int32(1))[codes], labels.filter(pa.array(used))
         self._waiting.append((codes, labels))
         self._n_waiting += len(labels)
         # Joining hashes the known labels again, so no sooner than for twice as many.

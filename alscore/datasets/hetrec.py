@@ -10,6 +10,7 @@ from alscore.datasets._delimited import (
     Field,
     Layout,
     Lines,
+    check_choice,
     like,
     named,
     read_interactions,
@@ -72,15 +73,10 @@ def hetrec_lastfm_2k(path: str | os.PathLike[str], items: str = "name", errors: 
 
     Raises
     ------
-    FileNotFoundError
-        There is no such path.
-    ValueError
-        No regular file, a file that is missing in the archive or folder, has no valid line or another header, a
-        damaged archive, a line of more than 12 MB, an artist with two names, or an invalid line with
-        ``errors="raise"``.
+    FileNotFoundError, ValueError
+        As `lastfm_360k`, for either file; also another header, and an artist with two names.
     """
-    if items not in ("name", "id"):
-        raise ValueError(f"items must be 'name' or 'id', not {items!r}")
+    check_choice("items", items, ("name", "id"))
     layout = _PLAYS
     if items == "name":
         names = read_names(path, _TABLES["artists"], errors)
@@ -119,8 +115,7 @@ def hetrec_lastfm_2k_table(
     FileNotFoundError, ValueError
         As `hetrec_lastfm_2k`.
     """
-    if table not in _TABLES:
-        raise ValueError(f"table must be one of {', '.join(map(repr, _TABLES))}, not {table!r}")
+    check_choice("table", table, _TABLES)
     frame, report = read_table(path, _TABLES[table], errors)
     if table == "tag_assignments":
         frame["timestamp"] = frame["timestamp"].astype("datetime64[ms]").dt.tz_localize("UTC")

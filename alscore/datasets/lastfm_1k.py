@@ -3,12 +3,13 @@
 import os
 from typing import TYPE_CHECKING
 
-from alscore.datasets._delimited import OPTIONAL_TEXT, Field, Layout, Lines, like, read_interactions
+from alscore.datasets._delimited import OPTIONAL_TEXT, Field, Layout, Lines, check_choice, like, read_interactions
 from alscore.interactions import Interactions, Report
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+USER = Field("user_ and six digits", like("^user_[0-9]{6}$"))
 _TIMESTAMP = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"
 
 
@@ -33,7 +34,7 @@ def _cast(texts: "pa.Array") -> "pa.Array":
 _EVENTS = Layout(
     "userid-timestamp-artid-artname-traid-traname.tsv",
     {
-        "user": Field("user_ and six digits", like("^user_[0-9]{6}$")),
+        "user": USER,
         "timestamp": Field("YYYY-MM-DDThh:mm:ssZ", _instants, varied=True),
         "artist_id": OPTIONAL_TEXT,
         "artist": OPTIONAL_TEXT,
@@ -42,7 +43,9 @@ _EVENTS = Layout(
     },
     required=("artist", "artist_id"),
 )
-_PLAYS = _EVENTS._replace(fields={**_EVENTS.fields, "track_id": None, "track": None})
+_BY_NAME = _EVENTS._replace(fields={**_EVENTS.fields, "track_id": None, "track": None}, as_item=True, spare="artist_id")
+_BY_MBID = _BY_NAME._replace(required=("artist_id", "artist"), spare="")
+_LAYOUTS = {"name": _BY_NAME, "mbid": _BY_MBID}
 
 
 def lastfm_1k(path: str | os.PathLike[str], items: str = "name", errors: str = "report") -> Interactions:
@@ -70,37 +73,27 @@ def lastfm_1k(path: str | os.PathLike[str], items: str = "name", errors: str = "
 
     Raises
     ------
-    FileNotFoundError
-        There is no such path.
-    ValueError
-        No regular file, no events file in the archive or folder, no valid line in the file, a damaged archive, a line
-        of more than 12 MB, or an invalid line with ``errors="raise"``.
+    FileNotFoundError, ValueError
+        As `lastfm_360k`.
 
     See Also
     --------
     lastfm_1k_events : All events, with their tracks.
     """
-    if items not in ("name", "mbid"):
-        raise ValueError(f"items must be 'name' or 'mbid', not {items!r}")
-    artist, other = ("artist", "artist_id") if items == "name" else ("artist_id", "artist")
-    lines = Lines(path, _PLAYS, errors)
-    return read_interactions(lines, (_plays(table, artist, other) for table in lines), "plays", "timestamp")
+    check_choice("items", items, _LAYOUTS)
+    lines = Lines(path, _LAYOUTS[items], errors)
+    return read_interactions(lines, map(_plays, lines), "plays", "timestamp")
 
 
-def _plays(events: "pa.Table", artist: str, other: str) -> "pa.Table":
-    """Count the plays of each user and artist, who is identified by the column `artist`, else by `other`."""
+def _plays(events: "pa.Table") -> "pa.Table":
+    """Count the plays of each user and item, and take the time of the last."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    item = events[artist].combine_chunks()
-    if item.null_count:
-        item = pc.coalesce(item.dictionary_decode(), events[other].combine_chunks().dictionary_decode())
-        item = item.dictionary_encode()
     seconds = events["timestamp"].cast(pa.int64())
-    plays = pa.table({"user": events["user"], "item": item, "timestamp": seconds}).group_by(
-        ["user", "item"], use_threads=False
+    plays = pa.table({"user": events["user"], "item": events["item"], "timestamp": seconds})
+    counted = plays.group_by(["user", "item"], use_threads=False).aggregate(
+        [("timestamp", "max"), ("timestamp", "count")]
     )
-    counted = plays.aggregate([("timestamp", "max"), ("timestamp", "count")])
     return counted.rename_columns(["user", "item", "timestamp", "plays"])
 
 

@@ -6,6 +6,8 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from alscore.datasets._delimited import OPTIONAL_TEXT, Field, Layout, like, read_table
+from alscore.datasets.lastfm import SHA1
+from alscore.datasets.lastfm_1k import USER
 from alscore.interactions import Report
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def _date(text: str) -> date | None:
 _360K = Layout(
     "usersha1-profile.tsv",
     {
-        "user": Field("a SHA-1", like("^[0-9A-Fa-f]{40}$")),
+        "user": SHA1,
         "gender": Field("m or f", like("^[mf]$"), optional=True),
         "age": Field("a whole number", like("^-?[0-9]{1,9}$", "int32"), optional=True),
         "country": OPTIONAL_TEXT,
@@ -42,7 +44,7 @@ _360K = Layout(
 )
 _1K = Layout(
     "userid-profile.tsv",
-    {**_360K.fields, "user": Field("user_ and six digits", like("^user_[0-9]{6}$"))},
+    {**_360K.fields, "user": USER},
     header=b"#id\tgender\tage\tcountry\tregistered",
 )
 
@@ -70,11 +72,8 @@ def lastfm_360k_profiles(path: str | os.PathLike[str], errors: str = "report") -
 
     Raises
     ------
-    FileNotFoundError
-        There is no such path.
-    ValueError
-        No regular file, no profile file in the archive or folder, no valid line in the file, a damaged archive, a line
-        of more than 12 MB, or an invalid line with ``errors="raise"``.
+    FileNotFoundError, ValueError
+        As `lastfm_360k`.
     """
     return read_table(path, _360K, errors, categories=("gender", "country"))
 

@@ -5,7 +5,18 @@ import os
 import zipfile
 from pathlib import Path
 
-from alscore.datasets._delimited import POSITIVE, TEXT, Field, Layout, Lines, like, named, read_interactions, read_names
+from alscore.datasets._delimited import (
+    POSITIVE,
+    TEXT,
+    Field,
+    Layout,
+    Lines,
+    check_choice,
+    like,
+    named,
+    read_interactions,
+    read_names,
+)
 from alscore.interactions import Interactions
 
 _RATING = {
@@ -60,14 +71,11 @@ def movielens(path: str | os.PathLike[str], items: str = "title", errors: str = 
 
     Raises
     ------
-    FileNotFoundError
-        There is no such path.
-    ValueError
-        No regular file, a file that is missing in the archive or folder, has no valid line or another header, a
-        damaged archive, a line of more than 12 MB, an id with two titles, or an invalid line with ``errors="raise"``.
+    FileNotFoundError, ValueError
+        As `lastfm_360k`, for either file; also another header, an id with two titles, and a folder that holds ratings
+        in both forms.
     """
-    if items not in ("title", "id"):
-        raise ValueError(f"items must be 'title' or 'id', not {items!r}")
+    check_choice("items", items, ("title", "id"))
     ratings, movies = _layouts(Path(path))
     if items == "title":
         titles = read_names(path, movies, errors)

@@ -1,0 +1,50 @@
+"""What is taken as `user_items`, a sparse matrix or an Interactions: its entries, their times, and parts of it."""
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from alscore._checks import require
+from alscore.canonical import canonical_csr, checked_timestamps, from_canonical
+from alscore.interactions import Interactions, replaced
+
+
+def matrix_of(user_items: Any) -> sparse.csr_array:
+    """Return the entries in canonical form: float64 if they are that, else float32."""
+    matrix = getattr(user_items, "matrix", user_items)
+    dtype = np.float64 if getattr(matrix, "dtype", None) == np.float64 else np.float32
+    return canonical_csr(matrix, dtype, "user_items")
+
+
+def timestamps_of(user_items: Any, matrix: sparse.csr_array, timestamps: Any) -> np.ndarray:
+    """Return the verified times of the entries of `matrix`, canonical and made of `user_items`, in seconds."""
+    if timestamps is None:
+        timestamps = getattr(user_items, "timestamps", None)
+    if timestamps is None:
+        raise ValueError("user_items has no timestamps; give timestamps=, seconds since 1970 for each entry")
+    return checked_timestamps(timestamps, getattr(user_items, "matrix", user_items), matrix, "user_items")
+
+
+def seconds_of(instant: Any, name: str) -> int:
+    """Return seconds since 1970: of a whole number itself, of anything else what numpy.datetime64 makes of it."""
+    if hasattr(instant, "__index__"):
+        return int(instant)
+    try:
+        moment = np.datetime64(instant, "s")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be whole seconds since 1970, a datetime or ISO text, not {instant!r}") from error
+    require(not np.isnat(moment), name, "an instant", instant)
+    return int(moment.astype(np.int64))
+
+
+def part_of(user_items: Any, matrix: sparse.csr_array, entries: np.ndarray, users: Any = slice(None)) -> Any:
+    """Return some entries of `matrix`, canonical and made of `user_items`, and of the rows all or some with theirs."""
+    kept = np.flatnonzero(entries)
+    lengths = np.diff(np.searchsorted(kept, matrix.indptr))[users]
+    indptr = np.append(0, np.cumsum(lengths))
+    chosen = from_canonical(matrix.data[kept], matrix.indices[kept], indptr, (lengths.size, matrix.shape[1]))
+    if not isinstance(user_items, Interactions):
+        return chosen
+    timestamps = None if user_items.timestamps is None else user_items.timestamps[kept]
+    return replaced(user_items, matrix=chosen, users=user_items.users[users], report=None, timestamps=timestamps)

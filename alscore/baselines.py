@@ -1,0 +1,236 @@
+"""Methods without factors, so that a model's figures have something to stand beside: plain and exact.
+
+Each is fitted to the rows of users, and then scores all items for rows of these or of any other users;
+`alscore.evaluate` judges it as it judges a model. Values count as they are: pass ``weighting.clip(plays, 1, 1)`` where
+only who has what should count, or ``weighting.log(plays)``, to `fit` and to `scores`.
+
+In the formulas r_ui is the value of user u and item i, X the matrix of them. All arithmetic is in float64.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+from scipy import linalg, sparse
+
+from alscore import weighting
+from alscore._checks import require, require_integer
+from alscore._estimator import Estimator
+from alscore.canonical import canonical_csr
+from alscore.factor_model import NotFittedError
+
+_BLOCK = 256  # items whose inner products with all others are in memory at a time
+
+
+class _Baseline(Estimator):
+    """Base class: `_learn` from a canonical matrix, then `_scores` for canonical rows of the same items."""
+
+    _n_items: int | None = None
+
+    def _learn(self, matrix: sparse.csr_array, show_progress: bool) -> None:
+        raise NotImplementedError
+
+    def _scores(self, rows: sparse.csr_array) -> np.ndarray:
+        raise NotImplementedError
+
+    def fit(self, user_items: Any, show_progress: bool = True) -> Self:
+        """Learn from rows of users.
+
+        Parameters
+        ----------
+        user_items : sparse matrix, shape (n_users, n_items), or Interactions
+        show_progress : bool
+            Show a progress bar where it takes time.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            A parameter, or the matrix, is not valid, or the matrix has no items.
+        """
+        matrix = _rows(user_items)
+        require(matrix.shape[1] > 0, "user_items", "a matrix with items", matrix)
+        self._learn(matrix, show_progress)
+        self._n_items = matrix.shape[1]
+        return self
+
+    def scores(self, user_items: Any) -> np.ndarray:
+        """Scores of all items for rows, of users whom `fit` saw or of others.
+
+        Parameters
+        ----------
+        user_items : sparse matrix, shape (n_rows, n_items), or Interactions
+
+        Returns
+        -------
+        float64 array (n_rows, n_items)
+
+        Raises
+        ------
+        NotFittedError
+            `fit` was not called.
+        ValueError
+            `user_items` does not have the items that `fit` saw.
+        """
+        name = type(self).__name__
+        if self._n_items is None:
+            raise NotFittedError(f"this {name} has learnt nothing yet: call fit first")
+        rows = _rows(user_items)
+        if rows.shape[1] != self._n_items:
+            raise ValueError(
+                f"user_items has {rows.shape[1]} columns, but this {name} was fitted to {self._n_items} items: pass "
+                "rows with a column for each of them, in their order"
+            )
+        return self._scores(rows)
+
+
+class MostPopular(_Baseline):
+    """The same for everybody: the score of an item is the number of users who have it with a value above 0.
+
+    Attributes
+    ----------
+    popularity : float64 array (n_items,)
+        From `fit` on.
+    """
+
+    def _learn(self, matrix: sparse.csr_array, show_progress: bool) -> None:
+        counts = np.bincount(matrix.indices[matrix.data > 0], minlength=matrix.shape[1])
+        self.popularity = counts.astype(np.float64)
+
+    def _scores(self, rows: sparse.csr_array) -> np.ndarray:
+        return np.tile(self.popularity, (rows.shape[0], 1))
+
+
+class ItemKNN(_Baseline):
+    """Items that are like those the user has: ``score_ui = sum_j r_uj s_ji`` over the j of which i is a neighbour.
+
+    The neighbours of an item j are the k other items of the largest similarity s_ji above 0; of equal ones those of
+    lower code. With x_i the column of item i: ::
+
+        cosine   s_ji = x_j . x_i / (|x_j| |x_i|)
+        bm25     s_ji = w_j . w_i, w the columns of alscore.weighting.bm25(user_items, k1, b)
+
+    Sarwar, Karypis, Konstan, Riedl (2001); with the neighbours of the items that a user has, not of the one to score,
+    Deshpande, Karypis (2004). `implicit`'s CosineRecommender and BM25Recommender count an item among its own
+    neighbours, so that their ``K=k + 1`` has the neighbours of ``k`` here, and besides scores an item by its own value.
+
+    Parameters
+    ----------
+    k : int
+        Neighbours of an item, at least 1.
+    similarity : {"cosine", "bm25"}
+    k1, b : float
+        For "bm25": see `alscore.weighting.bm25`, where it says which values it refuses.
+
+    Attributes
+    ----------
+    item_weights : csr_array (n_items, n_items), float64
+        s_ji at [j, i] where i is a neighbour of j. From `fit` on.
+    """
+
+    def __init__(self, k: int, similarity: str = "cosine", k1: float = 1.2, b: float = 0.75) -> None:
+        self.k = k
+        self.similarity = similarity
+        self.k1 = k1
+        self.b = b
+
+    def _learn(self, matrix: sparse.csr_array, show_progress: bool) -> None:
+        require_integer(self.k, "k", 1)
+        require(self.similarity in ("cosine", "bm25"), "similarity", "'cosine' or 'bm25'", self.similarity)
+        if self.similarity == "cosine":
+            weights = weighting.normalize(matrix, "l2", axis="items")
+        else:
+            weights = weighting.bm25(matrix, self.k1, self.b)
+        blocks = [_nearest(first, block, self.k) for first, block in _inner_products(weights, show_progress)]
+        self.item_weights = sparse.vstack(blocks, format="csr")
+
+    def _scores(self, rows: sparse.csr_array) -> np.ndarray:
+        return (rows @ self.item_weights).toarray()
+
+
+class EASE(_Baseline):
+    """The linear autoencoder in closed form, EASE^R of Steck (2019): ::
+
+        minimise |X - X B|**2 + λ |B|**2  with diag(B) = 0
+        B_ij = -P_ij / P_jj  with  P = (X'X + λ I)**-1
+
+    Parameters
+    ----------
+    regularization : float
+        λ, above 0, in the unit of squared values.
+
+    Attributes
+    ----------
+    item_weights : float64 array (n_items, n_items)
+        B. From `fit` on.
+
+    Notes
+    -----
+    It takes 8 n_items**2 bytes, and time in proportion to n_items**3: `fit` raises a MemoryError where the machine does
+    not have as much.
+    """
+
+    def __init__(self, regularization: float) -> None:
+        self.regularization = regularization
+
+    def _learn(self, matrix: sparse.csr_array, show_progress: bool) -> None:
+        require(0 < self.regularization < math.inf, "regularization", "finite and above 0", self.regularization)
+        n_items = matrix.shape[1]
+        needed, there = 8 * n_items**2, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if needed > there:  # or the system might grant it, and end the process later
+            raise MemoryError(
+                f"EASE inverts a matrix of n_items**2 = {n_items:,}**2 numbers, which take {needed / 2**30:,.1f} GiB, "
+                f"but this machine has {there / 2**30:,.1f}; leave out rare items, or take ItemKNN"
+            )
+        inverse = np.empty((n_items, n_items))
+        for first, block in _inner_products(matrix, show_progress):
+            inverse[first : first + block.shape[0]] = block.toarray()
+        inverse[np.diag_indices(n_items)] += self.regularization
+        try:  # the transpose is the same matrix, in the order that LAPACK needs to work in place
+            factor, _ = linalg.cho_factor(inverse.T, overwrite_a=True, check_finite=False)
+        except linalg.LinAlgError as error:
+            raise ValueError(
+                f"regularization={self.regularization!r} is lost beside the values, and X'X has no inverse without it: "
+                "choose a larger one"
+            ) from error
+        inverse = linalg.lapack.dpotri(factor, overwrite_c=True)[0].T
+        for row in range(1, n_items):  # it computes one triangle
+            inverse[row - 1, row:] = inverse[row:, row - 1]
+        inverse /= -inverse.diagonal()
+        np.fill_diagonal(inverse, 0)
+        self.item_weights = inverse
+
+    def _scores(self, rows: sparse.csr_array) -> np.ndarray:
+        return rows @ self.item_weights
+
+
+def _rows(user_items: Any) -> sparse.csr_array:
+    return canonical_csr(getattr(user_items, "matrix", user_items), np.float64, "user_items")
+
+
+def _inner_products(matrix: sparse.csr_array, show_progress: bool) -> Iterator[tuple[int, sparse.csr_array]]:
+    """Give the rows of ``matrix.T @ matrix`` in blocks: (the first item, csr_array (items of the block, n_items))."""
+    from tqdm import tqdm
+
+    item_users = matrix.T.tocsr()
+    with tqdm(total=matrix.shape[1], disable=not show_progress, unit="item") as progress:
+        for first in range(0, matrix.shape[1], _BLOCK):
+            yield first, item_users[first : first + _BLOCK] @ matrix
+            progress.update(min(_BLOCK, matrix.shape[1] - first))
+
+
+def _nearest(first: int, block: sparse.csr_array, k: int) -> sparse.csr_array:
+    """Return the k largest entries above 0 of each row, but none of item ``first + row`` itself."""
+    entries = block.tocoo()
+    candidates = (entries.data > 0) & (entries.col != entries.row + first)
+    rows, columns, values = entries.row[candidates], entries.col[candidates], entries.data[candidates]
+    order = np.lexsort((columns, -values, rows))
+    sizes = np.bincount(rows, minlength=block.shape[0])
+    place = np.arange(rows.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    kept = order[place < k]
+    return sparse.csr_array((values[kept], (rows[kept], columns[kept])), shape=block.shape)
