@@ -67,13 +67,15 @@ def test_readme_does_what_it_says(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "fetch", {"lastfm-1k": timed}.__getitem__)
     monkeypatch.setattr(datasets, "lastfm_1k", lambda plays: plays)
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         block = block.replace("lastfm-dataset-360K.tar.gz", "plays.tsv.gz").replace("radiohead", plays.items[0])
+        block = block.replace("n_trials=30", "n_trials=1")
         exec(compile(block, "README.md", "exec"), names)
     assert names["ids"].shape == (10,)
     assert Path("lastfm.als").is_file()
     assert Path("recommendations.parquet").is_file()
     assert names["search"].best_score_ > 0
+    assert names["ours"].mean("ndcg@10") > names["popular"].mean("ndcg@10") > 0
     assert names["train"].n_users == timed.n_users - 100
     assert Path("plays.als").is_file()
