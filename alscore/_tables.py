@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from alscore._checks import require
+
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
@@ -226,6 +228,10 @@ class _Text:
         column_names: Sequence[str] | None = None,
         integers: Sequence[str] = (),
     ) -> None:
+        single = isinstance(delimiter, str) and len(delimiter) == 1 and delimiter.isascii() and delimiter not in '"\r\n'
+        require(single, "delimiter", "one ASCII character, no quote and no line end", delimiter)
+        for name, several in (("column_names", column_names), ("integers", integers)):
+            require(not isinstance(several, str), name, "a sequence of names", several)
         self.path, self.delimiter, self.column_names, self.integers = path, delimiter, column_names, integers
         self.quoting = delimiter == "," if quoting is None else quoting
         self.first = 2 if column_names is None else 1
@@ -238,7 +244,8 @@ class _Text:
         with self._open(b"\n", lambda row: "skip") as reader:
             fields = [_utf8(name) for name in reader.schema.names]
         _check_names(named, fields, self.path)
-        if odd := set(self.integers) - {named[argument] for argument in _LABELS}:
+        labels = [named[argument] for argument in _LABELS]
+        if odd := [name for name in self.integers if name not in labels]:
             raise ValueError(f"integers names {', '.join(map(repr, odd))}, which is neither user nor item")
         # One field too many, so the line is skipped, unless it becomes part of a quoted field whose end is missing.
         end = self.delimiter * len(fields)

@@ -1,5 +1,7 @@
 """What is taken as `user_items`, a sparse matrix or an Interactions: its entries, their times, and parts of it."""
 
+import contextlib
+import datetime
 from typing import Any
 
 import numpy as np
@@ -27,9 +29,14 @@ def timestamps_of(user_items: Any, matrix: sparse.csr_array, timestamps: Any) ->
 
 
 def seconds_of(instant: Any, name: str) -> int:
-    """Return seconds since 1970: of a whole number itself, of anything else what numpy.datetime64 makes of it."""
+    """Return seconds since 1970: a whole number itself, else what datetime or numpy.datetime64 make of it, in UTC."""
     if hasattr(instant, "__index__"):
         return int(instant)
+    if isinstance(instant, str):
+        with contextlib.suppress(ValueError):  # numpy knows "2009-05" besides
+            instant = datetime.datetime.fromisoformat(instant)
+    if getattr(instant, "tzinfo", None) is not None:
+        instant = instant.astimezone(datetime.UTC).replace(tzinfo=None)
     try:
         moment = np.datetime64(instant, "s")
     except (TypeError, ValueError) as error:

@@ -307,8 +307,9 @@ class Interactions:
         ----------
         source : str, path, DataFrame or Arrow table
             A ``.parquet``, ``.arrow`` or ``.feather`` file; delimited text, ``.csv`` or ``.tsv``, also compressed
-            (``.gz``, ``.bz2``, ``.zst``); a pandas.DataFrame; or what else offers itself to Arrow
-            (``__arrow_c_stream__``): a pyarrow.Table or RecordBatchReader, a polars.DataFrame, a DuckDB relation, …
+            (``.gz``, ``.bz2``, ``.zst``), in which LF, CR or both end a line; a pandas.DataFrame; or what else offers
+            itself to Arrow (``__arrow_c_stream__``): a pyarrow.Table or RecordBatchReader, a polars.DataFrame, a
+            DuckDB relation, …
         user, item : str
             Columns with labels: integers, strings, dates, categories, … of one sortable type each. `users`
             and `items` hold them in ascending order, so codes do not depend on the order of the rows.
@@ -347,7 +348,7 @@ class Interactions:
         ValueError
             Rows as above, or repeats with ``duplicates="error"``: the message names column and rows, of a text file
             the lines. A column that the table has not, or twice; a file that is damaged, no regular one, or of another
-            kind; a line of more than 8 MB; more than 2**31 - 1 users or items.
+            kind; a line of more than 16 MB (from 8 MB on it may be); more than 2**31 - 1 users or items.
         TypeError
             Labels of a column cannot be sorted or hashed, timestamps are of another type, another `source`, or options
             for what is no text file.

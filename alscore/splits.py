@@ -282,7 +282,7 @@ def _number(value: float, name: str, available: np.ndarray) -> np.ndarray:
         value,
     )
     # the last digits of a share are rounding: 0.29 * 100 is 28.999999999999996
-    number = value if is_number else np.floor(value * available * (1 + 4 * np.finfo(float).eps))
+    number = min(value, 2**62) if is_number else np.floor(value * available * (1 + 4 * np.finfo(float).eps))
     return np.where(number < available, number, 0).astype(np.int64)
 
 
@@ -298,6 +298,8 @@ def _how_many_of_each(matrix: sparse.csr_array, k: float, too_few: str) -> np.nd
     """Return how many likes of each user to test on, 0 where there are too few."""
     require(too_few in ("train", "drop", "error"), "too_few", "'train', 'drop' or 'error'", too_few)
     number = _number(k, "k", _likes(matrix)[1])
+    if not number.size:
+        raise ValueError("user_items has no users to split")
     short = np.flatnonzero(number == 0)
     if short.size == number.size or (short.size and too_few == "error"):
         raise ValueError(

@@ -182,7 +182,8 @@ def time_decay(user_items: Any, half_life: float, timestamps: npt.ArrayLike | No
     """Let what is long ago count for less: ``w_ui = r_ui 2**(-(now - t_ui) / half_life)``.
 
     Ding, Li (2005), Time weight collaborative filtering, whose decay is exp(-λ t) with λ = log(2) / half_life. An
-    entry that has decayed to next to nothing is still one: with ``confidence="linear"`` it has a confidence of 1.
+    entry that has decayed to nothing is still one, of the least normal number: with ``confidence="linear"`` it has a
+    confidence of 1. To have only what is recent take a part of `alscore.splits.time_split`.
 
     Parameters
     ----------
@@ -216,8 +217,9 @@ def time_decay(user_items: Any, half_life: float, timestamps: npt.ArrayLike | No
             f"timestamps: {timestamps[later[0]]} at row {row_of(matrix.indptr, later[0])} is later than now, which is "
             f"{now}; give a later now, or leave such entries out"
         )
-    weights = matrix.data * np.exp2((timestamps - np.float64(now)) / half_life)
-    return _weighted(user_items, matrix, weights, "choose a longer half_life, or leave out what is that old")
+    weights = np.abs(matrix.data) * np.exp2((timestamps - np.float64(now)) / half_life)
+    weights = np.copysign(np.maximum(weights, np.finfo(matrix.dtype).tiny), matrix.data)
+    return _weighted(user_items, matrix, weights, "choose another half_life")
 
 
 def _counts(matrix: sparse.csr_array, name: str) -> np.ndarray:

@@ -98,6 +98,19 @@ def test_tsv_has_no_quoting(write):
     assert entries(quoted) == {("1", "weird al yankovic"): (1,), ("2", "a\t7\n\ufeff\tb"): (1,)}
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *(({"delimiter": text}, "delimiter must be one ASCII character") for text in ("::", "é", '"', "\n", 1)),
+        ({"column_names": "ui"}, "column_names must be a sequence of names, not 'ui'"),
+        ({"integers": "u"}, "integers must be a sequence of names, not 'u'"),
+    ],
+)
+def test_options_of_text_that_are_none(write, options, message):
+    with pytest.raises(ValueError, match=message):
+        Interactions.from_table(write(b"u,i\n1,a\n", "plays.csv"), "u", "i", **options)
+
+
 def test_other_delimiters(write):
     path = write("u|größe\n1|2\n".encode(), "plays.dat")
     interactions = Interactions.from_table(path, "u", "größe", delimiter="|")

@@ -155,7 +155,7 @@ def load(
     """
     from alscore.datasets.lastfm import plays_file
 
-    settings = {"bench": "load", "path": str(plays_file(path).resolve())}
+    settings = {"bench": "load", "path": str(plays_file(path).resolve(strict=True))}
     answer, kept = _measure(settings, contenders, lambda folder: None, repeats, baseline, python, say)
     for row in answer["results"]:
         row |= dict(zip(("rows", "users", "items", "entries"), kept[row["contender"]].tolist(), strict=False))
