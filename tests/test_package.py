@@ -77,5 +77,5 @@ def test_readme_does_what_it_says(tmp_path, monkeypatch):
     assert Path("recommendations.parquet").is_file()
     assert names["search"].best_score_ > 0
     assert names["ours"].mean("ndcg@10") > names["popular"].mean("ndcg@10") > 0
-    assert names["train"].n_users == timed.n_users - 100
+    assert names["fold_in"].n_users == 100
     assert Path("plays.als").is_file()
