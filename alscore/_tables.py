@@ -351,7 +351,7 @@ def _decoded(texts: "pa.Array") -> "pa.Array":
     return pc.replace_with_mask(texts, beyond_ascii, decoded)
 
 
-def _matching(texts: "pa.Array", pattern: str) -> "pa.Array":
+def matching(texts: "pa.Array", pattern: str) -> "pa.Array":
     """Keep the texts that match; null for the others."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -360,7 +360,7 @@ def _matching(texts: "pa.Array", pattern: str) -> "pa.Array":
 
 
 def _integers(texts: "pa.Array") -> "pa.Array":
-    return _matching(texts, "^-?[0-9]{1,18}$").cast("int64")
+    return matching(texts, "^-?[0-9]{1,18}$").cast("int64")
 
 
 def _numbers(texts: "pa.Array") -> "pa.Array":
@@ -376,7 +376,7 @@ def _seconds(texts: "pa.Array") -> "pa.Array":
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    dates = _matching(texts, "^[0-9]{4}-").to_pandas()  # to pandas "today" is one too
+    dates = matching(texts, "^[0-9]{4}-").to_pandas()  # to pandas "today" is one too
     instants = pd.to_datetime(dates, format="ISO8601", utc=True, errors="coerce")
     seconds = pa.array(instants.to_numpy("datetime64[s]").astype(np.int64), mask=instants.isna().to_numpy())
     return pc.coalesce(_integers(texts), seconds)

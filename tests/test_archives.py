@@ -1,5 +1,6 @@
 """Data files in archives: read in place, and nothing odd let through."""
 
+import contextlib
 import gzip
 import io
 import os
@@ -59,6 +60,17 @@ def with_in_directory(path, offset, form, value):
     return path
 
 
+@contextlib.contextmanager
+def peak_below(n_bytes):
+    """Assert that no more memory was in use at a time."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < n_bytes
+    finally:
+        tracemalloc.stop()
+
+
 def read(path):
     with open_data(path, NAME) as stream:
         return stream.read()
@@ -71,8 +83,11 @@ CONTAINERS = {
     "tar": lambda path: tar(path, MEMBERS, "w"),
     "tar.gz": lambda path: tar(path, MEMBERS),
     "tar.xz": lambda path: tar(path, MEMBERS, "w:xz"),
+    "tar.bz2": lambda path: tar(path, MEMBERS, "w:bz2"),
     "zip": lambda path: zipped(path, MEMBERS),
     "stored zip": lambda path: zipped(path, MEMBERS, zipfile.ZIP_STORED),
+    "bzip2 zip": lambda path: zipped(path, MEMBERS, zipfile.ZIP_BZIP2),
+    "lzma zip": lambda path: zipped(path, MEMBERS, zipfile.ZIP_LZMA),
     "zip from Windows": lambda path: zipped(path, [(zip_info(rf"data\{NAME}", 0), CONTENT)]),
 }
 
@@ -150,19 +165,85 @@ def test_other_than_the_declared_size(tmp_path, compression, change, reason):
         read(archive)
 
 
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["tar", "tar.gz"])
+@pytest.mark.parametrize("change", [-len(CONTENT), -5000, 5000, 10**18])
+@pytest.mark.parametrize("name", [NAME, "other"])
+def test_other_than_the_declared_size_in_tar(tmp_path, pack, change, name):
+    """What is left of a member, or follows, is no header; to tarfile that is the end of the archive."""
+    archive = tar(tmp_path / "archive", [(name, CONTENT), (f"x/{NAME}", CONTENT)], "w")
+    raw = bytearray(archive.read_bytes())
+    header = tarfile.TarInfo.frombuf(raw[:512], "utf-8", "strict")
+    header.size += change
+    raw[:512] = header.tobuf(tarfile.GNU_FORMAT)
+    archive.write_bytes(pack(raw))
+    with pytest.raises(tarfile.ReadError, match=r"a header of the tar is damaged: |unexpected end of data"):
+        read(archive)
+
+
+BIG = bytes(1 << 24)
+LONG_HEADERS = {
+    "pax": (tar_info("x", tarfile.XHDTYPE), BIG),
+    "global pax": (tar_info("x", tarfile.XGLTYPE), BIG),
+    "long name": (tar_info("x", tarfile.GNUTYPE_LONGNAME), BIG),
+    "long link": (tar_info("x", tarfile.GNUTYPE_LONGLINK), BIG),
+    "sparse map": (
+        tar_info("x", tarfile.REGTYPE, pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}),
+        b"9999999\n" + (b"0" * 499 + b"\n") * 3000,
+    ),
+}
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("header", LONG_HEADERS)
+def test_headers_that_would_fill_the_memory(tmp_path, header, first):
+    members = [LONG_HEADERS[header], (NAME, CONTENT)]
+    archive = tar(tmp_path / "archive.tar.gz", members if first else members[::-1])
+    with peak_below(1 << 22), pytest.raises(tarfile.ReadError, match="header of the tar has more than 1,048,576 bytes"):
+        read(archive)
+
+
+def test_headers_without_end(tmp_path):
+    archive = tar(tmp_path / "archive.tar.gz", [(tar_info("x", tarfile.GNUTYPE_LONGNAME), b"x")] * 2000)
+    with pytest.raises(tarfile.ReadError, match="a header of the tar"):
+        read(archive)
+
+
+def test_a_header_that_is_no_number(tmp_path):
+    odd = tar_info("x", tarfile.REGTYPE, pax_headers={"GNU.sparse.map": "a,b", "GNU.sparse.size": "9"})
+    with pytest.raises(tarfile.ReadError, match="a header of the tar is damaged: invalid literal"):
+        read(tar(tmp_path / "archive", [(NAME, CONTENT), (odd, b"")]))
+
+
+def test_a_long_name_is_none_of_that(tmp_path):
+    for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+        with tarfile.open(tmp_path / "archive", "w", format=form) as archive:
+            info = tarfile.TarInfo("é" * 10_000 + "/" + NAME)
+            info.size = len(CONTENT)
+            archive.addfile(info, io.BytesIO(CONTENT))
+        assert read(tmp_path / "archive") == CONTENT
+
+
+@pytest.mark.parametrize("content", [bytes(511), bytes(512), bytes(100_000), b"a" * 512])
+def test_what_has_no_header_is_no_archive(tmp_path, content):
+    for pack in (bytes, gzip.compress):
+        (tmp_path / "file").write_bytes(pack(content))
+        assert read(tmp_path / "file") == content
+
+
 @pytest.mark.parametrize("write", [tar, zipped])
 def test_memory_is_that_of_a_buffer(tmp_path, write):
     archive = write(tmp_path / "archive", [(NAME, bytes(1 << 25))])
-    tracemalloc.start()
-    with open_data(archive, NAME) as stream:
-        n_read = sum(len(block) for block in iter(lambda: stream.read(1 << 16), b""))
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert n_read == 1 << 25
-    assert peak < 1 << 22
+    with peak_below(1 << 22), open_data(archive, NAME) as stream:
+        assert sum(len(block) for block in iter(lambda: stream.read(1 << 16), b"")) == 1 << 25
 
 
-@pytest.mark.parametrize("container", ["gzip", "tar", "tar.gz", "tar.xz", "zip"])
+def test_memory_does_not_grow_with_the_members(tmp_path):
+    archive = tar(tmp_path / "archive.tar.gz", [(f"{n}.txt", b"") for n in range(2_000)] + [(NAME, b"end")])
+    with peak_below(1 << 19):
+        assert read(archive) == b"end"
+
+
+@pytest.mark.parametrize("container", ["gzip", "tar", "tar.gz", "tar.xz", "tar.bz2", "zip", "bzip2 zip", "lzma zip"])
 @pytest.mark.parametrize("part", [0.02, 0.5, 0.9])
 def test_truncated(tmp_path, container, part):
     path = tmp_path / "file"
@@ -185,7 +266,9 @@ def test_tar_is_checked_to_its_end(tmp_path):
             assert stream.read(n_bytes) == bytes(n_bytes)
 
 
-@pytest.mark.parametrize("container", ["gzip", "tar.gz", "zip", "stored zip"])
+@pytest.mark.parametrize(
+    "container", ["gzip", "tar.gz", "tar.xz", "tar.bz2", "zip", "stored zip", "bzip2 zip", "lzma zip"]
+)
 def test_corrupt(tmp_path, container):
     path = tmp_path / "file"
     CONTAINERS[container](path)
@@ -194,6 +277,28 @@ def test_corrupt(tmp_path, container):
     path.write_bytes(raw)
     with pytest.raises(DAMAGE):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("offset", "form", "value"),
+    [
+        pytest.param(10, "<H", 99, id="compression"),
+        pytest.param(6, "<H", 99, id="version"),
+        pytest.param(42, "<I", 1 << 31, id="offset"),
+        pytest.param(20, "<I", 1 << 31, id="size"),
+    ],
+)
+def test_a_damaged_directory_of_a_zip(tmp_path, offset, form, value):
+    archive = with_in_directory(zipped(tmp_path / "archive.zip", [(NAME, CONTENT)]), offset, form, value)
+    with pytest.raises(zipfile.BadZipFile):
+        read(archive)
+
+
+def test_a_name_in_a_zip_that_is_not_utf_8(tmp_path):
+    archive = zipped(tmp_path / "archive.zip", [(NAME, CONTENT), ("é", b"")])
+    archive.write_bytes(archive.read_bytes().replace("é".encode(), b"\xe9\xe9"))
+    with pytest.raises(zipfile.BadZipFile, match="utf-8"):
+        read(archive)
 
 
 def test_what_is_no_data_file(tmp_path):

@@ -448,7 +448,7 @@ TIMES += ["2009-2-28T00:00:00Z ", "2009-02-28 00:00:00Z", "2009-02-28T00:00:00+0
 TIMES += ["0001-01-01T00:00:00Z", "2009-05-04T23:08:57Z\n2009-05-04T23:08:57Z"]
 DAYS = ["Feb 29, 2007", "Feb 31, 2008", "feb 1, 2007", "Fév 1, 2007", "Feb 01, 2007", "Feb 0, 2007", "Feb 1, 0000"]
 DAYS += ["Feb 1 2007", "Feb 1, 20071"]
-USERS = ["M", "mf", "a" * 39, "g" * 40, "A" * 40, "user_0000001", "User_000001", "user_00000a", "user_00000१"]
+USERS = ["M", "mf", "x", "a" * 39, "g" * 40, "A" * 40, "user_0000001", "User_000001", "user_00000a", "user_00000१"]
 ODD = NUMBERS + TEXTS + TIMES + DAYS + USERS
 
 
@@ -628,6 +628,24 @@ def test_a_line_of_10_mb_is_like_any_other(read, case, monkeypatch):
     first = case.good.splitlines()[0].split(case.delimiter)
     line = case.delimiter.join([*first[:-1], "x" * 10_000_000])
     read(case, f"{case.header}{line}\n{case.good}".encode())
+
+
+@every_reader
+def test_a_file_of_nul(tmp_path, case):
+    path = tmp_path / case.file
+    path.write_bytes(case.header.encode() + bytes(100_000))
+    number = 1 + bool(case.header)
+    with pytest.raises(ValueError, match=f"holds no valid line .*line {number}: not {len(case.fields)} fields"):
+        case.read(path)
+
+
+@every_reader
+def test_the_folder_of_the_user(tmp_path, case, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    raw = (case.header + case.good).encode()
+    (tmp_path / case.file).write_bytes(raw)
+    for path in ("~", f"~/{case.file}"):
+        check(case, raw, path)
 
 
 @every_reader

@@ -16,7 +16,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import pooch  # noqa: F401  (so that nothing is imported while the test is another user)
+import pooch  # here, so that nothing is imported while the test is another user
 import pytest
 
 from alscore.cli import main
@@ -266,8 +266,12 @@ def test_every_set_by_the_command(server, archive, tmp_path, monkeypatch, capsys
 
 def test_a_file_put_there_by_hand_is_used(server, archive, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pooch", None)
-    (tmp_path / FILE).write_bytes(CONTENT)
-    assert_kept(fetch(NAME, tmp_path), tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "alscore"
+    folder.mkdir()
+    (folder / FILE).write_bytes(CONTENT)
+    assert_kept(fetch(NAME, folder), folder)
+    assert_kept(fetch(NAME), folder)
     assert server.asked == []
 
 
@@ -301,12 +305,15 @@ def test_where_the_file_is_kept(server, archive, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert_kept(fetch(NAME), tmp_path / "cache" / "alscore")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert_kept(fetch(NAME), tmp_path / ".cache" / "alscore")
+    assert pooch.os_cache("alscore") == tmp_path / ".cache" / "alscore"
     monkeypatch.setenv(FOLDER_VARIABLE, "~/variable")
     assert_kept(fetch(NAME), tmp_path / "variable")
     assert_kept(fetch(NAME, "~/argument"), tmp_path / "argument")
     monkeypatch.setenv(FOLDER_VARIABLE, "")
     fetch(NAME)
-    assert server.asked == ["/first"] * 3
+    assert server.asked == ["/first"] * 4
 
 
 def test_no_pooch(server, archive, tmp_path, monkeypatch, capsys):

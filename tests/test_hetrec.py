@@ -100,8 +100,16 @@ def test_plays_without_an_artist_are_reported(write):
     folder = write(b"1\t7\t10\n1\t8\t20\n2\t07\t1\n2\tx\t1\n2\t9\t1\n", b"7\tone\t\t\n8\t\t\t\n9\tnine\t\n")
     interactions = hetrec_lastfm_2k(folder)
     assert interactions.items.tolist() == ["one"]
-    assert interactions.report.rejected["number"].tolist() == [3, 4, 5, 6]
-    assert set(interactions.report.rejected["reason"]) == {"item is not an artist of artists.dat"}
+    report = interactions.report
+    unnamed = "item is not named in artists.dat"
+    assert report.rejected.values.tolist() == [
+        [3, "artists.dat: name is not text"],
+        [4, "artists.dat: not 4 fields"],
+        *([number, unnamed] for number in (3, 4, 5, 6)),
+    ]
+    assert report.rejected["number"].dtype == np.int64
+    assert (report.read, report.kept, report.merged) == (2 + 5, 1, 0)
+    assert len(hetrec_lastfm_2k(folder, items="id").report.rejected) == 2
     with pytest.raises(ValueError, match=r"\(artists\.dat\), line 3: name is not text"):
         hetrec_lastfm_2k(folder, errors="raise")
 
@@ -115,3 +123,9 @@ def test_what_cannot_be_answered_is_refused(write):
         hetrec_lastfm_2k(folder, items="mbid")
     with pytest.raises(ValueError, match=r"table must be 'artists' or 'tags' or .*, not 'plays'"):
         hetrec_lastfm_2k_table(folder, "plays")
+    alone = folder / "user_artists.dat"
+    with pytest.raises(
+        ValueError, match=r"user_artists\.dat is one file .*folder with artists\.dat too, or items='id'"
+    ):
+        hetrec_lastfm_2k(alone)
+    assert hetrec_lastfm_2k(alone, items="id").items.tolist() == [7]

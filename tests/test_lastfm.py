@@ -157,6 +157,13 @@ def test_more_labels_than_codes(read, monkeypatch):
         read(raw)
 
 
+def test_labels_that_come_again_are_no_more(read, monkeypatch):
+    monkeypatch.setattr(_labels, "_MOST", 5)  # with 3 known, of a block there are 2 more, known or not
+    monkeypatch.setattr(_blocks, "_BLOCK", 100)
+    raw = b"".join(b"%s\tm\tartist %d\t1\n" % (ANN.encode(), number % 3) for number in range(20))
+    check(read(raw), raw)
+
+
 def test_items_is_verified(tmp_path):
     with pytest.raises(ValueError, match="items must be 'name' or 'mbid', not 'artist'"):
         lastfm_360k(tmp_path, items="artist")

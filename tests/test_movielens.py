@@ -1,5 +1,7 @@
 """The MovieLens reader: real ratings, titles, both forms; what readers have in common is in test_delimited.py."""
 
+import csv
+import gzip
 import zipfile
 
 import pandas as pd
@@ -95,28 +97,98 @@ def test_the_archive_is_read_in_place(tmp_path, form):
     assert interactions.matrix.toarray().tolist() == [[3.5]]
 
 
+QUOTES, WIDTH = "quotes not as in CSV", "not 3 fields"
+
+
 @pytest.mark.parametrize(
-    "line",
+    ("line", "reasons"),
     [
-        '3,"a,Drama',
-        '3,"a"b,Drama',
-        "3,a,b,Drama",
-        '3,"a\rb,Drama',
-        "3,a\rb,Drama",
-        '3,"a\nb",Drama',
-        "3,,Drama",
-        "x,a,Drama",
+        ('3,"a,Drama', [QUOTES]),
+        ('3,"a"b,Drama', [QUOTES]),
+        ('3,"a""",x"b,"', [QUOTES]),
+        ('3,"a\rb,Drama', [QUOTES]),
+        ('3,"a\nb",Drama', [QUOTES, WIDTH]),
+        ("3,a,b,Drama", [WIDTH]),
+        ('3,"a"', [WIDTH]),
+        ("3,,Drama", ["name is not text"]),
+        ('3,"",Drama', ["name is not text"]),
+        ("x,a,Drama", ["id is not a positive integer"]),
     ],
 )
-def test_ratings_without_a_title_are_reported(write, line):
+def test_ratings_without_a_title_are_reported(write, line, reasons):
     folder = write(
         movies_csv=f"{MOVIES}2,b,Drama\n{line}\n4,d,Drama\n", ratings_csv=RATINGS + "1,2,1,1\n1,3,1,1\n1,4,1,1\n"
     )
     interactions = movielens(folder)
     assert interactions.items.tolist() == ["b", "d"]
-    assert interactions.report.rejected.values.tolist() == [[3, "item is not a film of movies.csv"]]
-    with pytest.raises(ValueError, match=r"\(movies\.csv\), line 3: "):
+    report = interactions.report
+    assert report.rejected.values.tolist() == [
+        *([3 + at, f"movies.csv: {reason}"] for at, reason in enumerate(reasons)),
+        [3, "item is not named in movies.csv"],
+    ]
+    assert (report.read, report.kept, report.merged) == (3 + len(reasons), 2, 0)
+    with pytest.raises(ValueError, match=rf"\(movies\.csv\), line 3: {reasons[0]}"):
         movielens(folder, errors="raise")
+
+
+def test_titles_in_quotes_to_the_letter(write, tmp_path):
+    titles = ["a, b", '"', '""', ',"', "a\rb", 'a"b', '"a" b', "'", "é, ü", ",", '",', "x" * 200_000, '"' * 100_000]
+    with open(tmp_path / "movies.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(MOVIES.strip().split(","))
+        writer.writerows([number, title, "Drama, other"] for number, title in enumerate(titles, 1))
+        file.write('90,not"quoted,Drama\n91,a\rb 2,"a, b"\n')
+    titles += ['not"quoted', "a\rb 2"]
+    numbers = [*range(1, len(titles) - 1), 90, 91]
+    folder = write(ratings_csv=RATINGS + "".join(f"1,{number},3,{number}\n" for number in numbers))
+    interactions = movielens(folder, errors="raise")
+    assert dict(zip(interactions.items, interactions.timestamps, strict=True)) == dict(
+        zip(titles, numbers, strict=True)
+    )
+
+
+def test_films_of_one_title_are_told_apart_also_from_one_named_so(write):
+    movies = ["1,Hamlet", "2,Hamlet", "3,Hamlet [1]", "4,Hamlet [1] [3]", "5,Ran"]
+    folder = write(
+        movies_csv=MOVIES + "".join(f"{movie},Drama\n" for movie in movies),
+        ratings_csv=RATINGS + "".join(f"1,{number},{number},1\n" for number in range(1, 6)),
+    )
+    interactions = movielens(folder)
+    assert dict(zip(interactions.items, interactions.matrix.data, strict=True)) == {
+        "Hamlet [1] [1]": 1,
+        "Hamlet [2]": 2,
+        "Hamlet [1] [3] [3]": 3,
+        "Hamlet [1] [3] [4]": 4,
+        "Ran": 5,
+    }
+
+
+def test_ratings_alone(write):
+    raw = (RATINGS + "1,2,3,4\n").encode()
+    folder = write(ratings_csv=raw, ratings_csv_gz=gzip.compress(raw))
+    for path in (folder / "ratings.csv", folder / "ratings.csv.gz"):
+        with pytest.raises(ValueError, match=rf"{path} is one file .*folder with movies\.csv too, or items='id'"):
+            movielens(path)
+        assert movielens(path, items="id").items.tolist() == [2]
+    with pytest.raises(FileNotFoundError):
+        movielens(folder / "other" / "ratings.csv")
+
+
+def test_the_form_is_told_by_the_whole_name(tmp_path):
+    with zipfile.ZipFile(tmp_path / "ml.zip", "w") as archive:
+        archive.writestr("ml/old_ratings.dat", "1::2::3::4\n")
+        archive.writestr("ml/ratings.csv", RATINGS + "1,2,3,4\n")
+    assert movielens(tmp_path / "ml.zip", items="id").items.tolist() == [2]
+
+
+@pytest.mark.parametrize("items", ["title", "id"])
+def test_a_damaged_archive_is_named(tmp_path, items):
+    with zipfile.ZipFile(tmp_path / "ml.zip", "w") as archive:
+        archive.writestr("ratings.csv", RATINGS)
+    raw = (tmp_path / "ml.zip").read_bytes()
+    (tmp_path / "ml.zip").write_bytes(raw.replace(b"PK\x01\x02", b"PK??"))
+    with pytest.raises(ValueError, match=r"ml\.zip .*is damaged after line 0"):
+        movielens(tmp_path / "ml.zip", items=items)
 
 
 def test_what_cannot_be_answered_is_refused(write):

@@ -1,5 +1,6 @@
 """Data files read where they are: plain, gzipped, or inside an archive that is never unpacked."""
 
+import errno
 import gzip
 import io
 import os
@@ -9,21 +10,23 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path, PureWindowsPath
 from typing import IO
 
 # What reading a damaged file can raise, on opening as well as midway.
 DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile)
 _BUFFER = 1 << 16
+_MOST_OF_A_HEADER = 1 << 20  # bytes, with the extended headers before it: tarfile takes them into memory
 
 
 def open_data(path: str | os.PathLike[str], name: str) -> AbstractContextManager[IO[bytes]]:
     """Open the data file `name`: a member of the archive `path`, or else `path` itself, gunzipped where need be.
 
     What `path` is, its content tells and not its name. Nothing is unpacked to disk, or held in memory beyond a
-    buffer. A member that no data set has any use for stops the reading, the wanted one or another: a path that is
-    absolute or has ``..``, a link, a device, a sparse or an encrypted file, and more or fewer bytes than declared.
+    buffer and a header, which has at most 1 MiB. A member that no data set has any use for stops the reading, the
+    wanted one or another: a path that is absolute or has ``..``, a link, a device, a sparse or an encrypted file, and
+    more or fewer bytes than declared.
 
     Parameters
     ----------
@@ -54,35 +57,89 @@ def open_data(path: str | os.PathLike[str], name: str) -> AbstractContextManager
         magic = file.read(4)
     if magic == b"PK\x03\x04":
         return _zip_member(path, name)
+    if magic.startswith((b"BZh", b"\xfd7zX")):  # bzip2 and xz, which tarfile undoes
+        return _tar_member(path, name, path.open("rb"))
     opener = gzip.open if magic.startswith(b"\x1f\x8b") else open
     with opener(path, "rb") as file:
-        is_tar = tarfile.is_tarfile(file)
+        is_tar = _is_header(file.read(tarfile.BLOCKSIZE))
     file = opener(path, "rb")
     return _tar_member(path, name, file) if is_tar else file
+
+
+def zip_names(path: Path) -> list[str]:
+    """Return the last parts of the members' paths: of no zip or a damaged one, which reading it tells, none."""
+    with suppress(zipfile.BadZipFile), _damage_as_bad_zip(), zipfile.ZipFile(path) as archive:
+        return [PureWindowsPath(name).name for name in archive.namelist()]
+    return []
+
+
+def _is_header(block: bytes) -> bool:
+    try:
+        tarfile.TarInfo.frombuf(block, tarfile.ENCODING, "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 @contextmanager
 def _tar_member(path: Path, name: str, file: IO[bytes]) -> Iterator[IO[bytes]]:
     n_found = 0
-    with file, tarfile.open(fileobj=file, mode="r|*", bufsize=_BUFFER) as archive:
+    with file, tarfile.open(fileobj=file, mode="r|*", bufsize=_BUFFER, tarinfo=_Member) as archive:
         for member in archive:
+            archive.members.clear()  # tarfile remembers them all
             # A sparse file has more bytes than the archive holds, all zeros, and as many as it likes.
             if member.issparse() or not (member.isreg() or member.isdir()):
                 raise _refused(path, member.name, "is a link, a device or a sparse file")
-            if _wanted(path, member.name, name) and (stream := archive.extractfile(member)):
+            wanted, stream = _wanted(path, member.name, name), archive.extractfile(member)
+            if stream is None:
+                continue
+            if wanted:
                 n_found += 1
                 if n_found == 1:
                     yield stream
+            while stream.read(_BUFFER):  # tarfile would skip as much as is declared, past the end of the file
+                pass
         while file.read(_BUFFER):  # gzip tells at its end whether what was read is what was written; tar never does
             pass
     if n_found != 1:
         raise _not_one(path, name, n_found)
 
 
+class _Member(tarfile.TarInfo):
+    """A member whose header, if it is damaged or too long, is an error: to tarfile it is the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_Member":
+        stream, archive.fileobj = archive.fileobj, _Header(archive.fileobj)
+        try:
+            return super().fromtarfile(archive)
+        except (tarfile.EmptyHeaderError, tarfile.EOFHeaderError):  # the end
+            raise
+        except (tarfile.HeaderError, ValueError, RecursionError) as error:
+            raise tarfile.ReadError(f"a header of the tar is damaged: {error}") from error
+        finally:
+            archive.fileobj = stream
+
+
+class _Header:
+    """A stream of which a header may be read, and no more."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.tell, self._read, self._n_left = stream.tell, stream.read, _MOST_OF_A_HEADER
+
+    def read(self, size: int) -> bytes:
+        self._n_left -= size
+        if self._n_left < 0:
+            raise tarfile.ReadError(f"a header of the tar has more than {_MOST_OF_A_HEADER:,} bytes")
+        return self._read(size)
+
+
 @contextmanager
 def _zip_member(path: Path, name: str) -> Iterator[IO[bytes]]:
     found = []
-    with zipfile.ZipFile(path) as archive:
+    with _damage_as_bad_zip():
+        archive = zipfile.ZipFile(path)
+    with archive:
         for member in archive.infolist():
             # Unix permissions and file type are in the upper half; other systems leave the type at 0.
             if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
@@ -95,8 +152,24 @@ def _zip_member(path: Path, name: str) -> Iterator[IO[bytes]]:
             raise _not_one(path, name, len(found))
         (member,) = found
         declared, member.file_size = member.file_size, sys.maxsize  # zipfile would stop there without a word
-        with archive.open(member) as stream:
+        with _damage_as_bad_zip():
+            stream = archive.open(member)
+        with stream:
             yield io.BufferedReader(_Declared(stream, path, member.filename, declared))
+
+
+@contextmanager
+def _damage_as_bad_zip() -> Iterator[None]:
+    """Raise BadZipFile for what zipfile and the decompressors raise for bytes that are not as written.
+
+    That is nearly every kind; OSErrors too, without an errno or with EINVAL, where an offset is before the file.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)):
+            raise
+        raise zipfile.BadZipFile(str(error) or type(error).__name__) from error
 
 
 def _wanted(path: Path, member: str, name: str) -> bool:
@@ -126,7 +199,8 @@ class _Declared(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        block = self._stream.read(len(buffer))
+        with _damage_as_bad_zip():
+            block = self._stream.read(len(buffer))
         self._n_read += len(block)
         if self._n_read > self._size or (not block and self._n_read < self._size):
             raise _refused(

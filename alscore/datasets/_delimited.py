@@ -1,7 +1,7 @@
 """Delimited text, to the letter: typed columns of the valid lines, and what is wrong with each of the others."""
 
-import csv
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +10,8 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from alscore._checks import require
+from alscore._tables import matching
 from alscore._threads import available_cpus
 from alscore.datasets._archives import DAMAGE, open_data
 from alscore.datasets._blocks import BOM, LineTooLongError, blocks
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 _Columns = dict[str, "pa.DictionaryArray | pa.LargeStringArray"]  # the latter for what is varied
 _MOST_THREADS = 4  # joining what they have parsed keeps up with no more
 _FEW = 1 << 16  # bytes of lines that Python splits when one of them is broken
-_WIDTH, _ENCODING = 1, 2  # what a line can lack before its fields are looked at
+_WIDTH, _ENCODING, _QUOTES = 1, 2, 3  # what a line can lack before its fields are looked at
 
 
 class Field(NamedTuple):
@@ -94,11 +96,7 @@ def like(pattern: str, kind: str = "large_string") -> Callable[["pa.Array"], "pa
     """Return a function for `Field.parse`: texts that the RE2 `pattern` matches, as the pyarrow type `kind`."""
 
     def parse(texts: "pa.Array") -> "pa.Array":
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        matched = pc.match_substring_regex(texts, pattern)
-        return pc.if_else(matched, texts, pa.scalar(None, texts.type)).cast(pa.type_for_alias(kind))
+        return matching(texts, pattern).cast(kind)
 
     return parse
 
@@ -108,26 +106,9 @@ OPTIONAL_TEXT = TEXT._replace(optional=True)
 POSITIVE = Field("a positive integer", like("^[1-9][0-9]{0,17}$", "int64"))
 
 
-def named(names: dict[str, str], kind: str) -> Field:
-    """Return a field of an id whose value is the name that it has in `names`."""
-
-    def parse(texts: "pa.Array") -> "pa.Array":
-        import pyarrow as pa
-
-        return pa.array(map(names.get, texts.to_pylist()), pa.large_string())
-
-    return Field(kind, parse)
-
-
-def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
-    """Refuse an argument that is none of `choices`."""
-    if value not in choices:
-        raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, not {value!r}")
-
-
 def data_file(path: str | os.PathLike[str], name: str) -> Path:
     """Return `path`, or of a folder the one file `name` in it, which may be gzipped."""
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_dir():
         return path
     found = sorted(path.rglob(name)) or sorted(path.rglob(name + ".gz"))
@@ -148,6 +129,9 @@ class Lines:
         An archive, the file, plain or gzipped, or a folder that holds it at any depth.
     layout : Layout
     errors : {"report", "raise"}
+    names : Layout, optional
+        A second data file there, with an `id` and a `name` in each line. The names take the place of the field `item`,
+        and the report has the lines rejected there too.
 
     Raises
     ------
@@ -155,12 +139,21 @@ class Lines:
         As `lastfm_360k`; for the most part not before the lines are read.
     """
 
-    def __init__(self, path: str | os.PathLike[str], layout: Layout, errors: str) -> None:
-        check_choice("errors", errors, ("report", "raise"))
-        self._path, self._layout, self._errors = data_file(path, layout.file), layout, errors
+    def __init__(self, path: str | os.PathLike[str], layout: Layout, errors: str, names: Layout | None = None) -> None:
+        require(errors in ("report", "raise"), "errors", "'report' or 'raise'", errors)
+        path = Path(path).expanduser()
+        self._path, self._errors = data_file(path, layout.file), errors
         self._where = f"{self._path} ({layout.file})"
         self._n_skipped = self._n_lines = 0  # header, and lines judged
         self._rejected: list[pd.DataFrame] = []
+        self._rejected_names: list[pd.DataFrame] = []
+        if names:
+            if path.is_file() and path.name.removesuffix(".gz") == layout.file:
+                raise ValueError(f"{path} is one file of two: give the folder with {names.file} too, or items='id'")
+            by_id, rejected = _read_names(path, names, errors)
+            layout = layout._replace(fields={**layout.fields, "item": _named(by_id, names.file)})
+            self._rejected_names = [rejected]
+        self._layout = layout
 
     def __iter__(self) -> Iterator["pa.Table"]:
         import pandas as pd
@@ -182,9 +175,9 @@ class Lines:
         except (*DAMAGE, LineTooLongError) as error:
             at = self._n_skipped + self._n_lines
             raise ValueError(f"{self._where} is damaged after line {at:,} ({error}); obtain it again") from error
-        rejected = self.report(0).rejected
-        if len(rejected) == self._n_lines:
-            why = f"line {rejected['number'][0]}: {rejected['reason'][0]}" if len(rejected) else "it is empty"
+        if sum(map(len, self._rejected)) == self._n_lines:
+            first = next((part.iloc[0] for part in self._rejected), None)
+            why = "it is empty" if first is None else f"line {first['number']}: {first['reason']}"
             raise ValueError(f"{self._where} holds no valid line ({', '.join(self._layout.fields)}); {why}")
 
     def report(self, kept: int) -> Report:
@@ -192,8 +185,9 @@ class Lines:
         import pandas as pd
 
         nothing = pd.DataFrame({"number": np.empty(0, np.int64), "reason": np.empty(0, object)})
-        rejected = pd.concat(self._rejected or [nothing], ignore_index=True)
-        return Report(self._n_lines, kept, self._n_lines - kept - len(rejected), rejected)
+        rejected = pd.concat([*self._rejected_names, *self._rejected] or [nothing], ignore_index=True)
+        read = self._n_lines + sum(map(len, self._rejected_names))
+        return Report(read, kept, read - kept - len(rejected), rejected)
 
     def _parts(self, stream: IO[bytes]) -> Iterator[_Part]:
         """Parse a stream in threads, block by block, while the next block is read."""
@@ -241,14 +235,28 @@ def read_table(
     return frame, lines.report(len(frame))
 
 
-def read_names(path: str | os.PathLike[str], layout: Layout, errors: str) -> dict[str, str]:
-    """Return the `name` of each `id` in a data file; names that several have are told apart by the id."""
-    table, _ = read_table(path, layout, errors)
+def _read_names(path: str | os.PathLike[str], layout: Layout, errors: str) -> tuple[dict[str, str], "pd.DataFrame"]:
+    """Return the `name` of each `id` in a data file, with the id where several have it, and what is rejected."""
+    table, report = read_table(path, layout, errors)
     repeated = table["id"].duplicated()
     if repeated.any():
         raise ValueError(f"{path} ({layout.file}) names {table['id'][repeated].iloc[0]} more than once; remove one")
     ids, names = table["id"].astype(str), table["name"]
-    return dict(zip(ids, names.mask(names.duplicated(keep=False), names + " [" + ids + "]"), strict=True))
+    while (shared := names.duplicated(keep=False)).any():  # again if what that makes is the name of another
+        names = names.mask(shared, names + " [" + ids + "]")
+    rejected = report.rejected.assign(reason=f"{layout.file}: " + report.rejected["reason"])
+    return dict(zip(ids, names, strict=True)), rejected
+
+
+def _named(names: dict[str, str], file: str) -> Field:
+    """Return a field of an id whose value is the name that it has in `names`, which come from `file`."""
+
+    def parse(texts: "pa.Array") -> "pa.Array":
+        import pyarrow as pa
+
+        return pa.array(map(names.get, texts.to_pylist()), pa.large_string())
+
+    return Field(f"named in {file}", parse)
 
 
 def read_interactions(
@@ -324,16 +332,19 @@ def _split(block: bytes, layout: Layout) -> tuple[_Columns, np.ndarray]:
     rows = []
     for at, line in enumerate(lines):
         try:
-            fields = _fields(line.decode(), layout)
+            text = line.decode()
         except UnicodeDecodeError:
             if not layout.latin_1:
                 lacks[at] = _ENCODING
                 continue
-            fields = _fields(line.decode("latin-1"), layout)
-        if len(fields) == len(layout.fields):
-            rows.append(fields)
-        else:
+            text = line.decode("latin-1")
+        fields = _fields(text, layout)
+        if fields is None:
+            lacks[at] = _QUOTES
+        elif len(fields) != len(layout.fields):
             lacks[at] = _WIDTH
+        else:
+            rows.append(fields)
     columns: _Columns = {}
     for at, (name, field) in enumerate(layout.fields.items()):
         if field:
@@ -342,15 +353,18 @@ def _split(block: bytes, layout: Layout) -> tuple[_Columns, np.ndarray]:
     return columns, lacks
 
 
-def _fields(line: str, layout: Layout) -> list[str]:
+def _fields(line: str, layout: Layout) -> list[str] | None:
+    """Return the fields, or None if the quotes are not in pairs around whole fields."""
     if not line:
         return [""] * len(layout.fields)
+    delimiter = layout.delimiter.decode()
     if not layout.quoted:
-        return line.split(layout.delimiter.decode())
-    try:
-        return next(csv.reader([line], delimiter=layout.delimiter.decode(), strict=True))
-    except csv.Error:
-        return []
+        return line.split(delimiter)
+    # by hand: to the csv module a field has no CR without quotes and at most 131,072 characters
+    field = rf'(?:"((?:[^"]|"")*+)"|((?!")[^{delimiter}]*+)){delimiter}'
+    if not re.fullmatch(f"(?:{field})*+", line + delimiter):
+        return None
+    return [quoted.replace('""', '"') or plain for quoted, plain in re.findall(field, line + delimiter)]
 
 
 def _judge(columns: _Columns, lacks: np.ndarray, layout: Layout) -> _Part:
@@ -358,7 +372,7 @@ def _judge(columns: _Columns, lacks: np.ndarray, layout: Layout) -> _Part:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    reasons = ["", f"not {len(layout.fields)} fields", "not UTF-8"]
+    reasons = ["", f"not {len(layout.fields)} fields", "not UTF-8", "quotes not as in CSV"]
     faults = np.zeros(np.count_nonzero(lacks == 0), np.int8)
 
     def reject(reason: str, lines: np.ndarray) -> None:

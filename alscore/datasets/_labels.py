@@ -46,6 +46,8 @@ class LabelCoder:
         used[codes] = True
         if not used.all():
             codes, labels = (np.cumsum(used, dtype=np.int32) - np.int32(1))[codes], labels.filter(pa.array(used))
+        if len(self._labels) + self._n_waiting + len(labels) > _MOST:  # of those that wait, many may be known
+            self._join()
         self._waiting.append((codes, labels))
         self._n_waiting += len(labels)
         # Joining hashes the known labels again, so no sooner than for twice as many.

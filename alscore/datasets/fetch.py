@@ -88,7 +88,7 @@ def fetch(
         The data set: 569, 673 and 2.6 MB.
     folder : str or path, optional
         Where the file is kept. Default: the environment variable ``ALSCORE_DATA``, or else the user's cache folder,
-        such as ``~/.cache/alscore``.
+        ``~/.cache/alscore`` unless ``XDG_CACHE_HOME`` names another one.
     timeout : float
         Seconds without an answer after which an address is given up.
     show_progress : bool
@@ -153,7 +153,8 @@ def _pooch() -> ModuleType:
 
 
 def _folder(folder: str | os.PathLike[str] | None) -> Path:
-    return Path(folder or os.environ.get(FOLDER_VARIABLE) or _pooch().os_cache("alscore")).expanduser()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "alscore")  # as pooch has it, which may not be there
+    return Path(folder or os.environ.get(FOLDER_VARIABLE) or cache).expanduser()
 
 
 def _keep_compressed(response: "requests.Response", **_: object) -> None:

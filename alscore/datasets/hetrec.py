@@ -3,6 +3,7 @@
 import os
 from typing import TYPE_CHECKING
 
+from alscore._checks import require
 from alscore.datasets._delimited import (
     OPTIONAL_TEXT,
     POSITIVE,
@@ -10,11 +11,8 @@ from alscore.datasets._delimited import (
     Field,
     Layout,
     Lines,
-    check_choice,
     like,
-    named,
     read_interactions,
-    read_names,
     read_table,
 )
 from alscore.interactions import Interactions, Report
@@ -64,7 +62,8 @@ def hetrec_lastfm_2k(path: str | os.PathLike[str], items: str = "name", errors: 
         in brackets.
     errors : {"report", "raise"}
         What to do about lines that are no valid play: leave them out and list them in `report`, or refuse the file.
-        So with lines of ``artists.dat``; plays of an artist who therefore has no name are no valid ones.
+        So with lines of ``artists.dat``; plays of an artist who therefore has no name are no valid ones. In `report`
+        its invalid lines come first, with reasons that begin with its name, and are counted as read; no others are.
 
     Returns
     -------
@@ -74,14 +73,11 @@ def hetrec_lastfm_2k(path: str | os.PathLike[str], items: str = "name", errors: 
     Raises
     ------
     FileNotFoundError, ValueError
-        As `lastfm_360k`, for either file; also another header, and an artist with two names.
+        As `lastfm_360k`, for either file; also another header, an artist with two names, and the file of plays alone
+        where names are asked for.
     """
-    check_choice("items", items, ("name", "id"))
-    layout = _PLAYS
-    if items == "name":
-        names = read_names(path, _TABLES["artists"], errors)
-        layout = _PLAYS._replace(fields={**_PLAYS.fields, "item": named(names, "an artist of artists.dat")})
-    lines = Lines(path, layout, errors)
+    require(items in ("name", "id"), "items", "'name' or 'id'", items)
+    lines = Lines(path, _PLAYS, errors, names=_TABLES["artists"] if items == "name" else None)
     return read_interactions(lines, lines, "plays")
 
 
@@ -115,7 +111,7 @@ def hetrec_lastfm_2k_table(
     FileNotFoundError, ValueError
         As `hetrec_lastfm_2k`.
     """
-    check_choice("table", table, _TABLES)
+    require(table in _TABLES, "table", " or ".join(map(repr, _TABLES)), table)
     frame, report = read_table(path, _TABLES[table], errors)
     if table == "tag_assignments":
         frame["timestamp"] = frame["timestamp"].astype("datetime64[ms]").dt.tz_localize("UTC")

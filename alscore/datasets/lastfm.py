@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from alscore.datasets._delimited import OPTIONAL_TEXT, POSITIVE, Field, Layout, Lines, check_choice, data_file, like
+from alscore._checks import require
+from alscore.datasets._delimited import OPTIONAL_TEXT, POSITIVE, Field, Layout, Lines, data_file, like
 from alscore.datasets._labels import LabelCoder
 from alscore.interactions import Interactions
 
@@ -25,7 +26,7 @@ def lastfm_360k(path: str | os.PathLike[str], items: str = "name", errors: str =
 
     Lines end with LF (or CRLF); all else in a name, quotes and CR included, is text and kept to the letter.
     Repeats of a user and item are summed. No line is lost silently: see `Interactions.report`. Memory grows with
-    the entries and the distinct labels, not with the bytes of the file.
+    the lines (12 bytes each) and the distinct labels, not with the bytes of the file.
 
     Parameters
     ----------
@@ -54,7 +55,7 @@ def lastfm_360k(path: str | os.PathLike[str], items: str = "name", errors: str =
     """
     import pyarrow as pa
 
-    check_choice("items", items, _LAYOUTS)
+    require(items in _LAYOUTS, "items", "'name' or 'mbid'", items)
     lines = Lines(path, _LAYOUTS[items], errors)
     users, artists, plays = LabelCoder(f"{path}: users"), LabelCoder(f"{path}: artists"), array("f")
     for table in lines:

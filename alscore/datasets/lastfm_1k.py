@@ -3,7 +3,8 @@
 import os
 from typing import TYPE_CHECKING
 
-from alscore.datasets._delimited import OPTIONAL_TEXT, Field, Layout, Lines, check_choice, like, read_interactions
+from alscore._checks import require
+from alscore.datasets._delimited import OPTIONAL_TEXT, Field, Layout, Lines, like, read_interactions
 from alscore.interactions import Interactions, Report
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def lastfm_1k(path: str | os.PathLike[str], items: str = "name", errors: str = "
     --------
     lastfm_1k_events : All events, with their tracks.
     """
-    check_choice("items", items, _LAYOUTS)
+    require(items in _LAYOUTS, "items", "'name' or 'mbid'", items)
     lines = Lines(path, _LAYOUTS[items], errors)
     return read_interactions(lines, map(_plays, lines), "plays", "timestamp")
 

@@ -1,22 +1,11 @@
 """Reader for the MovieLens data sets (Harper, Konstan, 2015; doi:10.1145/2827872)."""
 
-import contextlib
 import os
-import zipfile
 from pathlib import Path
 
-from alscore.datasets._delimited import (
-    POSITIVE,
-    TEXT,
-    Field,
-    Layout,
-    Lines,
-    check_choice,
-    like,
-    named,
-    read_interactions,
-    read_names,
-)
+from alscore._checks import require
+from alscore.datasets._archives import zip_names
+from alscore.datasets._delimited import POSITIVE, TEXT, Field, Layout, Lines, like, read_interactions
 from alscore.interactions import Interactions
 
 _RATING = {
@@ -61,7 +50,9 @@ def movielens(path: str | os.PathLike[str], items: str = "title", errors: str = 
         by the number: "Hamlet (2000) [3598]".
     errors : {"report", "raise"}
         What to do about lines that are no valid rating: leave them out and list them in `report`, or refuse the file.
-        So with lines of the file of titles; ratings of a film that therefore has no title are no valid ones.
+        So with lines of the file of titles; ratings of a film that therefore has no title are no valid ones. In
+        `report` its invalid lines come first, with reasons that begin with its name, and are counted as read; no others
+        are.
 
     Returns
     -------
@@ -72,15 +63,12 @@ def movielens(path: str | os.PathLike[str], items: str = "title", errors: str = 
     Raises
     ------
     FileNotFoundError, ValueError
-        As `lastfm_360k`, for either file; also another header, an id with two titles, and a folder that holds ratings
-        in both forms.
+        As `lastfm_360k`, for either file; also another header, an id with two titles, the file of ratings alone where
+        titles are asked for, and a folder that holds ratings in both forms.
     """
-    check_choice("items", items, ("title", "id"))
-    ratings, movies = _layouts(Path(path))
-    if items == "title":
-        titles = read_names(path, movies, errors)
-        ratings = ratings._replace(fields={**_RATING, "item": named(titles, f"a film of {movies.file}")})
-    lines = Lines(path, ratings, errors)
+    require(items in ("title", "id"), "items", "'title' or 'id'", items)
+    ratings, movies = _layouts(Path(path).expanduser())
+    lines = Lines(path, ratings, errors, names=movies if items == "title" else None)
     return read_interactions(lines, lines, "rating", "timestamp", duplicates="last")
 
 
@@ -89,10 +77,10 @@ def _layouts(path: Path) -> tuple[Layout, Layout]:
     names = [path.name]
     if path.is_dir():
         names = [file.name for file in path.rglob("ratings.*")]
-    elif path.is_file() and zipfile.is_zipfile(path):
-        with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    found = [layouts for layouts in (_CSV, _DAT) if any(layouts[0].file in name for name in names)]
+    elif path.is_file():
+        names = zip_names(path) or names
+    names = [name.removesuffix(".gz") for name in names]
+    found = [layouts for layouts in (_CSV, _DAT) if layouts[0].file in names]
     if len(found) > 1:
         raise ValueError(f"{path} holds both ratings.csv and ratings.dat; give the path of one")
     return found[0] if found else _CSV
