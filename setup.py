@@ -43,6 +43,7 @@ setup(
     ext_modules=cythonize(
         [
             extension("_kernels", KERNELS),
+            extension("kernels"),
             extension("_solvers"),
             extension("_sweep"),
             extension("_topk"),

@@ -1,7 +1,7 @@
 """The built-in solvers, published as any third party's would be: one als_solver in a capsule.
 
-Cholesky factorises one row's system; conjugate gradient multiplies by it. The three solvers (exact, CG, auto) are one
-function that draws the line between the two at different rows.
+Cholesky factorises one row's system; conjugate gradient multiplies by it. Three solvers (exact, CG, auto) are one
+function that draws the line between the two at different rows; the fourth finds non-negative factors.
 
 With E = diag and B = D^1/2 Y E^-1/2 (n x k), every system is the identity plus a product:
     primal    (I + B'B) w = E^-1/2 Y't,    x = E^-1/2 w
@@ -17,7 +17,7 @@ from libc.string cimport memset
 
 from alscore._kernels cimport (ALS_ADD, ALS_IDENTITY, ALS_SUBTRACT, als_ahead, cholesky, dot, gather_columns,
                                gather_rows, lanes, rank_update, rows_dot, rows_dot_wide, rows_sum, solve)
-from alscore.solver cimport (ALSCORE_NOT_POSITIVE_DEFINITE, ALSCORE_OK, ALSCORE_SOLVER_CAPSULE,
+from alscore.solver cimport (ALSCORE_NONNEGATIVE, ALSCORE_NOT_POSITIVE_DEFINITE, ALSCORE_OK, ALSCORE_SOLVER_CAPSULE,
                              ALSCORE_SOLVER_VERSION, ALSCORE_WARM_START, als_row_f32, als_row_f64, als_solver)
 
 cdef enum:
@@ -50,6 +50,9 @@ cdef double REFINE_ABOVE = 4, WIDEN_ABOVE = 100, LARGE_PIVOT = 1e4, HOPELESS = 1
 # Negative weights can make I + B'B singular. A squared pivot below this has lost too many digits of the weights to be
 # told from 0.
 cdef double SINGULAR_F32 = 1e-3, SINGULAR_F64 = 1e-10
+
+# A coordinate at 0 stays there if its gradient is no less than minus this fraction of what its sum adds up: rounding.
+cdef double GRADIENT_TOLERANCE = 1e-12
 
 
 cdef struct Params:
@@ -187,38 +190,48 @@ cdef void refine(bint dual, int64_t n, int64_t k, const int32_t *cols, const flo
             x[j] += b[j] * e[j]
 
 
-cdef int exact_in_float64(int64_t n, int64_t k, const int32_t *cols, const float *Y, const float *weight,
-                          const float *target, const float *diag, float *x, double *work) noexcept nogil:
-    """The k x k system of a float32 row, in float64."""
-    cdef int64_t K = padded(k), i, j, block, start, count
-    cdef double *C = work
-    cdef double *P = C + K * K
+cdef bint system_in_float64(int start, int64_t n, int64_t k, const int32_t *cols, const floating *Y,
+                            const floating *weight, const floating *target, const double *e, double *C, double *b,
+                            double *work) noexcept nogil:
+    """C = I + B'B or C += B'B, and b = Y't; returns whether an entry has negative weight."""
+    cdef int64_t K = padded(k), i, j, block, first, count
+    cdef double *P = work
     cdef double *rows = P + CHUNK * K
-    cdef double *e = rows + CHUNK * K
-    cdef double *b = e + K
-    cdef double *d = b + K
+    cdef double *d = rows + CHUNK * K
     cdef double *weights = d + CHUNK
     cdef double *targets = weights + CHUNK
     cdef int32_t own[CHUNK]
     cdef als_ahead nothing = als_ahead(NULL, 0, NULL, 0)
     cdef bint negative = False
-    cdef double cancelled, smallest = 0, largest = 0
     for i in range(CHUNK):
         own[i] = <int32_t> i
-    for j in range(K):
-        e[j] = 1 / sqrt(diag[j]) if j < k else 0
     memset(b, 0, K * sizeof(double))
     for block in range((n + CHUNK - 1) // CHUNK):
-        start = block * CHUNK
-        count = min(n - start, CHUNK)
+        first = block * CHUNK
+        count = min(n - first, CHUNK)
         for i in range(count):
-            weights[i] = weight[start + i]
-            targets[i] = target[start + i]
+            weights[i] = weight[first + i]
+            targets[i] = target[first + i]
             for j in range(k):
-                rows[i * k + j] = Y[cols[start + i] * k + j]
-        if update(ALS_ADD if block else ALS_IDENTITY, count, k, own, rows, weights, e, P, d, C, &nothing):
+                rows[i * k + j] = Y[cols[first + i] * k + j]
+        if update(ALS_ADD if block else start, count, k, own, rows, weights, e, P, d, C, &nothing):
             negative = True
         rows_sum(count, k, own, rows, targets, b)
+    return negative
+
+
+cdef int exact_in_float64(int64_t n, int64_t k, const int32_t *cols, const float *Y, const float *weight,
+                          const float *target, const float *diag, float *x, double *work) noexcept nogil:
+    """The k x k system of a float32 row, in float64."""
+    cdef int64_t K = padded(k), j
+    cdef double *C = work
+    cdef double *e = C + K * K
+    cdef double *b = e + K
+    cdef double cancelled, smallest = 0, largest = 0
+    cdef bint negative
+    for j in range(K):
+        e[j] = 1 / sqrt(diag[j]) if j < k else 0
+    negative = system_in_float64(ALS_IDENTITY, n, k, cols, Y, weight, target, e, C, b, b + K)
     if cholesky(k, C, &cancelled) != 0 or cancelled > HOPELESS:
         return ALSCORE_NOT_POSITIVE_DEFINITE
     if negative:
@@ -392,6 +405,159 @@ cdef int solve_f64(const void *state, const als_row_f64 *row, void *work) noexce
                      row.n_next, row.cols_next, <double *> work)
     return conjugate_gradient(params.steps, params.tol, row.n, row.k, row.cols, row.factors, row.weight, row.target,
                               row.diag, row.x, row.n_next, row.cols_next, <double *> work)
+
+
+cdef size_t nonnegative_workspace(const void *params, int64_t k, int64_t n_max, size_t real_size) noexcept nogil:
+    """What `nonnegative` lays out up to C and `system_in_float64` from there on, which is more than the active set."""
+    cdef size_t K = padded(k)
+    return (2 * K * K + 3 * K + 2 * CHUNK * K + 3 * CHUNK) * sizeof(double)
+
+
+cdef void principal_submatrix(int64_t k, const double *A, int64_t q, const int64_t *kept, double *C) noexcept nogil:
+    """C = A[kept][:, kept] in panels, from the lower triangle of A"""
+    cdef int64_t width = lanes(C), depth = (q + width - 1) // width * width, i, j
+    cdef const double *row
+    cdef double *column
+    memset(C, 0, depth * depth * sizeof(double))
+    for j in range(depth):
+        column = C + j // width * depth * width + j % width
+        if j >= q:
+            column[j * width] = 1
+            continue
+        row = A + kept[j] * k
+        for i in range(j + 1):
+            column[i * width] = row[kept[i]]
+
+
+cdef void gradient(int64_t k, const double *A, const double *b, const double *x, double *y) noexcept nogil:
+    """y = A x - b, from the lower triangle of A"""
+    cdef int64_t i, j
+    for j in range(k):
+        y[j] = dot(j + 1, A + j * k, x) - b[j]
+        for i in range(j if x[j] != 0 else 0):
+            y[i] += A[j * k + i] * x[j]
+
+
+cdef int nonnegative_minimum(int64_t k, const double *A, const double *b, double *x, double *work) noexcept nogil:
+    """The minimum of x'Ax / 2 - b'x over x >= 0, starting from such an x, by an active set as Lawson and Hanson's.
+
+    Newton steps over the passive coordinates, at first those above 0, lead to their minimum. Those that turn negative
+    on the way stop at 0, passive no longer; where the objective does not fall so, the step is halved, at most until
+    the first one stops. At the minimum all those with a negative gradient become passive, not only the most negative
+    one. Some of them rise then, so the objective falls from minimum to minimum, and none comes twice.
+    """
+    cdef int64_t K = padded(k), i, j, q, _
+    cdef double *C = work
+    cdef double *root = C + K * K
+    cdef double *y = root + K
+    cdef double *x_next = y + K
+    cdef double *y_next = x_next + K
+    cdef double *step = y_next + K
+    cdef double *packed = step + K
+    cdef int64_t *passive = <int64_t *> (packed + K)
+    cdef int64_t *kept = passive + K
+    cdef double first, part, fall, size, cancelled = 0
+    cdef bint stops, done
+
+    for j in range(k):
+        root[j] = sqrt(fabs(A[j * k + j]))
+        passive[j] = x[j] > 0
+    gradient(k, A, b, x, y)
+    for _ in range(100 + 10 * k):   # more than any row took: rounding that undoes each step must not go on for ever
+        q = 0
+        memset(packed, 0, K * sizeof(double))
+        for j in range(k):
+            step[j] = 0
+            if passive[j]:
+                kept[q], packed[q] = j, -y[j]
+                q += 1
+        if q > 0:
+            principal_submatrix(k, A, q, kept, C)
+            if cholesky(q, C, &cancelled) != 0 or cancelled > HOPELESS:
+                return ALSCORE_NOT_POSITIVE_DEFINITE
+            solve(q, C, packed)
+        for i in range(q):
+            step[kept[i]] = packed[i]
+
+        first = part = 1
+        for j in range(k):
+            if step[j] < 0:
+                first = min(first, x[j] / -step[j])
+        while True:
+            fall = 0
+            for j in range(k):
+                stops = step[j] < 0 and x[j] / -step[j] <= part
+                x_next[j] = 0 if stops else max(x[j] + part * step[j], 0)
+            gradient(k, A, b, x_next, y_next)
+            for j in range(k):
+                fall -= (x_next[j] - x[j]) * (y[j] + y_next[j])
+            if fall > 0 or part <= first:
+                break
+            part = part / 2 if part > max(2 * first, 1e-3) else first
+        size = 0
+        for j in range(k):
+            x[j], y[j] = x_next[j], y_next[j]
+            passive[j] = passive[j] and (x[j] > 0 or step[j] >= 0)
+            size += root[j] * x[j]
+        if first < 1:
+            continue
+
+        done = True
+        for j in range(k):
+            if not passive[j] and y[j] < -GRADIENT_TOLERANCE * (fabs(b[j]) + root[j] * size):
+                passive[j], done = True, False
+        if done:
+            return ALSCORE_OK
+    return ALSCORE_NOT_POSITIVE_DEFINITE
+
+
+cdef int nonnegative(int64_t n, int64_t k, const int32_t *cols, const floating *Y, const floating *weight,
+                     const floating *target, const floating *diag, const floating *gram, floating *x,
+                     double *work) noexcept nogil:
+    cdef int64_t K = padded(k), width = lanes(work), depth = (k + width - 1) // width * width, i, j
+    cdef double *A = work
+    cdef double *b = A + K * K
+    cdef double *z = b + K
+    cdef double *e = z + K
+    cdef double *C = e + K
+    cdef const double *column
+    cdef int code
+
+    for j in range(K):
+        e[j] = 1 if j < k else 0
+    memset(C, 0, K * K * sizeof(double))
+    system_in_float64(ALS_ADD, n, k, cols, Y, weight, target, e, C, b, C + K * K)
+    for j in range(k):
+        column = C + j // width * depth * width + j % width
+        for i in range(j + 1):
+            A[j * k + i] = gram[j * k + i] + column[i * width]
+        A[j * k + j] += diag[j]
+        # where all factors are 0 the diagonal may be 0 too, and so is the solution
+        z[j] = x[j] if x[j] > 0 and A[j * k + j] > 0 else 0
+    code = nonnegative_minimum(k, A, b, z, C)
+    if code == ALSCORE_OK:
+        for j in range(k):
+            x[j] = <floating> z[j]
+    return code
+
+
+cdef int nonnegative_f32(const void *params, const als_row_f32 *row, void *work) noexcept nogil:
+    return nonnegative(row.n, row.k, row.cols, row.factors, row.weight, row.target, row.diag, row.gram, row.x,
+                       <double *> work)
+
+
+cdef int nonnegative_f64(const void *params, const als_row_f64 *row, void *work) noexcept nogil:
+    return nonnegative(row.n, row.k, row.cols, row.factors, row.weight, row.target, row.diag, row.gram, row.x,
+                       <double *> work)
+
+
+cdef als_solver NONNEGATIVE = als_solver(ALSCORE_SOLVER_VERSION, ALSCORE_NONNEGATIVE | ALSCORE_WARM_START, NULL,
+                                         nonnegative_workspace, nonnegative_f32, nonnegative_f64)
+
+
+def publish_nonnegative():
+    """Capsule of the solver of non-negative factors."""
+    return PyCapsule_New(&NONNEGATIVE, ALSCORE_SOLVER_CAPSULE, NULL)
 
 
 cdef void release(object capsule) noexcept:

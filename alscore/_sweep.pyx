@@ -16,9 +16,9 @@ from libc.string cimport memcpy
 
 from alscore._blas cimport gemm, syrk
 from alscore._kernels cimport dot, rows_dot_wide
-from alscore.solver cimport (ALSCORE_NOT_FINITE, ALSCORE_NOT_POSITIVE_DEFINITE, ALSCORE_OK, ALSCORE_ORIGINAL_BASIS,
-                             ALSCORE_SOLVER_CAPSULE, ALSCORE_SOLVER_VERSION, ALSCORE_WARM_START, als_row_f32,
-                             als_row_f64, als_solver)
+from alscore.solver cimport (ALSCORE_NONNEGATIVE, ALSCORE_NOT_FINITE, ALSCORE_NOT_POSITIVE_DEFINITE, ALSCORE_OK,
+                             ALSCORE_ORIGINAL_BASIS, ALSCORE_SOLVER_CAPSULE, ALSCORE_SOLVER_VERSION,
+                             ALSCORE_WARM_START, als_row_f32, als_row_f64, als_solver)
 
 import numpy as np
 
@@ -90,9 +90,10 @@ cdef const als_solver *unpack(capsule) except NULL:
 
 
 def solver_flags(capsule):
-    """(original_basis, warm_start) of a compiled solver."""
+    """(original_basis, warm_start, nonnegative) of a compiled solver."""
     cdef const als_solver *solver = unpack(capsule)
-    return bool(solver.flags & ALSCORE_ORIGINAL_BASIS), bool(solver.flags & ALSCORE_WARM_START)
+    return (bool(solver.flags & ALSCORE_ORIGINAL_BASIS), bool(solver.flags & ALSCORE_WARM_START),
+            bool(solver.flags & ALSCORE_NONNEGATIVE))
 
 
 cdef int solve(const als_solver *solver, int64_t n, int64_t k, const int32_t *cols, const floating *factors,

@@ -46,7 +46,7 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         Sweeps (users, then items) at most.
     solver : str or object
         "cholesky" (exact), "cg" (a few steps of conjugate gradient), "auto" (exact, but for long rows of many factors),
-        the name of an installed plug-in, or an object: see `alscore.solvers`.
+        "nonnegative" (exact among factors >= 0), the name of an installed plug-in, or an object: see `alscore.solvers`.
     dtype : numpy dtype
         float32 or float64: of the factors and of all arithmetic on rows. Gram matrices, rotations and the loss are
         computed in float64 always.
@@ -139,7 +139,10 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         return self._objective(), dtype, solvers.resolve(self.solver)
 
     def _first_factors(self, n_items: int, dtype: np.dtype) -> np.ndarray:
-        """Normal with standard deviation 0.1 / sqrt(k) (Rendle et al. 2021): the same start in both precisions."""
+        """Normal with standard deviation 0.1 / sqrt(k) (Rendle et al. 2021): the same start in both precisions.
+
+        The absolute values where `solver` finds non-negative factors.
+        """
         random = self.random_state
         if not isinstance(random, (np.random.Generator, np.random.RandomState)):
             try:
@@ -156,7 +159,7 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         else:
             start[:] = random.standard_normal(start.shape, np.float32)
         start *= np.float32(0.1 / math.sqrt(self.factors))
-        return start
+        return np.abs(start, out=start) if solvers.is_nonnegative(solvers.resolve(self.solver)) else start
 
     def fit(
         self,
@@ -185,6 +188,8 @@ class AlternatingLeastSquares(Estimator, FactorModel):
                 split = splits.leave_k_out(plays, 0.2)
                 model.fit(split.train, validation=split)
 
+            Where it has the users of `user_items`, none of these may have an item that is held out.
+
         Returns
         -------
         self
@@ -195,11 +200,12 @@ class AlternatingLeastSquares(Estimator, FactorModel):
             After Ctrl-C, at the end of the half-sweep that was running: the model is usable then, trained as far as it
             came, or the best one so far. The same holds for an exception in `callback` or `validation`.
         ValueError, TypeError
-            A parameter, or the matrix, is not valid.
+            A parameter, the matrix or `validation` is not valid, or they do not belong together; factors from before
+            are kept.
         alscore.solvers.NotPositiveDefiniteError, FloatingPointError
             A row cannot be solved; factors from before are kept.
         """
-        judge = None if validation is None else _judge(validation)
+        judge = None if validation is None else _judge(validation, user_items)
         if self.warm_start and self._both != (None, None):
             return self._go_on(user_items, self.iterations, show_progress, callback, judge)
         objective, dtype, solver = self._checked(self.iterations, show_progress)
@@ -363,8 +369,8 @@ class AlternatingLeastSquares(Estimator, FactorModel):
     def recalculate_user(self, userid: Any, user_items: Any) -> np.ndarray:
         """Factors of one user or several, known or new, solved from their rows; nothing is stored.
 
-        The solution is exact on the current item factors, whatever `solver` is. (Only a plug-in that keeps the original
-        basis is used itself.)
+        The solution is exact on the current item factors, whatever `solver` is. (Only one that keeps the original
+        basis, as "nonnegative" does, is used itself.)
 
         Parameters
         ----------
@@ -571,12 +577,14 @@ def _final(X: np.ndarray, Y: np.ndarray, solver: Any, num_threads: int) -> tuple
     return Factors(frozen(X), "user_factors"), Factors(frozen(Y), "item_factors")
 
 
-def _judge(validation: Any) -> Callable[[Any], float]:
+def _judge(validation: Any, user_items: Any) -> Callable[[Any], float]:
     """`validation`, or what it stands for, as a function that returns nothing but finite numbers."""
-    if not callable(validation):
-        from alscore.tuning import validator
+    from alscore.tuning import Validator, validator
 
+    if not callable(validation):
         validation = validator(validation)
+    if isinstance(validation, Validator):
+        validation.refuse(user_items)
 
     def judge(model: Any) -> float:
         score = validation(model)

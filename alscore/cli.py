@@ -26,7 +26,7 @@ from alscore import __version__
 if TYPE_CHECKING:
     import pandas as pd
 
-    from alscore import AlternatingLeastSquares, Interactions, Recommender
+    from alscore import AlternatingLeastSquares, Evaluation, Interactions, Recommender
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -183,14 +183,12 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress, no messages")
     model = parser.add_argument_group("model", "as for alscore.AlternatingLeastSquares, whose defaults hold")
     for option, parameter, kind, meaning in _MODEL_OPTIONS:
-        model.add_argument(
-            option,
-            dest=parameter,
-            metavar=option[2:].split("-")[-1].upper(),
-            type=kind,
-            default=argparse.SUPPRESS,
-            help=meaning,
-        )
+        _add_model_option(model, option, parameter, kind, meaning)
+
+
+def _add_model_option(group: Any, option: str, parameter: str, kind: Callable[[str], Any], meaning: str) -> None:
+    metavar = option[2:].split("-")[-1].upper()
+    group.add_argument(option, dest=parameter, metavar=metavar, type=kind, default=argparse.SUPPRESS, help=meaning)
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -264,6 +262,23 @@ def _tune_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--iterations", type=_positive, default=15, help="sweeps at most; default: %(default)s")
     parser.add_argument("--threads", type=_natural, default=0, help="0: all that this process may use")
     parser.add_argument("--seed", type=_natural, default=0, help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="print one JSON document; messages go to stderr")
+    parser.add_argument("--quiet", action="store_true", help="no progress, no messages")
+    model = parser.add_argument_group(
+        "model", "a value to keep, a range of numbers LOW,HIGH or names NAME,NAME,... to search; instead of the default"
+    )
+    for option, parameter, kind, meaning in _MODEL_OPTIONS:
+        if parameter not in ("iterations", "num_threads", "random_state"):
+            _add_model_option(model, option, parameter, functools.partial(_searched, kind), meaning)
+
+
+def _searched(kind: type, text: str) -> Any:
+    """One value as it is, names as a list and numbers as a tuple: see `alscore.tuning.tune`."""
+    try:
+        values = [kind(value) for value in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be {kind.__name__} or a range LOW,HIGH, not {text!r}") from error
+    return values[0] if len(values) == 1 else values if kind is str else tuple(values)
 
 
 def _tune(args: argparse.Namespace) -> None:
@@ -272,32 +287,48 @@ def _tune(args: argparse.Namespace) -> None:
     from alscore._files import atomic_writer
     from alscore.datasets.lastfm import plays_file
 
+    # Whatever would fail in the end has to fail before the file is read.
+    tuning.import_optuna()
+    tuning.parsed(args.metric)
     if args.plot:
         _require_matplotlib()
     for path, kind in ((args.study, "study"), (args.plot, "plot")):
         if path:
             _check_output(path, plays_file(args.path), kind)
+    if args.study and args.plot and os.path.realpath(args.study) == os.path.realpath(args.plot):
+        raise ValueError(f"{args.plot} is the study: give the plot another name")
+    say = _messages(args)
+    model = AlternatingLeastSquares(num_threads=args.threads)
+    given = {name: value for name, value in vars(args).items() if name in model.get_params()}
+    model.set_params(**{name: value for name, value in given.items() if not isinstance(value, list | tuple)})
+    space = {name: value for name, value in {**tuning.SPACE, **given}.items() if isinstance(value, list | tuple)}
     with atomic_writer(args.plot) if args.plot else contextlib.nullcontext() as plot:
         found = tuning.tune(
-            splits.leave_k_out(_read(args.path, print, items=args.items), 0.2),
+            splits.leave_k_out(_read(args.path, say, items=args.items), 0.2),
             args.metric,
             args.trials,
-            model=AlternatingLeastSquares(iterations=args.iterations, num_threads=args.threads),
+            space=space,
+            model=model,
             storage=args.study,
             random_state=args.seed,
-            show_progress=sys.stderr.isatty(),
+            show_progress=sys.stderr.isatty() and not args.quiet,
         )
         table = found.table()
         if plot:
             found.plot().savefig(plot, format="png")
-    _print_table(
-        tuple(table),
-        (
-            (f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row)
-            for row in table.head(10).itertuples(index=False)
-        ),
-    )
-    print(f"\nto train the best of {len(table)} trials:\n\n{found.command(args.path)} --items {args.items}")
+    command = f"{found.command(args.path)} --items {args.items}"
+    if args.json:
+        records = json.loads(table.to_json(orient="records", double_precision=15))  # null for what is missing
+        _print_json({"trials": records, "command": command})
+    else:
+        _print_table(
+            tuple(table),
+            (
+                (f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row)
+                for row in table.head(10).itertuples(index=False)
+            ),
+        )
+        print(f"\nto train the best of {len(table)} trials:\n\n{command}")
     if len(table) < args.trials:
         raise KeyboardInterrupt(f"after {len(table)} of {args.trials} trials")
 
@@ -448,35 +479,57 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     """judge a trained model by plays that it has not seen"""
-    from alscore import evaluate
+    from alscore import evaluate, evaluation
     from alscore._files import atomic_writer
     from alscore.canonical import recoded
+    from alscore.datasets.lastfm import plays_file
 
     say, interactive = _messages(args), sys.stderr.isatty() and not args.quiet
+    options = {"metrics": evaluation.checked_metrics(args.metrics)} if "metrics" in args else {}
     if args.plot:
-        _check_output(args.plot, args.model, "plot")
+        for source in (args.model, plays_file(args.test)):
+            _check_output(args.plot, source, "plot")
         _require_matplotlib()
+        if options:
+            evaluation.require_cutoff(options["metrics"])
     recommender, known = _load(args.model)
     with atomic_writer(args.plot) if args.plot else contextlib.nullcontext() as plot:
         plays = _read(args.test, say, items=args.items)
         users, items = known.users.get_indexer(plays.users), known.items.get_indexer(plays.items)
         test = recoded(plays[users >= 0].matrix, users[users >= 0], items, known.shape)
-        options = {"metrics": args.metrics} if "metrics" in args else {}
+        n_unknown = plays.nnz - test.nnz
+        if not test.nnz:
+            raise ValueError(
+                f"none of the {plays.nnz:,} plays has a user and an item that the model knows: is --items as trained?"
+            )
+        if n_unknown:
+            print(f"alscore: left out {n_unknown:,} plays of users or items unknown to the model", file=sys.stderr)
         found = evaluate(
             recommender.model, known, test, args.k, **options, on_overlap="drop" if args.drop_overlap else "error",
             num_threads=args.threads, show_progress=interactive,
         )  # fmt: skip
         table = found.table(show_progress=interactive)
+        _print_evaluation(args, found, n_unknown, table, say)
         if plot:
-            found.plot().savefig(plot, format="png")
-    left_out = {"unknown": plays.nnz - test.nnz, "overlapping": found.n_overlapping}
+            found.plot(table).savefig(plot, format="png")
+
+
+def _print_evaluation(
+    args: argparse.Namespace, found: "Evaluation", n_unknown: int, table: "pd.DataFrame", say: Callable[..., None]
+) -> None:
     if args.json:
-        records = json.loads(table.to_json(orient="records", double_precision=15))  # null for what is missing
-        _print_json({"model": args.model, "users": len(found.users), "left_out": left_out, "metrics": records})
+        document = {
+            "model": args.model,
+            "users": len(found.users),
+            "users_without_test": found.n_users_without_test,
+            "left_out": {"unknown": n_unknown, "overlapping": found.n_overlapping},
+            "metrics": json.loads(table.to_json(orient="records", double_precision=15)),  # null for what is missing
+        }
+        _print_json(document)
         return
     say(
-        f"{len(found.users):,} users judged; left out {left_out['unknown']:,} plays whose user or item the model does "
-        f"not know, {left_out['overlapping']:,} of items that the user has in it\n"
+        f"{len(found.users):,} users judged; {found.n_users_without_test:,} others have no plays to judge by; left out "
+        f"{found.n_overlapping:,} plays of items that the user has in the model\n"
     )
     figures = table[["mean", "lower", "upper"]].map(lambda figure: f"{figure:.4f}").replace("nan", "-")
     cutoffs = table["k"].astype(object).where(table["k"].notna(), "-")
@@ -547,13 +600,14 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     topn = add("topn", [ranking], "implicit,numpy", "implicit,numpy", "seconds to recommend to all users")
     foldin = add("foldin", [updating], _FOLDERS, "implicit", "seconds to solve users from their rows")
     for asking in (topn, foldin):
-        asking.add_argument("--users", type=_positive, help="size of a random sample of them")
         asking.add_argument("--one-by-one", action="store_true", help="each user in a call of its own")
     topn.add_argument("--random-factors", action="store_true", help="normal instead of trained: nothing to be pruned")
     update = add("update", [updating], _UPDATERS, _UPDATERS, "seconds of partial_fit, and of a fit from nothing")
     update.add_argument("--sweeps", type=_positive, default=15, help="of the fit; default: %(default)s")
     add("load", [], "pandas,bytes,saved", "pandas,bytes,saved", "seconds to read a file")
-    add("evaluate", [ranking], "implicit", "implicit", "seconds to rank for all users and judge by held-out plays")
+    judging = add("evaluate", [ranking], "implicit", "implicit", "seconds to rank and judge by held-out plays")
+    for sampling in (topn, foldin, judging):
+        sampling.add_argument("--users", type=_positive, help="size of a random sample of them")
 
 
 _FOLDERS = "alscore-half-sweep,implicit"

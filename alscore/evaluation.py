@@ -1,6 +1,7 @@
 """How good a model's rankings are: metrics of every user, means with intervals, and whether two models differ."""
 
 import functools
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,11 @@ import numpy as np
 from alscore import _ranking, _threads
 from alscore import metrics as definitions
 from alscore._checks import require, require_integer
+from alscore._figures import figure
 from alscore._user_items import matrix_of, part_of
 from alscore.interactions import Interactions
 from alscore.rankings import Judged, judgeable, overlap, rankings, refuse_overlap, relevant, rows
+from alscore.recommender import Recommender
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +46,8 @@ class Evaluation:
         Test entries that were left out, since the user has the item in train.
     weights : dict
         By name, what the mean weighs users by, where not all alike: for "mpr" the sum of their test values.
+    test_checksum : int
+        CRC-32 of the test entries that counted, by which `compare` knows them again.
     """
 
     values: dict[str, np.ndarray]
@@ -51,6 +56,7 @@ class Evaluation:
     n_users_without_test: int
     n_overlapping: int
     weights: dict[str, np.ndarray]
+    test_checksum: int
 
     def mean(self, name: str) -> float:
         """The figure of the metric `name`, such as "ndcg@10"; KeyError if it was not asked for."""
@@ -64,7 +70,7 @@ class Evaluation:
 
     def __repr__(self) -> str:
         means = ", ".join(f"{name} {self.mean(name):.4f}" for name in [*self.values, *self.catalogue])
-        return f"Evaluation of {len(self.users):,} users: {means}"
+        return f"Evaluation of {len(self.users):,} users, {self.n_users_without_test:,} others without test: {means}"
 
     def table(
         self, confidence: float = 0.95, *, n_resamples: int = 1000, random_state: int = 0, show_progress: bool = True
@@ -95,8 +101,15 @@ class Evaluation:
         table.loc[names, "lower"], table.loc[names, "upper"] = lower, upper
         return _named(table)
 
-    def plot(self) -> "Figure":
-        """Draw each metric over the cut-offs, with its 95 % interval.
+    def plot(self, table: "pd.DataFrame | None" = None, *, show_progress: bool = True) -> "Figure":
+        """Draw each metric over the cut-offs, with its interval.
+
+        Parameters
+        ----------
+        table : pandas.DataFrame, optional
+            What `table` returned; by default it is made, with 95 % intervals.
+        show_progress : bool
+            Of making it, after two seconds.
 
         Returns
         -------
@@ -110,22 +123,16 @@ class Evaluation:
         ValueError
             No metric has a cut-off.
         """
-        try:
-            from matplotlib.figure import Figure  # not pyplot, which looks for a display
-        except ImportError as error:
-            raise ImportError("plot needs matplotlib: pip install 'alscore[bench]'") from error
-
-        curves = self.table().dropna(subset="k")
-        if curves.empty:
-            raise ValueError("none of these metrics has a cut-off to draw it over")
-        by_metric = list(curves.groupby("metric", sort=False))
-        figure = Figure(figsize=(3.2 * len(by_metric), 3), layout="constrained")
-        for axes, (metric, curve) in zip(figure.subplots(1, len(by_metric), squeeze=False)[0], by_metric, strict=True):
+        require_cutoff(name.partition("@")[0] for name in [*self.values, *self.catalogue])
+        table = self.table(show_progress=show_progress) if table is None else table
+        by_metric = list(table.dropna(subset="k").groupby("metric", sort=False))
+        drawn = figure(3.2 * len(by_metric), 3)
+        for axes, (metric, curve) in zip(drawn.subplots(1, len(by_metric), squeeze=False)[0], by_metric, strict=True):
             cutoffs = curve["k"].astype(int)
             axes.plot(cutoffs, curve["mean"], ".-")
             axes.fill_between(cutoffs, curve["lower"], curve["upper"], alpha=0.3)
             axes.set(title=metric, xlabel="k", xticks=cutoffs)
-        return figure
+        return drawn
 
 
 def evaluate(
@@ -152,7 +159,8 @@ def evaluate(
         products are the scores, of this package or another; one with a method ``scores(user_items)`` from rows of
         `train`, a csr_matrix, to a float array (n, n_items); a function from an int64 array (n,) of row numbers to such
         an array, or to ranked ids, an int array (n, m) of at least max(k) columns, best first, without the items that
-        the user has, and -1 where there are no more. A score of -inf means never to rank the item.
+        the user has, and -1 where there are no more; a Recommender, whose model is asked. A score of -inf means never
+        to rank the item.
     train : sparse matrix, shape (n_users, n_items), or Interactions
         What is known of the users: all entries are left out of their rankings.
     test : sparse matrix, shape (n_users, n_items), or Interactions
@@ -180,21 +188,20 @@ def evaluate(
     Raises
     ------
     ValueError
-        Matrices of different shapes or labels, an item of a user in both of them, no test item at all, factors or
-        scores that are NaN, rankings with ids out of range, repeated or known already, or an unknown metric.
+        Matrices of different shapes or labels, an item of a user in both of them, no test item at all, scores that are
+        NaN, factors that are not finite or so large that scores may not be, rankings with ids out of range, repeated or
+        known already, or an unknown metric.
     TypeError
         `model` is none of the above, or a part is no sparse matrix.
     NotFittedError
         The model has no factors.
     """
-    cutoffs = sorted({k} if hasattr(k, "__index__") else set(k))
-    for cutoff in cutoffs:
-        require_integer(cutoff, "k", 1)
-    require(len(cutoffs) > 0, "k", "one cut-off or several", k)
-    for name in (metrics := [metrics] if isinstance(metrics, str) else list(dict.fromkeys(metrics))):
-        require(name in METRICS, "metrics", f"of {', '.join(METRICS)}", name)
+    cutoffs, metrics = _checked_cutoffs(k), checked_metrics(metrics)
     require(on_overlap in ("error", "drop"), "on_overlap", "'error' or 'drop'", on_overlap)
-    _check_labels(train, test)
+    check_labels(train, test, "train and test", ("users", "items"))
+    if isinstance(model, Recommender):
+        check_labels(model.interactions, train, "model and train", ("items",) if new_users else ("users", "items"))
+        model = model.model
     train, test = matrix_of(train), relevant(test)
     users = judgeable(train, test)
     shared = overlap(test, train)
@@ -233,6 +240,7 @@ def evaluate(
         test.shape[0] - len(users),
         int(np.count_nonzero(shared)),
         {"mpr": np.add.reduceat(test.data, test.indptr[users])} if "mpr" in metrics else {},
+        functools.reduce(lambda crc, array: zlib.crc32(array, crc), (test.indptr, test.indices, test.data), 0),
     )
 
 
@@ -268,13 +276,15 @@ def compare(
     Raises
     ------
     ValueError
-        The users are not the same, or no metric is.
+        The users or their test items are not the same, or no metric is.
     """
     import pandas as pd
 
     require_integer(n_permutations, "n_permutations", 1)
     if not np.array_equal(a.users, b.users):
         raise ValueError("a and b judge different users: evaluate both on the same train and test")
+    if a.test_checksum != b.test_checksum:
+        raise ValueError("a and b judge by different test items: evaluate both on the same train and test")
     differences = {name: a.values[name] - b.values[name] for name in a.values if name in b.values}
     if not differences:
         raise ValueError("a and b have no metric of users in common: evaluate both with the same metrics and k")
@@ -290,11 +300,35 @@ def compare(
     return _named(table)
 
 
-def _check_labels(train: Any, test: Any) -> None:
-    if isinstance(train, Interactions) and isinstance(test, Interactions):
-        for name in ("users", "items"):
-            if not getattr(train, name).equals(getattr(test, name)):
-                raise ValueError(f"train and test have different {name}: take both from one split")
+def checked_metrics(metrics: Sequence[str]) -> list[str]:
+    """Distinct names of metrics, verified."""
+    names = [metrics] if isinstance(metrics, str) else list(metrics) if np.iterable(metrics) else []
+    require(len(names) > 0, "metrics", "a name or several", metrics)
+    for name in names:
+        require(name in METRICS, "metrics", f"of {', '.join(METRICS)}", name)
+    return list(dict.fromkeys(names))
+
+
+def require_cutoff(metrics: Iterable[str]) -> None:
+    """Raise a ValueError if none of these metrics has a cut-off."""
+    if set(metrics) <= _OF_SCORES.keys():
+        raise ValueError(f"{' and '.join(_OF_SCORES)} have no cut-off to draw them over: add another metric")
+
+
+def _checked_cutoffs(k: int | Iterable[int]) -> list[int]:
+    cutoffs = list(k) if np.iterable(k) else [k]
+    require(len(cutoffs) > 0, "k", "one cut-off or several", k)
+    for cutoff in cutoffs:
+        require_integer(cutoff, "k", 1)
+    return sorted(set(cutoffs))
+
+
+def check_labels(a: Any, b: Any, what: str, names: tuple[str, ...]) -> None:
+    """Raise a ValueError unless two Interactions have equal labels of `names`, some of "users" and "items"."""
+    if isinstance(a, Interactions) and isinstance(b, Interactions):
+        for name in names:
+            if not getattr(a, name).equals(getattr(b, name)):
+                raise ValueError(f"{what} have different {name}: take both from one split")
 
 
 def _measures(metrics: Sequence[str], train: Any, num_threads: int) -> dict[str, Callable[[Judged, int], np.ndarray]]:

@@ -1,6 +1,5 @@
 """What two factor matrices can do, however they were learnt: rank items, find what is similar, be saved."""
 
-import functools
 from typing import Any, Self
 
 import numpy as np
@@ -48,17 +47,15 @@ class Factors:
             copied[:] = array
             array = frozen(copied)
         self.array, self.name = array, name
+        self._candidates: dict[bool, retrieval.Candidates] = {}
         self._fold_in: FoldIn | None = None
 
-    @functools.cached_property
-    def candidates(self) -> retrieval.Candidates:
-        """To be found by inner product."""
-        return retrieval.Candidates(self.array)
-
-    @functools.cached_property
-    def unit_candidates(self) -> retrieval.Candidates:
-        """To be found by cosine."""
-        return retrieval.Candidates(self.array, unit=True)
+    def candidates(self, num_threads: int, *, unit: bool = False) -> retrieval.Candidates:
+        """To be found by inner product, or as units by cosine."""
+        made = self._candidates.get(unit)
+        if made is None:
+            made = self._candidates[unit] = retrieval.Candidates(self.array, unit, num_threads=num_threads)
+        return made
 
     def fold_in(self, num_threads: int) -> FoldIn:
         """To solve rows of the other side on."""
@@ -217,7 +214,7 @@ class FactorModel:
             rows = rows_of(user_items, "user_items", "userid", len(ids), known_items)
         found = retrieval.top_n(
             self._fold_in("user", rows, known_items) if recalculate_user else known_users.array[ids],
-            known_items.candidates,
+            known_items.candidates(self.num_threads),
             N,
             exclude=rows if filter_already_liked_items else None,
             allow=items,
@@ -257,9 +254,8 @@ class FactorModel:
             queries = self._fold_in("item", rows, known_users)
         else:
             queries = known_items.array[ids]
-        found = retrieval.top_n(
-            queries, known_items.unit_candidates, N, allow=items, deny=filter_items, num_threads=self.num_threads
-        )
+        candidates = known_items.candidates(self.num_threads, unit=True)
+        found = retrieval.top_n(queries, candidates, N, allow=items, deny=filter_items, num_threads=self.num_threads)
         return _one_or_many(itemid, found)
 
     def similar_users(
@@ -281,9 +277,8 @@ class FactorModel:
         """
         known_users, _ = self._fitted()
         queries = known_users.array[retrieval.codes(userid, len(known_users.array), "userid")]
-        found = retrieval.top_n(
-            queries, known_users.unit_candidates, N, allow=users, deny=filter_users, num_threads=self.num_threads
-        )
+        candidates = known_users.candidates(self.num_threads, unit=True)
+        found = retrieval.top_n(queries, candidates, N, allow=users, deny=filter_users, num_threads=self.num_threads)
         return _one_or_many(userid, found)
 
     def save(self, file: Any) -> None:

@@ -360,7 +360,7 @@ def ranking_metrics_at_k(
             auc = mean_u  (a_u + (h_u + R_u) / 2 * (n_items - R_u - m_u)) / (R_u (n_items - R_u))
 
         The first K places have h_u hits and m_u misses, with a_u pairs of a hit above a miss. So in this AUC the items
-        beyond K have no order, and those of the train row are among them.
+        beyond K have no order, and those of the train row are among them. Of a user who has all items in test it is 1.
 
     Raises
     ------
@@ -379,7 +379,8 @@ def ranking_metrics_at_k(
         hits, possible = hits + h.sum(), possible + most.sum()
         average_precision += (AT_K["map"](judged, K) * R / most).sum()
         gained += AT_K["ndcg"](judged, K).sum()
-        area += ((above + (h + R) / 2 * (others - (K - h))) / (R * others)).sum()
+        pairs = above + (h + R) / 2 * (others - (judged.ids.shape[1] - h))
+        area += np.where(others == 0, 1, pairs / np.maximum(R * others, 1)).sum()
     sums = {"precision": hits / possible * len(users), "map": average_precision, "ndcg": gained, "auc": area}
     return {name: float(value / len(users)) for name, value in sums.items()}
 

@@ -96,29 +96,32 @@ def rankings(
     depth = min(depth, n_items)
     source: _Searched | _Scored
     if hasattr(model, "item_factors"):
-        source = _Searched(model, n_users, n_items, new_users, num_threads)
+        source = _Searched(model, n_users, n_items, with_scores, new_users, num_threads)
     elif hasattr(model, "scores") or callable(model):
-        source = _Scored(model, num_threads)
+        source = _Scored(model, with_scores, num_threads)
     else:
         raise TypeError(
             f"model must have user_factors and item_factors, or a method scores(user_items), or be a function of row "
             f"numbers, not {type(model).__name__}"
         )
-    size = _SEARCHED if isinstance(source, _Searched) and not with_scores else max(1, _SCORES // n_items)
+    start = 0
     with tqdm(total=len(users), disable=not show_progress, delay=2, unit="user") as progress:
-        for start in range(0, len(users), size):
-            part = users[start : start + size]
+        while start < len(users):
+            part = users[start : start + (max(1, _SCORES // n_items) if source.in_memory else _SEARCHED)]
             seen = rows(train, part)
-            ids, scores = source.rank(part, seen, depth, with_scores)
+            ids, scores = source.rank(part, seen, depth)
             yield Batch(slice(start, start + len(part)), seen, ids, scores)
+            start += len(part)
             progress.update(len(part))
 
 
 class _Searched:
     """A model with factors."""
 
-    def __init__(self, model: Any, n_users: int, n_items: int, new_users: bool, num_threads: int) -> None:
-        self.num_threads = num_threads
+    def __init__(
+        self, model: Any, n_users: int, n_items: int, with_scores: bool, new_users: bool, num_threads: int
+    ) -> None:
+        self.in_memory, self.num_threads = with_scores, num_threads
         self.fold_in: Callable[..., Any] | None = None
         if new_users:
             if not hasattr(model, "recalculate_user"):
@@ -131,16 +134,19 @@ class _Searched:
             self.users = _factors(model, "user_factors", n_users, "users; or pass new_users=True to fold them in")
         self.items = _factors(model, "item_factors", n_items, "items")
 
-    def rank(
-        self, users: np.ndarray, seen: sparse.csr_array, depth: int, with_scores: bool
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def rank(self, users: np.ndarray, seen: sparse.csr_array, depth: int) -> tuple[np.ndarray, np.ndarray | None]:
         X = self.users.array[users] if self.fold_in is None else self.fold_in(users, _plain(seen))
-        ids, _ = retrieval.top_n(X, self.items.candidates, depth, exclude=seen, num_threads=self.num_threads)
-        left = np.minimum(depth, len(self.items.array) - np.diff(seen.indptr))
-        short = np.count_nonzero(ids >= 0, axis=1) < left
-        if short.any():
-            raise ValueError(f"user {users[short.argmax()]} has scores that are NaN or infinite: train the model anew")
-        return ids, self._scores(X) if with_scores else None
+        X, candidates = np.ascontiguousarray(X), self.items.candidates(self.num_threads)
+        with np.errstate(over="ignore", invalid="ignore"):
+            largest = _topk.norms(X, 1) * max(1, candidates.norm.max())  # no score of the user is larger
+        wrong = ~((largest <= np.finfo(self.items.array.dtype).max) & np.isfinite(X).all(axis=1))
+        if wrong.any():
+            raise ValueError(
+                f"user {users[wrong.argmax()]} may have scores that are NaN or infinite in {self.items.array.dtype}: "
+                "train the model anew, or scale its factors down"
+            )
+        ids, _ = retrieval.top_n(X, candidates, depth, exclude=seen, num_threads=self.num_threads)
+        return ids, self._scores(X) if self.in_memory else None
 
     def _scores(self, X: np.ndarray) -> np.ndarray:
         Y = self.items.array
@@ -155,22 +161,34 @@ class _Searched:
 
 
 class _Scored:
-    """A model that gives scores of all items, or ids."""
+    """A model that gives scores of all items, or a function to ids."""
 
-    def __init__(self, model: Any, num_threads: int) -> None:
-        self.model, self.num_threads = model, num_threads
+    def __init__(self, model: Any, with_scores: bool, num_threads: int) -> None:
+        self.model, self.with_scores, self.num_threads = model, with_scores, num_threads
+        self.in_memory = True  # until the answers are ids
 
-    def rank(
-        self, users: np.ndarray, seen: sparse.csr_array, depth: int, with_scores: bool
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        answer = np.asarray(self.model.scores(_plain(seen)) if hasattr(self.model, "scores") else self.model(users))
-        if answer.dtype.kind not in "iu":
-            scores = checked_scores(answer, seen.shape, users)
-            threads = _threads.resolve(self.num_threads, scores.size)
-            return _topk.best(scores, seen.indptr, seen.indices, depth, threads), scores
-        if with_scores:
-            raise ValueError("auc and mpr need the scores of all items, but the model gives ids")
-        ids = ranked_ids(answer, len(users), seen.shape[1], users)
+    def rank(self, users: np.ndarray, seen: sparse.csr_array, depth: int) -> tuple[np.ndarray, np.ndarray | None]:
+        if hasattr(self.model, "scores"):
+            answer = np.asarray(self.model.scores(_plain(seen)))
+            if answer.dtype.kind in "iu":
+                answer = answer.astype(np.float64)
+        else:
+            answer = np.asarray(self.model(users))
+        if answer.dtype.kind in "iu":
+            self.in_memory = False
+            return self._checked_ids(answer, users, seen, depth), None
+        scores = checked_scores(answer, seen.shape, users)
+        threads = _threads.resolve(self.num_threads, scores.size)
+        return _topk.best(scores, seen.indptr, seen.indices, depth, threads), scores
+
+    def _checked_ids(self, answer: np.ndarray, users: np.ndarray, seen: sparse.csr_array, depth: int) -> np.ndarray:
+        hint = "; integers are ids: give scores as floats" if answer.shape == seen.shape else ""
+        if self.with_scores:
+            raise ValueError(f"auc and mpr need the scores of all items, but the model gives ids{hint}")
+        try:
+            ids = ranked_ids(answer, len(users), seen.shape[1], users)
+        except ValueError as error:
+            raise ValueError(f"{error}{hint}") from None
         if ids.shape[1] < depth:
             raise ValueError(f"the model ranks {ids.shape[1]} items, but {depth} are looked at: let it rank so many")
         ids = np.ascontiguousarray(ids[:, :depth])
@@ -179,9 +197,9 @@ class _Scored:
             row, place = np.argwhere(again)[0]
             raise ValueError(
                 f"the ranking of user {users[row]} has item {ids[row, place]}, which is in the row of train: leave out "
-                "what a user has"
+                f"what a user has{hint}"
             )
-        return ids, None
+        return ids
 
 
 def _plain(matrix: sparse.csr_array) -> sparse.csr_matrix:

@@ -1,4 +1,8 @@
-"""The compiled solver's contract for Cython: alscore.h is the commented original."""
+"""Public: the compiled solver's contract for Cython; alscore.h is the commented original.
+
+``from alscore.solver cimport als_solver`` needs the folder `alscore.get_include()` on the C compiler's include path.
+The other public .pxd is kernels.pxd; those whose names begin with an underscore may change at any time.
+"""
 
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
@@ -8,6 +12,7 @@ cdef extern from "alscore.h" nogil:
     const char *ALSCORE_SOLVER_CAPSULE
     const uint32_t ALSCORE_ORIGINAL_BASIS
     const uint32_t ALSCORE_WARM_START
+    const uint32_t ALSCORE_NONNEGATIVE
     const int ALSCORE_OK
     const int ALSCORE_NOT_POSITIVE_DEFINITE
     const int ALSCORE_NOT_FINITE

@@ -1,10 +1,11 @@
 """Solvers: option objects for the built-in ones, look-up by name, and the half-sweep that a solver is given.
 
 A solver is any of
-- an option object of this module: ``Cholesky()``, ``ConjugateGradient(steps=3)``, ``Auto()``;
+- an option object of this module: ``Cholesky()``, ``ConjugateGradient(steps=3)``, ``Auto()``, ``NonNegative()``;
 - a name: a built-in one, or one that another package registers in the entry-point group ``alscore.solvers``;
 - an object with a method ``capsule()`` that returns a PyCapsule as in ``alscore.h``, or such a capsule itself;
-- an object with a method ``sweep(half_sweep, out)``, in Python, and optionally an attribute ``original_basis = True``.
+- an object with a method ``sweep(half_sweep, out)``, in Python, and optionally an attribute ``original_basis = True``,
+  or ``nonnegative = True``, which implies that.
 """
 
 import dataclasses
@@ -70,6 +71,19 @@ class Auto(ConjugateGradient):
         return _solvers.publish(self.steps, self.tol, True)
 
 
+@dataclasses.dataclass(frozen=True)
+class NonNegative:
+    """Exact solution of every row among factors >= 0, so that a factor can only add to a score.
+
+    By an active set (Lawson, Hanson 1974) from the row's last factors, in float64 throughout: the gradient of a factor
+    at 0 is no less than -1e-12 of what its sum adds up. The factors keep the basis in which they are non-negative: they
+    are in no order, and correlated.
+    """
+
+    def capsule(self) -> object:
+        return _solvers.publish_nonnegative()
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class HalfSweep:
     """One side's least-squares problems, as a value: what a solver needs to update each of its rows.
@@ -130,7 +144,7 @@ class CompiledSolver:
 
     def __init__(self, capsule: object, owner: object = None) -> None:
         self._capsule, self._owner = capsule, owner
-        self.original_basis, self.warm_start = _sweep.solver_flags(capsule)
+        self.original_basis, self.warm_start, self.nonnegative = _sweep.solver_flags(capsule)
 
     def sweep(self, half_sweep: HalfSweep, out: np.ndarray, loss: np.ndarray | None = None) -> None:
         """Solve every row into `out`, and where `loss` (float64, one a row) is given put each row's share there."""
@@ -166,7 +180,12 @@ class CompiledSolver:
 
 def keeps_basis(solver: Any) -> bool:
     """Whether a resolved solver asks for factors that are not rotated."""
-    return bool(getattr(solver, "original_basis", False))
+    return is_nonnegative(solver) or bool(getattr(solver, "original_basis", False))
+
+
+def is_nonnegative(solver: Any) -> bool:
+    """Whether a resolved solver finds factors >= 0, and asks for such a start."""
+    return bool(getattr(solver, "nonnegative", False))
 
 
 @functools.cache

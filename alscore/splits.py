@@ -255,12 +255,13 @@ def hide_share(X: Any, share: float, random_state: int = 0) -> Split:
     Raises
     ------
     ValueError
-        No user has two likes.
+        `share` is not as above, or no user has two likes.
     """
+    require(0 < share < 1, "share", "above 0 and below 1", share)
     bits = _random_bits(random_state)
     matrix = matrix_of(X)
     _, n_likes = _likes(matrix)
-    n_hidden = np.where(n_likes < 2, 0, np.clip((share * n_likes).astype(np.int64), 1, n_likes - 1))
+    n_hidden = np.where(n_likes < 2, 0, np.clip(_share_of(n_likes, share), 1, n_likes - 1))
     if not n_hidden.any():
         raise ValueError("X has no user with two positive entries, one to fold in and one to find again")
     return _split(X, matrix, _last(matrix, _random_keys(matrix, bits), n_hidden))
@@ -281,9 +282,14 @@ def _number(value: float, name: str, available: np.ndarray) -> np.ndarray:
         "an integer of at least 1, or a share above 0 and below 1",
         value,
     )
-    # the last digits of a share are rounding: 0.29 * 100 is 28.999999999999996
-    number = min(value, 2**62) if is_number else np.floor(value * available * (1 + 4 * np.finfo(float).eps))
+    number = min(value, 2**62) if is_number else _share_of(available, value)
     return np.where(number < available, number, 0).astype(np.int64)
+
+
+def _share_of(available: np.ndarray, share: float) -> np.ndarray:
+    """Return a share of each of `available`, rounded down."""
+    # its last digits are rounding: 0.29 * 100 is 28.999999999999996
+    return np.floor(share * available * (1 + 4 * np.finfo(float).eps)).astype(np.int64)
 
 
 def _some(value: float, name: str, available: int, what: str) -> int:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alscore._checks import require_integer
+from alscore._figures import figure
 from alscore._user_items import part_of
 from alscore.canonical import from_canonical, rows_of
 from alscore.interactions import Interactions, Report, replaced
@@ -149,13 +150,8 @@ def plot(interactions: Interactions) -> "Figure":
     """
     if not interactions.nnz:
         raise ValueError("interactions has no entries, so there is nothing to plot")
-    try:
-        from matplotlib.figure import Figure  # not pyplot, which looks for a display
-    except ImportError as error:
-        raise ImportError("plot needs matplotlib: pip install 'alscore[bench]'") from error
-
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    axes = figure.subplots()
+    drawn = figure(7, 5)
+    axes = drawn.subplots()
     matrix = interactions.matrix
     per_item = np.bincount(matrix.indices, minlength=interactions.n_items)
     for name, lengths in (("users", np.diff(matrix.indptr)), ("items", per_item)):
@@ -164,7 +160,7 @@ def plot(interactions: Interactions) -> "Figure":
         axes.plot(length, np.cumsum(count[::-1])[::-1], ".", label=label)
     axes.set(xscale="log", yscale="log", xlabel="entries", ylabel="how many have at least so many")
     axes.legend()
-    return figure
+    return drawn
 
 
 def _distribution(name: str, numbers: np.ndarray) -> list[tuple[str, str, float]]:

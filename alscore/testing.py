@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
+from scipy import linalg, optimize, sparse
 
 from alscore import _threads, solvers
 from alscore.canonical import canonical_csr
@@ -76,7 +76,7 @@ def dense_problem(
     return c, p, regularization * size**regularization_exponent
 
 
-def half_sweep(user_items: Array, item_factors: Array, **parameters: Any) -> Array:
+def half_sweep(user_items: Array, item_factors: Array, nonnegative: bool = False, **parameters: Any) -> Array:
     """Oracle: the minimising user factors for fixed item factors; transpose `user_items` for the other side.
 
     Parameters
@@ -84,6 +84,8 @@ def half_sweep(user_items: Array, item_factors: Array, **parameters: Any) -> Arr
     user_items : array (n_users, n_items)
         Dense; 0 where there is no entry.
     item_factors : array (n_items, k)
+    nonnegative : bool
+        The minimum over user factors >= 0, by SciPy's.
     **parameters
         See the head of this module.
 
@@ -93,11 +95,18 @@ def half_sweep(user_items: Array, item_factors: Array, **parameters: Any) -> Arr
     """
     Y = np.asarray(item_factors, np.float64)
     ridge = np.eye(Y.shape[1])
+    solve = _nonnegative_minimum if nonnegative else np.linalg.solve
     rows = [
-        np.linalg.solve(Y.T @ (c[:, None] * Y) + lam * ridge, Y.T @ (c * p))
+        solve(Y.T @ (c[:, None] * Y) + lam * ridge, Y.T @ (c * p))
         for c, p, lam in zip(*dense_problem(user_items, **parameters), strict=True)
     ]
     return np.array(rows).reshape(-1, Y.shape[1])
+
+
+def _nonnegative_minimum(A: Array, b: Array) -> Array:
+    """argmin of x'Ax / 2 - b'x over x >= 0: with A = U'U that of |Ux - (U')^-1 b|."""
+    U = np.linalg.cholesky(A).T
+    return np.asarray(optimize.nnls(U, linalg.solve_triangular(U, b, trans=1))[0])
 
 
 def row_losses(user_items: Array, user_factors: Array, item_factors: Array, **parameters: Any) -> Array:
@@ -206,8 +215,9 @@ class _Guarded:
 
     def __init__(self, solver: Any) -> None:
         self._solver = solver
-        self.original_basis = getattr(solver, "original_basis", False)
+        self.original_basis = solvers.keeps_basis(solver)
         self.warm_start = getattr(solver, "warm_start", True)
+        self.nonnegative = solvers.is_nonnegative(solver)
 
     def sweep(self, half_sweep: solvers.HalfSweep, out: Array) -> None:
         arrays = {name: value for name, value in vars(half_sweep).items() if isinstance(value, np.ndarray)}
@@ -247,15 +257,17 @@ def _require(holds: Array, what: str, case: str) -> None:
 def check_solver(solver: Any, *, exact: bool = False) -> tuple[str, ...]:
     """Verify that a solver keeps the contract, on rows of 0 to 4k entries for several k and objectives.
 
-    Rows without entries become 0; every number is finite; the half-sweep's arrays are not modified; the bits
-    do not depend on the number of threads; no row's objective ends above both its start's and that of 0.
+    Rows without entries become 0; every number is finite, and not negative if the solver says so; the half-sweep's
+    arrays are not modified; the bits do not depend on the number of threads; no row's objective ends above both its
+    start's and that of 0.
 
     Parameters
     ----------
     solver : str or object
         In any form that `alscore.solvers` describes.
     exact : bool
-        Require every row to equal the float64 oracle within `TOLERANCES` as well.
+        Require every row to equal the float64 oracle, of a non-negative solver that over factors >= 0, within
+        `TOLERANCES` as well.
 
     Returns
     -------
@@ -279,27 +291,34 @@ def check_solver(solver: Any, *, exact: bool = False) -> tuple[str, ...]:
     return offered
 
 
-def _check_rows(solver: Any, exact: bool, k: int, dtype: np.dtype[Any], name: str) -> None:
+def _start(solver: _Guarded, shape: tuple[int, int], dtype: np.dtype[Any]) -> Array:
+    start = np.random.default_rng(1).standard_normal(shape).astype(dtype)
+    return np.maximum(start, 0) if solver.nonnegative else start
+
+
+def _check_rows(solver: _Guarded, exact: bool, k: int, dtype: np.dtype[Any], name: str) -> None:
     parameters = dict(_CONFORMANCE_CASES[name])
     R, Y = random_problem(k, range(4 * k + 1), dislikes=bool(parameters.pop("dislikes", False)))
     Y = Y.astype(dtype)
-    start = np.random.default_rng(1).standard_normal((len(R), k)).astype(dtype)
+    start = _start(solver, (len(R), k), dtype)
     X, rotated = run_half_sweep(solver, R, Y, start, **parameters)
 
     case = f"{name}, k={k}, {dtype}"
     _require(np.isfinite(X).all(axis=1), "not finite", case)
     _require(np.logical_or((X == 0).all(axis=1), (R != 0).any(axis=1)), "not 0", case)
+    if solver.nonnegative:
+        _require((X >= 0).all(axis=1), "negative", case)
     bound = np.maximum(row_losses(R, start, Y, **parameters), row_losses(R, 0 * start, Y, **parameters))
     slack = 1 + tolerance("descent", dtype)
     _require(row_losses(R, X, rotated, **parameters) <= slack * bound, "the objective rose", case)
     if exact:
-        errors = row_errors(X, half_sweep(R, rotated, **parameters))
+        errors = row_errors(X, half_sweep(R, rotated, solver.nonnegative, **parameters))
         _require(errors <= tolerance("half-sweep", dtype), f"errors up to {errors.max():.1e}", case)
 
 
-def _check_threads(solver: Any, dtype: np.dtype[Any], k: int = 17) -> None:
+def _check_threads(solver: _Guarded, dtype: np.dtype[Any], k: int = 17) -> None:
     R, Y = random_problem(k, range(4 * k + 1), dislikes=True)
-    start = np.random.default_rng(1).standard_normal((len(R), k)).astype(dtype)
+    start = _start(solver, (len(R), k), dtype)
     expected = run_half_sweep(solver, R, Y, start, 1, regularization=0.1)[0]
     for threads in (2, 5):
         X = run_half_sweep(solver, R, Y, start, threads, regularization=0.1)[0]

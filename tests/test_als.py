@@ -850,9 +850,48 @@ def test_wrong_validation_is_refused_before_training(split, wrong, error, messag
     assert model.item_factors is None
 
 
-def test_validation_of_other_shape_says_so(split):
-    with pytest.raises(ValueError, match="119 rows, but train and test have 120 items"):
-        validated(split.train[:, :-1], split)
+def labelled(matrix, prefix=""):
+    return Interactions(matrix, *([f"{prefix}{code}" for code in range(n)] for n in matrix.shape))
+
+
+@pytest.mark.parametrize("make", [lambda split: split, validator])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda split, new: (split.train[:, :-1], split), r"user_items has shape \(300, 119\) and the parts"),
+        (lambda split, new: (new.train[:, :-1], new), r"user_items has shape \(210, 119\) and the parts"),
+        (lambda split, new: (split.train + split.test, split), "is in both parts.*: train without what validation hol"),
+        (
+            lambda split, new: (labelled(split.train), (labelled(split.train, "x"), labelled(split.test, "x"))),
+            "user_items and validation have different users",
+        ),
+        (
+            lambda split, new: (labelled(new.train), new._replace(fold_in=labelled(new.fold_in, "x"))),
+            "user_items and validation have different items",
+        ),
+        (
+            lambda split, new: (labelled(new.train), new._replace(fold_in=labelled(new.fold_in))),
+            "validation is by new users, but '0' is trained on: train without them",
+        ),
+    ],
+)
+def test_validation_of_other_data_leaves_the_model(split, user_split, wrong, message, make):
+    model = train(split.train, iterations=1)
+    before = model.item_factors
+    user_items, validation = wrong(split, user_split)
+    with pytest.raises(ValueError, match=message):
+        model.fit(user_items, show_progress=False, validation=make(validation))
+    assert model.item_factors is before
+
+
+def test_parts_of_a_validation_belong_together(split):
+    for parts, message in (
+        ((labelled(split.train), labelled(split.test, "x")), "the parts of validation have different users"),
+        ((split.train, split.test[:-1]), "must have the same users and items"),
+        ((split.train + split.test, split.test), "is in both parts.*: leave them out of one part$"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            validator(parts)
 
 
 def test_progress_bar_shows_the_validation(split, capsys):
@@ -866,3 +905,7 @@ def test_recommender_passes_the_validation_on(plays):
     model = AlternatingLeastSquares(factors=8, iterations=6, num_threads=1, random_state=0)
     recommender = Recommender(model).fit(split.train, show_progress=False, validation=split)
     assert_same_bits(recommender.model, validated(split.train, split))
+    with pytest.raises(ValueError, match="user_items and validation have different users"):
+        recommender.fit(labelled(split.train.matrix), show_progress=False, validation=split)
+    with pytest.raises(ValueError, match="is in both parts"):
+        recommender.fit(Interactions(plays, *labels), show_progress=False, validation=split)

@@ -411,10 +411,13 @@ def test_load_of_what_only_we_can_read(file, tmp_path, capsys):
     assert "pandas failed: ValueError: Multiple files found in TAR" in capsys.readouterr().out
 
 
-def test_evaluate_against_a_plain_count(plays):
-    answer = bench.evaluate(plays, ["alscore"], factors=4, top=5, threads=1, repeats=1)
+@pytest.mark.parametrize("n_users", [None, 9])
+def test_evaluate_against_a_plain_count(plays, n_users):
+    answer = bench.evaluate(plays, ["alscore"], factors=4, top=5, users=n_users, threads=1, repeats=1)
     out = np.random.default_rng(0).random(plays.nnz) < 0.1
     users, items = np.nonzero(plays.toarray())
+    if n_users:
+        out &= np.isin(users, np.random.default_rng(0).choice(plays.shape[0], n_users, replace=False))
     seen = sparse.csr_matrix((plays.data[~out], (users[~out], items[~out])), plays.shape)
     model = AlternatingLeastSquares(4, iterations=5, num_threads=1, random_state=0).fit(seen, show_progress=False)
     scores = model.user_factors.astype(np.float64) @ model.item_factors.T.astype(np.float64)
@@ -428,6 +431,7 @@ def test_evaluate_against_a_plain_count(plays):
             ndcg.append(sum(1 / np.log2(place + 2) for place in hits) / best)
             recall.append(len(hits) / len(wanted))
     assert 0 < np.mean(recall) < 1
+    assert answer["data"]["asked"] == len(recall)
     assert row(answer, "alscore")["ndcg"] == pytest.approx(np.mean(ndcg))
     assert row(answer, "alscore")["recall"] == pytest.approx(np.mean(recall))
 
@@ -438,7 +442,7 @@ def test_evaluate_against_a_plain_count(plays):
         ["sweep", "--solver=cg,auto", "--sweeps=1"],
         ["converge", "--solver=cg", "--sweeps=2", "--reference-sweeps=3"],
         ["topn", "--against=numpy", "--users=10"],
-        ["evaluate", "--against="],
+        ["evaluate", "--against=", "--users=10"],
     ],
     ids=lambda command: command[0],
 )

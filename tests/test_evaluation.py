@@ -110,7 +110,6 @@ def test_same_bits_on_any_number_of_threads(parts, model, little_work_in_paralle
     )
     for other in others:
         assert other.catalogue == one.catalogue
-        assert all(other.values[name].tobytes() == one.values[name].tobytes() for name in METRICS if name in one.values)
         assert {name: values.tobytes() for name, values in other.values.items()} == {
             name: values.tobytes() for name, values in one.values.items()
         }
@@ -174,6 +173,10 @@ def test_overlapping_parts(parts, model):
     [
         ({"k": 0}, "k must be an integer of at least 1, not 0"),
         ({"k": ()}, "k must be one cut-off or several"),
+        ({"k": 10.0}, "k must be an integer of at least 1, not 10.0"),
+        ({"k": [5, "a"]}, "k must be an integer of at least 1, not 'a'"),
+        ({"metrics": 5}, "metrics must be a name or several, not 5"),
+        ({"metrics": ()}, r"metrics must be a name or several, not \(\)"),
         ({"metrics": ["ndcg", "accuracy"]}, "metrics must be of precision, .*, not 'accuracy'"),
         ({"on_overlap": "ignore"}, "on_overlap must be 'error' or 'drop'"),
         ({"num_threads": -1}, "num_threads must be an integer from 0"),
@@ -197,7 +200,8 @@ def nan_for_user_9(users):
         (lambda users: np.zeros((len(users), 119)), r"scores must be real numbers of shape \(\d+, 120\)"),
         (lambda users: [["a"] * 10] * len(users), "scores must be real numbers"),
         (lambda users: np.full((len(users), 10), 120), r"the ranking of user 1 has id 120 outside of \[0, 120\)"),
-        (lambda users: np.zeros((len(users), 10), int), "the ranking of user 1 has id 0 twice"),
+        (lambda users: np.zeros((len(users), 10), int), "the ranking of user 1 has id 0 twice: leave out [a-z ]+$"),
+        (lambda users: np.zeros((len(users), 120), int), "has id 0 twice.*; integers are ids: give scores as floats"),
         (lambda users: np.arange(9) + 0 * users[:, None], "the model ranks 9 items, but 10 are looked at"),
         (lambda users: np.arange(120) + 0 * users[:, None], r"ranking of user \d+ has item \d+, which is in the row"),
         (lambda users: np.arange(10), r"ranked must hold integer ids"),
@@ -223,11 +227,56 @@ def test_wrong_models_are_refused(parts, model):
     X[9] = np.nan
     with pytest.raises(ValueError, match="user_factors must be finite, but row 9 is not"):
         evaluate(SimpleNamespace(user_factors=X, item_factors=Y), *parts, show_progress=False)
-    X[9], Y[:] = 1e30, -1e30
-    with pytest.raises(ValueError, match="user 9 has scores that are NaN or infinite"):
-        evaluate(SimpleNamespace(user_factors=X, item_factors=Y), *parts, show_progress=False)
     with pytest.raises(ValueError, match="auc and mpr need the scores of all items, but the model gives ids"):
         evaluate(lambda users: users[:, None], *parts, 1, "auc", show_progress=False)
+
+
+@pytest.mark.parametrize("metrics", ["ndcg", "auc"])
+@pytest.mark.parametrize("of_item_7", [[1e30, -1e30], [1e30, 1e30], [-1e30, -1e30]], ids=["nan", "inf", "-inf"])
+def test_factors_whose_scores_overflow_are_refused(parts, of_item_7, metrics):
+    X, Y = np.ones((300, 2), "f4"), np.full((120, 2), 1e-3, "f4")
+    X[9], Y[7] = 1e30, of_item_7
+    with pytest.raises(ValueError, match="user 9 may have scores that are NaN or infinite in float32: train the model"):
+        evaluate(SimpleNamespace(user_factors=X, item_factors=Y), *parts, 10, metrics, show_progress=False)
+
+
+def test_folded_in_factors_that_are_nan_are_refused(parts, model):
+    broken = SimpleNamespace(
+        item_factors=model.item_factors, recalculate_user=lambda users, rows: np.full((len(users), 8), np.nan, "f4")
+    )
+    with pytest.raises(ValueError, match="user 1 may have scores that are NaN"):
+        evaluate(broken, *parts, new_users=True, show_progress=False)
+
+
+def test_integers_of_a_method_are_scores(parts):
+    scores = np.random.default_rng(0).integers(-9, 9, 120)
+    whole = SimpleNamespace(scores=lambda rows: np.tile(scores, (rows.shape[0], 1)))
+    found = evaluate(whole, *parts, CUTOFFS, METRICS, show_progress=False)
+    assert_as_expected(found, np.tile(scores.astype(np.float64), (300, 1)), *parts)
+
+
+def test_function_to_ids_is_asked_for_many_users_at_a_time(parts, monkeypatch):
+    monkeypatch.setattr(rankings, "_SCORES", 7 * parts.train.shape[1])
+    lengths = []
+
+    def empty(users):
+        lengths.append(len(users))
+        return np.full((len(users), 10), -1)
+
+    n_judged = len(evaluate(empty, *parts, 10, show_progress=False).users)
+    assert lengths == [7, n_judged - 7]
+
+
+def test_recommender_is_its_model(parts, model):
+    labelled = [Interactions(part, range(300), range(120)) for part in parts]
+    recommender = Recommender(AlternatingLeastSquares(8, iterations=3, random_state=0)).fit(
+        labelled[0], show_progress=False
+    )
+    found = evaluate(recommender, *labelled, 10, METRICS, show_progress=False)
+    assert repr(found) == repr(evaluate(model, *parts, 10, METRICS, show_progress=False))
+    others = [Interactions(part, range(300), range(1, 121)) for part in parts]
+    with pytest.raises(ValueError, match="model and train have different items"):
+        evaluate(recommender, *others, show_progress=False)
 
 
 def test_wrong_parts_are_refused(parts, model):
@@ -251,6 +300,21 @@ def test_memory_does_not_grow_with_users(monkeypatch):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] - peaks[0] < 2000 * 400  # the scores of all of them: 8 MB
+
+
+def test_memory_does_not_grow_with_users_of_factors(monkeypatch):
+    monkeypatch.setattr(rankings, "_SEARCHED", 64)
+    train, test = (
+        sparse.csr_array((np.ones(8000), (np.arange(8000), np.full(8000, at))), (8000, 500)) for at in (1, 2)
+    )
+    X, Y, peaks = np.ones((8000, 1), "f4"), np.ones((500, 1), "f4"), []
+    for n in (800, 8000):
+        tracemalloc.start()
+        evaluate(SimpleNamespace(user_factors=X[:n], item_factors=Y), train[:n], test[:n], 200, "ndcg",
+                 show_progress=False)  # fmt: skip
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 8000 * 200  # the ids of all of them: 6.4 MB
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +347,7 @@ def test_table_is_the_same_for_the_same_seed(two):
 
 
 def test_p_value_is_that_of_scipy(two):
-    few = [Evaluation({"a": each.values["ndcg@10"][:9]}, {}, each.users[:9], 0, 0, {}) for each in two]
+    few = [Evaluation({"a": each.values["ndcg@10"][:9]}, {}, each.users[:9], 0, 0, {}, 0) for each in two]
     found = compare(*few, n_permutations=20_000, show_progress=False)
     oracle = stats.permutation_test(
         [each.values["a"] for each in few], lambda a, b: np.mean(a - b), permutation_type="samples"
@@ -303,12 +367,43 @@ def test_compare(two):
     assert (same[["difference", "lower", "upper"]] == 0).all(axis=None)
 
 
-def test_what_cannot_be_compared(two):
-    other = Evaluation({"ndcg@7": np.zeros(len(two[0].users))}, {}, two[0].users, 0, 0, {})
+@pytest.fixture(scope="module")
+def weighted():
+    """Two evaluations by nine users who count from once to 50 times."""
+    rng = np.random.default_rng(1)
+    weights = {"mpr": np.array([50.0, 1, 2, 30, 1, 1, 4, 1, 9])}
+    return [Evaluation({"mpr": rng.random(9)}, {}, np.arange(9), 0, 0, weights, 0) for _ in range(2)]
+
+
+def test_p_value_of_weighted_users_is_that_of_scipy(weighted):
+    a, b = (each.values["mpr"] * each.weights["mpr"] for each in weighted)
+    oracle = stats.permutation_test([a, b], lambda a, b: np.mean(a - b), permutation_type="samples")  # exact
+    found = compare(*weighted, n_permutations=20_000, show_progress=False)
+    assert found["p_value"][0] == pytest.approx(oracle.pvalue, abs=0.02)
+    plain = stats.permutation_test(
+        [each.values["mpr"] for each in weighted], lambda a, b: np.mean(a - b), permutation_type="samples"
+    )
+    assert abs(plain.pvalue - oracle.pvalue) > 0.1  # so that weights make a difference
+
+
+def test_interval_of_weighted_users_is_that_of_weighted_means(weighted):
+    values, weights = weighted[0].values["mpr"], weighted[0].weights["mpr"]
+    sample = np.random.default_rng(1).integers(9, size=(20_000, 9))
+    oracle = np.quantile(np.average(values[sample], axis=1, weights=weights[sample]), [0.025, 0.975])
+    row = weighted[0].table(n_resamples=20_000, show_progress=False).iloc[0]
+    assert (row["lower"], row["upper"]) == pytest.approx(tuple(oracle), abs=0.02)
+
+
+def test_what_cannot_be_compared(two, parts, model):
+    fewer = parts.test.copy()
+    fewer.data[fewer.indptr[:-1][np.diff(fewer.indptr) > 1]] = 0
+    with pytest.raises(ValueError, match="a and b judge by different test items"):
+        compare(two[0], evaluate(model, parts.train, fewer, show_progress=False))
+    other = Evaluation({"ndcg@7": np.zeros(len(two[0].users))}, {}, two[0].users, 0, 0, {}, two[0].test_checksum)
     with pytest.raises(ValueError, match="no metric of users in common"):
         compare(two[0], other)
     with pytest.raises(ValueError, match="a and b judge different users"):
-        compare(two[0], Evaluation({}, {}, two[0].users[1:], 0, 0, {}))
+        compare(two[0], Evaluation({}, {}, two[0].users[1:], 0, 0, {}, 0))
     with pytest.raises(KeyError, match="'ndcg@7' was not evaluated; there are precision@5"):
         two[0]["ndcg@7"]
     with pytest.raises(ValueError, match="confidence must be above 0 and below 1, not 1"):
@@ -317,11 +412,18 @@ def test_what_cannot_be_compared(two):
 
 def test_plot(two, parts, model, tmp_path):
     few = evaluate(model, *parts, (5, 10), ("ndcg", "coverage", "auc"), show_progress=False)
-    assert [axes.get_title() for axes in few.plot().axes] == ["ndcg", "coverage"]
-    few.plot().savefig(tmp_path / "plot.png")
+    table = few.table(0.5, show_progress=False)
+    panels = few.plot(table).axes
+    assert [axes.get_title() for axes in panels] == ["ndcg", "coverage"]
+    for axes in panels:
+        curve = axes.lines[0].get_xydata()
+        assert curve.tolist() == [[k, few[f"{axes.get_title()}@{k}"]] for k in (5, 10)]
+    band = panels[0].collections[0].get_paths()[0].vertices[:, 1]
+    assert set(table[["lower", "upper"]].iloc[:2].to_numpy().ravel()) <= set(band)
+    few.plot(show_progress=False).savefig(tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG\r\n")
-    with pytest.raises(ValueError, match="none of these metrics has a cut-off"):
-        Evaluation({"auc": two[0].values["auc"]}, {}, two[0].users, 0, 0, {}).plot()
+    with pytest.raises(ValueError, match="auc and mpr have no cut-off to draw them over"):
+        Evaluation({"auc": two[0].values["auc"]}, {}, two[0].users, 0, 0, {}, 0).plot()
 
 
 @pytest.fixture(scope="module")
@@ -347,14 +449,48 @@ def test_command_prints_the_table(files, capsys):
     assert {(row["metric"], row["k"]): row["mean"] for row in document["metrics"]} == pytest.approx(
         {("ndcg", 5): oracle["ndcg@5"], ("ndcg", 10): oracle["ndcg@10"], ("auc", None): oracle["auc"]}
     )
-    assert document["users"] == len(oracle.users)
+    assert (document["users"], document["users_without_test"]) == (len(oracle.users), oracle.n_users_without_test)
     assert document["left_out"] == {"unknown": 2, "overlapping": 0}
     assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG\r\n")
     assert main([*command, "--quiet"]) == 0
     out, err = capsys.readouterr()
     assert out.splitlines()[0].split() == ["metric", "k", "mean", "lower", "upper"]
     assert len(out.splitlines()) == 5
-    assert err == ""
+    assert err == "alscore: left out 2 plays of users or items unknown to the model\n"
+    assert main(command) == 0
+    others = train.n_users - len(oracle.users)
+    assert f"{len(oracle.users)} users judged; {others} others have no plays to judge by" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["model.als", "test.tsv"])
+def test_command_does_not_replace_what_it_reads(files, name, capsys):
+    folder, _, _ = files
+    before = (folder / name).read_bytes()
+    command = ["evaluate", str(folder / "model.als"), "--test", str(folder / "test.tsv"), "--quiet"]
+    assert main([*command, f"--plot={folder / name}"]) == 1
+    assert f"{name} is the file to read: give the plot another name" in capsys.readouterr().err
+    assert (folder / name).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--metrics=accuracy"], "metrics must be of precision, "),
+        (["--metrics=auc", "--plot=plot.png"], "auc and mpr have no cut-off to draw them over"),
+    ],
+)
+def test_command_refuses_wrong_metrics_before_it_reads(options, message, tmp_path, capsys):
+    assert main(["evaluate", str(tmp_path / "none.als"), "--test", str(tmp_path / "none.tsv"), *options]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_command_says_that_all_is_unknown(files, tmp_path, capsys):
+    folder, _, _ = files
+    datasets.write_lastfm_360k(Interactions.from_arrays(["f" * 40] * 2, ["a", "b"]), tmp_path / "new.tsv")
+    assert main(["evaluate", str(folder / "model.als"), "--test", str(tmp_path / "new.tsv"), "--quiet"]) == 1
+    assert (
+        "none of the 2 plays has a user and an item that the model knows: is --items as tra" in capsys.readouterr().err
+    )
 
 
 def test_command_names_the_remedy_for_overlap(files, capsys):

@@ -265,6 +265,22 @@ def fitted():
     return theirs, sparse.csr_matrix(train), sparse.csr_matrix(test)
 
 
+def test_truncated_auc_of_more_places_than_items_is_auc(fitted):
+    model, train, test = fitted
+    wanted = (test.toarray() > 0) & (train.toarray() == 0)
+    # those of train after all others, as they are not ranked
+    scores = np.where(train.toarray() != 0, -1e9, model.user_factors @ model.item_factors.T)
+    oracle = [roc_auc_score(*user) for user in zip(wanted, scores, strict=True) if user[0].any()]
+    for k in (80, 81, 500):
+        found = metrics.AUC_at_k(model, train, sparse.csr_array(wanted * 1.0), K=k, show_progress=False)
+        assert found == pytest.approx(np.mean(oracle))
+
+
+def test_truncated_auc_of_a_user_with_all_items_in_test_is_1():
+    function = lambda users: np.tile(np.arange(3.0), (len(users), 1))  # noqa: E731
+    assert metrics.AUC_at_k(function, sparse.csr_array((2, 3)), sparse.csr_array(np.ones((2, 3))), K=2) == 1
+
+
 @pytest.mark.parametrize("k", [1, 5, 30])
 def test_equals_implicit(fitted, k):
     oracle = implicit.evaluation.ranking_metrics_at_k(*fitted, K=k, show_progress=False)

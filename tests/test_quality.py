@@ -113,6 +113,9 @@ def test_irspack_is_given_our_objective_and_start(monkeypatch, part):
 
     monkeypatch.setattr(harness, "find", lambda names, *_: ({names[0]: {}}, {}))
     monkeypatch.setattr(harness, "run", run)
+    before = part.train.copy()
+    quality.irspack("python", model, part, lambda plays: plays)
+    np.testing.assert_array_equal(part.train.data, before.data)
     row = quality.irspack("python", model, part, weigh)
     expected = quality.judged(model, part, weigh)
     np.testing.assert_allclose((row.recall, row.ndcg), expected[:2], atol=1e-3)  # float32 may turn a near tie
@@ -201,3 +204,19 @@ def test_most_popular_on_real_movielens(shared_data):
     _, test = quality.movielens_1m(shared_data / "movielens-1m-m1")
     recall, ndcg, _ = quality.judged(MostPopular(), test, lambda plays: plays)
     assert (round(recall, 6), round(ndcg, 6)) == (0.116084, 0.117600)
+
+
+def test_solvers_and_threads_agree_on_real_movielens(shared_data):
+    _, test = quality.movielens_1m(shared_data / "movielens-1m-m1")
+    model = AlternatingLeastSquares(8, alpha=0.1, iterations=10, unobserved_weight=0.05, random_state=0)
+    ways = {"solver": "cholesky", "num_threads": 1}, {"solver": "cholesky", "num_threads": 2}, {"solver": "cg"}
+    exact, threaded, cg = (quality.judged(model.set_params(**way), test, lambda plays: plays)[:2] for way in ways)
+    assert exact == threaded
+    np.testing.assert_allclose(cg, exact, atol=5e-4)  # three digits, as the tables are read
+    assert exact[0] > 0.15  # nothing to agree on otherwise: the most popular have 0.12
+
+
+def test_items_of_real_hetrec_have_several_listeners(shared_data):
+    _, test = quality.hetrec(shared_data / "hetrec2011-lastfm-2k")
+    users = sparse.vstack([test.train, test.known + test.test])
+    assert users.astype(bool).sum(axis=0).min() == 2

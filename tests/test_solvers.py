@@ -12,7 +12,7 @@ from alscore import AlternatingLeastSquares, solvers
 from alscore.als import Side
 from alscore.canonical import canonical_csr
 from alscore.objective import Objective
-from alscore.solvers import Auto, Cholesky, CompiledSolver, ConjugateGradient, NotPositiveDefiniteError
+from alscore.solvers import Auto, Cholesky, CompiledSolver, ConjugateGradient, NonNegative, NotPositiveDefiniteError
 from alscore.testing import (
     check_solver,
     half_sweep,
@@ -272,6 +272,105 @@ def test_options_may_be_numpy_integers():
     assert ConjugateGradient(steps=np.int64(4)).capsule() is not None
 
 
+# Non-negative factors
+
+
+def test_nonnegative_solver_conforms(isa):
+    assert check_solver("nonnegative", exact=True) == ("float32", "float64")
+
+
+NONNEGATIVE_CASES = [
+    (64, 1e3, {"regularization": 1e-3}),
+    (64, 1e3, {"regularization": 0.1, "dislikes": True}),
+    (100, 1e5, {"regularization": 1e-3}),
+    # the rows' own entries are nearly all of the system, whose condition is 1e6: some take 50 steps
+    (100, 1e3, {"regularization": 0.01, "unobserved_weight": 1e-3}),
+]
+
+
+@pytest.mark.parametrize("signs", [True, False])
+@pytest.mark.parametrize(("k", "largest", "parameters"), NONNEGATIVE_CASES)
+def test_nonnegative_solver_equals_oracle(k, largest, parameters, signs, dtype):
+    parameters = dict(parameters)
+    user_items, item_factors = random_problem(k, lengths(k), largest, parameters.pop("dislikes", False))
+    item_factors = (item_factors if signs else abs(item_factors)).astype(dtype)
+    oracle = half_sweep(user_items, item_factors, nonnegative=True, **parameters)
+    operation = "half-sweep" if largest <= 1e3 else "half-sweep, strong"
+    for start in (0 * oracle, oracle[:, ::-1]):
+        x, _ = run_half_sweep("nonnegative", user_items, item_factors, start.astype(dtype), **parameters)
+        assert x.min() >= 0
+        assert row_errors(x, oracle).max() <= tolerance(operation, dtype)
+
+
+def test_nonnegative_factor_that_the_other_side_lacks_stays_0(dtype):
+    user_items, item_factors = random_problem(5, lengths(5))
+    item_factors[:, 2] = 0
+    start = np.ones((len(user_items), 5), dtype)
+    x, _ = run_half_sweep("nonnegative", user_items, item_factors, start, regularization=0.0)
+    assert not x[:, 2].any()
+    others = np.delete(item_factors, 2, axis=1).astype(dtype)
+    oracle = half_sweep(user_items, others, nonnegative=True, regularization=0.0)
+    assert row_errors(np.delete(x, 2, axis=1), oracle).max() <= tolerance("half-sweep", dtype)
+
+
+def test_nonnegative_rows_without_a_unique_minimum_are_refused(dtype):
+    user_items, item_factors = random_problem(4, [0, 9])
+    item_factors = abs(item_factors[:, [0, 1, 2, 1]])
+    with pytest.raises(NotPositiveDefiniteError, match=r"user row 1: .*raise regularization"):
+        solve("nonnegative", user_items, item_factors, dtype, regularization=0.0)
+
+
+def test_nonnegative_fit(plays, dtype):
+    model = AlternatingLeastSquares(
+        8, regularization=0.1, iterations=12, solver="nonnegative", dtype=dtype, random_state=0
+    )
+    model.calculate_training_loss = True
+    model.fit(plays, show_progress=False)
+    X, Y, losses = model.user_factors, model.item_factors, np.array(model.training_loss)
+    assert min(X.min(), Y.min()) >= 0
+    assert (losses[1:] <= (1 + tolerance("descent", dtype)) * losses[:-1]).all()
+    # nearly a fixed point of half-sweeps by the oracle
+    dense = plays.toarray()
+    items = half_sweep(dense.T, X, nonnegative=True, regularization=0.1)
+    assert row_errors(Y, items).max() <= tolerance("half-sweep", dtype)
+    users = half_sweep(dense, items, nonnegative=True, regularization=0.1)
+    assert loss(dense, users, items, regularization=0.1) > 0.99 * losses[-1]
+    # better than to clip the factors of a fit without the constraint
+    free = AlternatingLeastSquares(8, regularization=0.1, dtype=dtype, random_state=0).fit(plays, show_progress=False)
+    clipped = half_sweep(dense, np.maximum(free.item_factors, 0), True, regularization=0.1)
+    assert losses[-1] < loss(dense, clipped, np.maximum(free.item_factors, 0), regularization=0.1)
+
+
+def test_nonnegative_fold_in_and_new_rows(plays):
+    model = AlternatingLeastSquares(8, iterations=3, solver=NonNegative(), dtype=np.float64, random_state=0)
+    model.fit(plays[:200, :100], show_progress=False)
+    known = plays[[20, 250]][:, :100]
+    oracle = half_sweep(known.toarray(), model.item_factors, nonnegative=True, regularization=0.01)
+    assert row_errors(model.recalculate_user([0, 1], known), oracle).max() <= tolerance("half-sweep", np.float64)
+    model.partial_fit(plays, show_progress=False)
+    assert model.item_factors.shape == (120, 8)
+    assert min(model.user_factors.min(), model.item_factors.min()) >= 0
+
+
+def test_nonnegative_start():
+    model = AlternatingLeastSquares(4, iterations=0, solver="nonnegative", random_state=0).fit(
+        sparse.eye_array(9, format="csr"), show_progress=False
+    )
+    assert model.item_factors.min() > 0
+
+
+def test_nonnegative_bits_do_not_depend_on_threads(plays, little_work_in_parallel):
+    models = [
+        AlternatingLeastSquares(9, iterations=4, solver="nonnegative", num_threads=threads, random_state=0).fit(
+            plays, show_progress=False
+        )
+        for threads in (1, 2, 5)
+    ]
+    for model in models[1:]:
+        assert model.user_factors.tobytes() == models[0].user_factors.tobytes()
+        assert model.item_factors.tobytes() == models[0].item_factors.tobytes()
+
+
 # Plug-ins
 
 
@@ -374,7 +473,7 @@ SOLVER = c_struct(
     ("solve_f32", ADDRESS),
     ("solve_f64", ADDRESS),
 )
-ORIGINAL_BASIS = 1
+ORIGINAL_BASIS, NONNEGATIVE = 1, 4
 
 
 def solve_function(solve, real):
@@ -535,6 +634,18 @@ class IsInexact(PythonSolver):
         out[2:3] *= 1 + 1e-4
 
 
+class Negative(PythonSolver):
+    nonnegative = True
+
+
+class Clipped(Negative):
+    """Exact for the problem without the constraint, then clipped."""
+
+    def sweep(self, half_sweep, out):
+        super().sweep(half_sweep, out)
+        np.maximum(out, 0, out=out)
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
@@ -544,6 +655,8 @@ class IsInexact(PythonSolver):
         (DependsOnThreads, "other bits on 5 threads: row of 5 entries"),
         (Overshoots, "the objective rose: row of 1 entries"),
         (IsInexact, "errors up to 1.0e-04: row of 2 entries"),
+        (Negative, "negative: row of .* entries"),
+        (Clipped, "errors up to|the objective rose"),
     ],
 )
 def test_conformance_suite_finds(broken, message):
@@ -592,23 +705,10 @@ def test_half_sweep_that_points_outside_of_its_arrays_is_refused(name, change):
         run_half_sweep(Tampering(**{name: change}), user_items, item_factors, np.zeros((4, 8)), regularization=0.1)
 
 
-class NonNegative:
-    """Exact for the sign-free problem, then clipped: enough to see that nothing rotates its factors."""
-
-    original_basis = True
-
-    def sweep(self, half_sweep, out):
-        out[:] = 0
-        for row, columns, weight, target, diag in half_sweep.rows():
-            Y = half_sweep.factors[columns].astype(np.float64)
-            A = half_sweep.gram + np.diag(diag) + Y.T @ (weight[:, None] * Y)
-            out[row] = np.maximum(np.linalg.solve(A, Y.T @ target), 0)
-
-
 def test_original_basis_gets_regularization_as_it_is():
     diagonals = []
 
-    class Looking(NonNegative):
+    class Looking(OriginalBasis):
         def sweep(self, half_sweep, out):
             diagonals.extend(diag for *_, diag in half_sweep.rows())
 
@@ -617,12 +717,22 @@ def test_original_basis_gets_regularization_as_it_is():
     np.testing.assert_array_equal(diagonals, np.full((2, 4), 0.01))
 
 
-def test_fit_and_fold_in_keep_the_basis_of_a_solver_that_asks_for_it(plays):
-    model = AlternatingLeastSquares(6, iterations=3, solver=NonNegative(), random_state=0).fit(plays, False)
-    assert model.user_factors.min() >= 0
-    assert model.item_factors.min() >= 0
-    ids, scores = model.recommend([0], plays[[0]], recalculate_user=True)
-    Y = model.item_factors.astype(np.float64)
-    row = plays[[0]].toarray()[0]
-    x = np.maximum(np.linalg.solve(Y.T @ ((1 + row)[:, None] * Y) + 0.01 * np.eye(6), Y.T @ ((1 + row) * (row > 0))), 0)
-    np.testing.assert_allclose(scores[0], (Y @ x)[ids[0]], rtol=1e-4)
+@pytest.mark.parametrize("flags", [ORIGINAL_BASIS, NONNEGATIVE])
+def test_fit_and_fold_in_keep_the_basis_of_a_solver_that_asks_for_it(flags, plays):
+    starts = []
+
+    def solve_row(row):
+        exact_row(row)
+        x = np.ctypeslib.as_array(row.x, (row.k,))
+        x[:] = np.maximum(x, 0)
+        starts.append(np.ctypeslib.as_array(row.factors, (1, row.k)).min())
+        return 0
+
+    model = AlternatingLeastSquares(6, iterations=3, solver=CSolver(solve_row, flags), random_state=0, num_threads=1)
+    model.fit(plays, show_progress=False)
+    assert min(model.user_factors.min(), model.item_factors.min()) >= 0
+    assert (starts[0] >= 0) == (flags == NONNEGATIVE)
+    row = plays[[1]]
+    ids, scores = model.recommend([1], row, recalculate_user=True)
+    x = np.maximum(half_sweep(row.toarray(), model.item_factors, regularization=0.01)[0], 0)
+    np.testing.assert_allclose(scores[0], (model.item_factors @ x)[ids[0]], rtol=1e-4)

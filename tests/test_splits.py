@@ -14,7 +14,7 @@ from scipy import sparse
 
 from alscore import Interactions, splits
 from alscore.canonical import canonical_csr
-from alscore.splits import leave_k_out, leave_last_k_out, random_split, time_split, user_split
+from alscore.splits import hide_share, leave_k_out, leave_last_k_out, random_split, time_split, user_split
 
 QUICK = settings(max_examples=150, deadline=None)
 # likes, dislikes and empty rows and columns; always two likes of one user
@@ -205,9 +205,10 @@ def test_users_with_too_few_are_trained_on_or_dropped():
 
 
 @pytest.mark.parametrize("percent", range(1, 100))
-def test_shares_are_decimal(percent):
+@pytest.mark.parametrize("split", [random_split, leave_k_out, hide_share])
+def test_shares_are_decimal(split, percent):
     """Though 0.29 * 100 is 28.999999999999996."""
-    assert random_split(sparse.csr_array(np.ones((1, 100))), percent / 100).test.nnz == percent
+    assert split(sparse.csr_array(np.ones((1, 100))), percent / 100).test.nnz == percent
 
 
 def drawn(user_items, random_state=3):
@@ -362,6 +363,10 @@ AMOUNT = "must be an integer of at least 1, or a share above 0 and below 1, not"
         (lambda: user_split(MATRIX, 1, 1, "drop"), "test=1 of 1 users leaves one of the parts empty"),
         (lambda: user_split(MATRIX, 1, 1, "error"), "2 of 3 users have too few"),
         (lambda: random_split(MATRIX * np.inf), "user_items holds"),
+        *(
+            (lambda share=share: hide_share(MATRIX, share), "share must be above 0 and below 1, not")
+            for share in (0, 1, 5, -1, np.nan)
+        ),
     ],
 )
 def test_bad_values_are_refused_by_name(call, message):

@@ -1,10 +1,12 @@
 """Scores against plain Python and scikit-learn, inside its searches; the search against Optuna and retraining."""
 
+import json
 import math
 import pickle
 import shlex
 import signal
 import sys
+from fractions import Fraction
 
 import numpy as np
 import optuna
@@ -20,6 +22,7 @@ from alscore import (
     AlternatingLeastSquares,
     Interactions,
     NotFittedError,
+    Recommender,
     datasets,
     evaluate,
     load,
@@ -108,11 +111,11 @@ def test_ndcg_equals_scikit_learns(ratings, recorder):
 @pytest.mark.parametrize("held_out", [0.01, 0.2, 0.5, 1 - 2**-53])
 def test_a_share_of_what_is_liked_is_hidden(ratings, recorder, held_out):
     _, rest = recorder.score(ranking_scorer(held_out=held_out), ratings)
-    hidden = ratings != rest
+    hidden, share = ratings != rest, Fraction(str(held_out))
     assert (rest[hidden] == 0).all()
     assert (ratings[hidden] > 0).all()
     for n_hidden, n_liked in zip(hidden.sum(axis=1), (ratings > 0).sum(axis=1), strict=True):
-        assert n_hidden == (0 if n_liked < 2 else min(max(1, math.floor(held_out * n_liked)), n_liked - 1))
+        assert n_hidden == (0 if n_liked < 2 else min(max(1, math.floor(share * int(n_liked))), n_liked - 1))
 
 
 def test_the_seed_decides_what_is_hidden(ratings, recorder):
@@ -325,7 +328,8 @@ def test_equal_seeds_give_equal_trials(found, split):
 def test_search_goes_on_from_its_file(found, split, tmp_path):
     path = tmp_path / "study.db"
     assert len(search_few(split, 3, storage=path).table()) == 3
-    assert same_trials(search_few(split, 12, storage=str(path)), found)
+    more_threads = clone(BASE).set_params(num_threads=2)
+    assert same_trials(search_few(split, 12, storage=str(path), model=more_threads), found)
     stored = optuna.load_study(study_name="alscore", storage=f"sqlite:///{path}")
     assert len(stored.trials) == 12
     assert stored.best_value == found.best_value
@@ -333,13 +337,32 @@ def test_search_goes_on_from_its_file(found, split, tmp_path):
     assert same_trials(search_few(split, 5, storage=path), found)  # no more to do
 
 
-@pytest.mark.parametrize("change", [{"metric": "recall@10"}, {"space": {"factors": [2]}}, {"model": None}, "data"])
+@pytest.mark.parametrize("change", [{"metric": "recall@10"}, {"space": {"factors": [2]}}, {"model": None}])
 def test_file_of_another_search_is_refused(split, tmp_path, change):
     path = tmp_path / "study.db"
     search_few(split, 1, storage=path)
-    other, options = (splits.Split(split.train * 2, split.test), {}) if change == "data" else (split, change)
     with pytest.raises(ValueError, match=r"study.db has trials of ndcg@10.*give another file"):
-        search_few(other, 1, storage=path, **options)
+        search_few(split, 1, storage=path, **change)
+
+
+@pytest.mark.parametrize("change", ["values", "rows"])
+def test_file_of_other_data_is_refused(tmp_path, change):
+    train = np.array([[1, 1, 1, 0], [0, 0, 0, 1], [1, 0, 0, 0]])
+    other = {"values": 2 * train, "rows": np.array([[1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 0, 0]])}[change]
+    test = sparse.csr_array(np.array([[0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 1]]))
+    search_few((sparse.csr_array(train), test), 1, storage=tmp_path / "study.db")
+    with pytest.raises(ValueError, match=r"has trials of .*give another file"):
+        search_few((sparse.csr_array(other), test), 1, storage=tmp_path / "study.db")
+
+
+def test_file_needs_a_solver_with_a_repr_of_its_own(split, tmp_path):
+    class Mine:
+        def sweep(self, half_sweep, out):
+            raise AssertionError("to be refused before the first trial")
+
+    with pytest.raises(ValueError, match=r"storage needs a solver that can be told from others"):
+        search_few(split, 1, model=clone(BASE).set_params(solver=Mine()), storage=tmp_path / "study.db")
+    assert not (tmp_path / "study.db").exists()
 
 
 def test_file_that_cannot_be_made(split, tmp_path):
@@ -409,7 +432,15 @@ def test_trials_that_cannot_be_solved_are_left_behind(split):
             ValueError,
             "random_state of the model must be an integer",
         ),
+        ({"model": Recommender()}, TypeError, "model must be an AlternatingLeastSquares, not Recommender"),
         ({"space": {}}, ValueError, "space must be a dict of at least one parameter"),
+        ({"space": "abc"}, ValueError, "space must be a dict of at least one parameter, not 'abc'"),
+        (
+            {"space": {"calculate_training_loss": (0, 1)}},
+            ValueError,
+            r"space\['calculate_training_loss'\] must be a list of choices, not \(0, 1\)",
+        ),
+        ({"space": {"random_state": (0, 40)}}, ValueError, r"space\['random_state'\] must be a list of choices"),
         ({"space": {"lambda": (1, 2)}}, ValueError, "space must be of parameters of the model, .* not 'lambda'"),
         ({"space": {"alpha": (2, 1)}}, ValueError, r"space\['alpha'\] must be a tuple \(low, high\) of numbers, or"),
         ({"space": {"alpha": (1, math.inf)}}, ValueError, r"space\['alpha'\] must be .* not \(1, inf\)"),
@@ -421,7 +452,17 @@ def test_trials_that_cannot_be_solved_are_left_behind(split):
         ({"space": {"alpha": [-1.0]}}, ValueError, "alpha must be"),
         ({"space": {"iterations": [0]}}, ValueError, "iterations must be an integer of at least 1, not 0"),
         ({"split": None}, TypeError, "must be .*a Split or a UserSplit, not NoneType"),
-        ({"split": (sparse.eye_array(3), sparse.csr_array((3, 3)))}, ValueError, "no entry above 0 in its test part"),
+        ({"split": (sparse.eye_array(3), sparse.csr_array((3, 3)))}, ValueError, "test has no entry above 0"),
+        (
+            {"split": splits.UserSplit(sparse.eye_array(3), sparse.csr_array((2, 4)), sparse.eye_array(2, 4), [], [])},
+            ValueError,
+            r"user_items has shape \(3, 3\) and the parts of validation \(2, 4\): take all of them from one split",
+        ),
+        (
+            {"split": (sparse.eye_array(3), sparse.eye_array(3))},
+            ValueError,
+            r"item 0 of user 0 is in both parts.* \(3 such entries\): leave them out of one part$",
+        ),
     ],
 )
 def test_wrong_input(split, options, error, message):
@@ -501,7 +542,7 @@ def test_command_takes_no_objects(split):
 
 def test_tune_prints_a_command_that_runs(plays_file, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    options = ["--study=study.db", "--plot=plot.png", "--iterations=3", "--threads=1", "--items=mbid"]
+    options = ["--study=study.db", "--plot=plot.png", "--iterations=3", "--threads=1", "--items=mbid", "--seed=3"]
     asked = ["tune", str(plays_file), *options, "--metric=recall@20"]
     assert main([*asked, "--trials=2"]) == 0
     assert "the best of 2 trials" in capsys.readouterr().out
@@ -510,7 +551,7 @@ def test_tune_prints_a_command_that_runs(plays_file, tmp_path, monkeypatch, caps
     assert err == ""
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     split = splits.leave_k_out(datasets.lastfm_360k(plays_file, items="mbid"), 0.2)
-    options = {"model": AlternatingLeastSquares(iterations=3, num_threads=1), "storage": "study.db"}
+    options = {"model": AlternatingLeastSquares(iterations=3, num_threads=1), "storage": "study.db", "random_state": 3}
     found = tune(split, "recall@20", 3, **options, show_progress=False)
     best, *_ = found.table().itertuples(index=False)
     assert [f"{best[0]}", f"{best[1]:.4g}", "False"] in [line.split()[:3] for line in out.splitlines()]
@@ -528,6 +569,46 @@ def test_tune_that_is_interrupted_shows_what_is_done(plays_file, interrupt, caps
     out, err = capsys.readouterr()
     assert "the best of 1 trials" in out
     assert err == "alscore: interrupted after 1 of 4 trials\n"
+
+
+def test_tune_searches_what_is_asked_for(plays_file, capsys):
+    options = ["--factors=2,4", "--alpha=3", "--confidence=log,raw", "--solver=cg", "--iterations=2", "--threads=1"]
+    assert main(["tune", str(plays_file), *options, "--trials=2", "--json", "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    document = json.loads(out)
+    model = AlternatingLeastSquares(alpha=3.0, solver="cg", iterations=2, num_threads=1)
+    space = {name: values for name, values in tuning.SPACE.items() if name != "alpha"}
+    space |= {"factors": (2, 4), "confidence": ["log", "raw"]}
+    split = splits.leave_k_out(datasets.lastfm_360k(plays_file), 0.2)
+    found = tune(split, n_trials=2, space=space, model=model, show_progress=False)
+    wanted = found.table().drop(columns="seconds").to_dict("records")
+    for trial, row in zip(document["trials"], wanted, strict=True):
+        assert {name: trial[name] for name in row} == pytest.approx(row)
+    assert document["command"] == f"{found.command(plays_file)} --items name"
+
+
+def test_tune_says_what_a_range_is(plays_file, capsys):
+    with pytest.raises(SystemExit):
+        main(["tune", str(plays_file), "--factors=2,x"])
+    assert "argument --factors: must be int or a range LOW,HIGH, not '2,x'" in capsys.readouterr().err
+
+
+def test_tune_fails_before_it_reads(tmp_path, monkeypatch, capsys):
+    missing = str(tmp_path / "none.tsv")
+    assert main(["tune", missing, "--metric=auc"]) == 1
+    assert "metric must be one of" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert main(["tune", missing]) == 1
+    assert "pip install 'alscore[tune]'" in capsys.readouterr().err
+
+
+def test_tune_does_not_draw_over_its_study(plays_file, tmp_path, capsys):
+    study = tmp_path / "study.db"
+    study.write_text("trials")
+    assert main(["tune", str(plays_file), f"--study={study}", f"--plot={tmp_path}/./study.db"]) == 1
+    assert "is the study: give the plot another name" in capsys.readouterr().err
+    assert study.read_text() == "trials"
 
 
 @pytest.mark.parametrize("option", ["--study", "--plot"])

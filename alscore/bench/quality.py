@@ -155,8 +155,9 @@ def hetrec(folder: Path) -> tuple[Part, Part]:
 
 def irspack(python: str, model: AlternatingLeastSquares, part: Part, weigh: Callable[[Any], Any]) -> Row:
     """Let irspack, under the interpreter `python`, minimise the same objective from the same start, exactly."""
-    plays = weigh(part.train)
-    plays.data = np.float32(model.alpha) * plays.data - np.float32(model.unobserved_weight)  # which irspack adds
+    weighed = weigh(part.train)
+    above = np.float32(model.alpha) * weighed.data - np.float32(model.unobserved_weight)  # which irspack adds
+    plays = from_canonical(above, weighed.indices, weighed.indptr, weighed.shape)
     name, say = "irspack-cholesky", functools.partial(print, file=sys.stderr)
     jobs, _ = harness.find([name], {name: "irspack"}, "contenders.py", {name: python}, say)
     settings = {"alpha": 1.0, "threads": model.num_threads} | {

@@ -170,6 +170,7 @@ def evaluate(
     *,
     factors: int = 128,
     top: int = 10,
+    users: int | None = None,
     threads: int = 0,
     repeats: int = 3,
     seed: int = 0,
@@ -177,16 +178,16 @@ def evaluate(
     python: Mapping[str, str] | None = None,
     say: harness.Say = lambda message: None,
 ) -> dict[str, Any]:
-    """Time NDCG and recall of all users, on a tenth of the entries that training did not see.
+    """Time NDCG and recall of users, on a tenth of their entries that training did not see.
 
     Parameters
     ----------
-    plays, factors, top, threads, repeats, baseline, python, say
+    plays, factors, top, users, threads, repeats, baseline, python, say
         As for `topn`.
     contenders : sequence of str
         Keys of ``alscore.bench.task_contenders.CONTENDERS["evaluate"]``.
     seed : int
-        Of the training, and of which entries are held out.
+        Of the training, of the sample, and of which entries are held out.
 
     Returns
     -------
@@ -197,7 +198,7 @@ def evaluate(
     settings = {"bench": "evaluate", "top": top, "factors": factors, "threads": _threads.resolve(threads), "seed": seed}
     plays = sparse.csr_matrix(plays)
     rows = np.repeat(np.arange(plays.shape[0]), np.diff(plays.indptr))
-    out = np.random.default_rng(seed).random(plays.nnz) < 0.1
+    out = (np.random.default_rng(seed).random(plays.nnz) < 0.1) & np.isin(rows, _sample(plays, users, seed))
     held, seen = (
         sparse.csr_matrix((plays.data[some], (rows[some], plays.indices[some])), plays.shape) for some in (out, ~out)
     )

@@ -9,8 +9,8 @@
  *
  * The sweep has rotated Y so that the part common to all rows is diagonal: A0 is absent (`gram` is NULL) and
  * e holds that diagonal and this row's regularization together. A solver whose constraint is tied to the original axes
- * (non-negative factors, say) sets ALSCORE_ORIGINAL_BASIS: Y is then not rotated, `gram` is A0 and e is the
- * regularization alone.
+ * sets ALSCORE_ORIGINAL_BASIS: Y is then not rotated, `gram` is A0 and e is the regularization alone.
+ * ALSCORE_NONNEGATIVE implies that, and says that the minimum is over x >= 0: training then starts from such factors too.
  *
  * A solver is one als_solver in a PyCapsule named ALSCORE_SOLVER_CAPSULE; it and its params live as long as the capsule,
  * or the object whose capsule() returned that. The sweep calls
@@ -28,9 +28,10 @@
 #define ALSCORE_SOLVER_VERSION 1
 #define ALSCORE_SOLVER_CAPSULE "alscore.solver.v1"
 
-/* als_solver.flags */
+/* als_solver.flags, or'ed */
 #define ALSCORE_ORIGINAL_BASIS 1u
 #define ALSCORE_WARM_START 2u
+#define ALSCORE_NONNEGATIVE 4u
 
 /* What solve_* returns. Other positive codes are the solver's own: the sweep reports the number and the row. */
 #define ALSCORE_OK 0
@@ -58,7 +59,7 @@ typedef ALSCORE_ROW(double) als_row_f64;
 
 typedef struct {
     uint32_t version;   /* ALSCORE_SOLVER_VERSION as compiled; always first */
-    uint32_t flags;     /* the two above, or'ed */
+    uint32_t flags;     /* of those above */
     const void *params; /* the solver's own; must live as long as the capsule */
 
     /* Bytes of scratch one thread needs for k factors and rows of up to n_max entries of real_size (4 or 8) bytes. */

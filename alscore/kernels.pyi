@@ -1,0 +1,1 @@
+"""Nothing for Python: other compiled modules cimport it, see kernels.pxd."""

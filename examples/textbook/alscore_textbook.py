@@ -1,0 +1,16 @@
+"""A solver for alscore in Python: the place to try an idea before it is worth compiling."""
+
+import numpy as np
+
+
+class Textbook:
+    """Equation 4 of Hu, Koren, Volinsky (2008): each row's k x k system by LAPACK."""
+
+    original_basis = True
+
+    def sweep(self, half_sweep, out):
+        out[:] = 0
+        for row, columns, weight, target, diag in half_sweep.rows():
+            Y = half_sweep.factors[columns].astype(np.float64)
+            system = half_sweep.gram + np.diag(diag) + Y.T @ (weight[:, None] * Y)
+            out[row] = np.linalg.solve(system, Y.T @ target)
