@@ -56,6 +56,8 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         α0, the confidence where there is no entry.
     regularization_exponent : float
         ν: λ_u = λ (n_u + α0 n_items)**ν for a user of n_u entries, and likewise for items (Rendle et al. 2021).
+    regularization_count : {"all", "entries"}
+        "entries" counts these alone: λ_u = λ n_u**ν (Zhou et al. 2008), with ν = 1 the objective of Spark's MLlib.
     tol : float, optional
         Stop after a sweep that lowers the objective by less than this fraction of it.
     calculate_training_loss : bool
@@ -101,6 +103,7 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         random_state: Any = None,
         epsilon: float = 1.0,
         warm_start: bool = False,
+        regularization_count: str = "all",
     ) -> None:
         self.factors = factors
         self.regularization = regularization
@@ -117,6 +120,7 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         self.random_state = random_state
         self.epsilon = epsilon
         self.warm_start = warm_start
+        self.regularization_count = regularization_count
         self.training_loss: list[float] = []
         self.validation_scores: list[float] = []
 

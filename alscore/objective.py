@@ -10,6 +10,7 @@ from alscore import _sweep, _threads
 from alscore.canonical import canonical_csr
 
 CONFIDENCES = ("linear", "log", "raw")
+REGULARIZATION_COUNTS = ("all", "entries")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Objective:
     epsilon: float = 1.0
     unobserved_weight: float = 1.0
     regularization_exponent: float = 0.0
+    regularization_count: str = "all"
 
     def __post_init__(self) -> None:
         for name in ("regularization", "alpha", "epsilon", "unobserved_weight", "regularization_exponent"):
@@ -39,8 +41,9 @@ class Objective:
                 "with unobserved_weight=0 a row with few entries has no unique solution: "
                 "give regularization a value above 0"
             )
-        if self.confidence not in CONFIDENCES:
-            raise ValueError(f"confidence must be one of {CONFIDENCES}, not {self.confidence!r}")
+        for name, choices in (("confidence", CONFIDENCES), ("regularization_count", REGULARIZATION_COUNTS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {choices}, not {getattr(self, name)!r}")
 
     @property
     def weights(self) -> tuple[float, float, float]:
@@ -62,10 +65,10 @@ class Objective:
         return values
 
     def row_regularization(self, entries: np.ndarray, n_columns: int) -> np.ndarray:
-        """λ (n_u + α0 n_columns)^ν for rows with the given numbers of entries, or just λ where ν is 0."""
+        """λ n^ν for rows of so many entries, with n as `regularization_count` says; just λ where ν is 0."""
         if self.regularization_exponent == 0 or self.regularization == 0:
             return np.array([self.regularization], np.float64)
-        size = entries + self.unobserved_weight * n_columns
+        size = entries + (self.unobserved_weight * n_columns if self.regularization_count == "all" else 0)
         # a row of size 0 has no entries, so its factors are 0 whatever its regularization
         scale = np.power(size, self.regularization_exponent, out=np.zeros(len(size)), where=size > 0)
         if not np.isfinite(self.regularization * scale).all():
@@ -114,6 +117,7 @@ def calculate_loss(
     epsilon: float = 1.0,
     unobserved_weight: float = 1.0,
     regularization_exponent: float = 0.0,
+    regularization_count: str = "all",
     num_threads: int = 0,
 ) -> float:
     """The objective that `AlternatingLeastSquares` minimises, in float64.
@@ -127,7 +131,8 @@ def calculate_loss(
     user_items : sparse matrix, shape (n_users, n_items), or Interactions
     user_factors : array (n_users, k), float32 or float64
     item_factors : array (n_items, k) of the same dtype
-    regularization, alpha, confidence, epsilon, unobserved_weight, regularization_exponent, num_threads
+    regularization, alpha, confidence, epsilon, unobserved_weight
+    regularization_exponent, regularization_count, num_threads
         As for `AlternatingLeastSquares`.
 
     Returns
@@ -139,7 +144,9 @@ def calculate_loss(
     ValueError
         A parameter is not valid, or the shapes or dtypes do not fit each other.
     """
-    objective = Objective(regularization, alpha, confidence, epsilon, unobserved_weight, regularization_exponent)
+    objective = Objective(
+        regularization, alpha, confidence, epsilon, unobserved_weight, regularization_exponent, regularization_count
+    )
     X, Y = np.ascontiguousarray(user_factors), np.ascontiguousarray(item_factors)
     if X.dtype != Y.dtype or X.dtype not in (np.float32, np.float64):
         raise ValueError(f"user_factors are {X.dtype}, item_factors {Y.dtype}: both must be float32, or both float64")

@@ -8,8 +8,8 @@ It needs numpy and scipy alone, so that a package that provides a solver can use
         assert check_solver(MySolver(), exact=True) == ("float32", "float64")
 
 The oracles take dense arrays and compute the formula as it is written, in float64. Their ``**parameters``
-are `regularization`, `alpha`, `confidence`, `epsilon`, `unobserved_weight` and `regularization_exponent`,
-with the meaning and the defaults that they have in `alscore.calculate_loss`.
+are `regularization`, `alpha`, `confidence`, `epsilon`, `unobserved_weight`, `regularization_exponent` and
+`regularization_count`, with the meaning and the defaults that they have in `alscore.calculate_loss`.
 """
 
 import itertools
@@ -63,6 +63,7 @@ def dense_problem(
     epsilon: float = 1.0,
     unobserved_weight: float = 1.0,
     regularization_exponent: float = 0.0,
+    regularization_count: str = "all",
 ) -> tuple[Array, Array, Array]:
     """Oracle: confidences c and preferences p, both (n_users, n_items), and λ_u of each user, all float64."""
     r = np.asarray(user_items, np.float64)
@@ -71,9 +72,9 @@ def dense_problem(
         "log": 1 + alpha * np.log(1 + abs(r) / epsilon),
         "raw": alpha * abs(r),
     }[confidence]
-    size = (r != 0).sum(axis=1) + unobserved_weight * r.shape[1]
+    size = (r != 0).sum(axis=1) + (unobserved_weight * r.shape[1] if regularization_count == "all" else 0)
     c, p = np.where(r != 0, observed, unobserved_weight), np.where(r > 0, 1.0, 0.0)
-    return c, p, regularization * size**regularization_exponent
+    return c, p, regularization * size.astype(np.float64) ** regularization_exponent
 
 
 def half_sweep(user_items: Array, item_factors: Array, nonnegative: bool = False, **parameters: Any) -> Array:

@@ -94,6 +94,7 @@ OBJECTIVES = [
     {"confidence": "log", "alpha": 20.0, "epsilon": 0.5},
     {"confidence": "raw", "alpha": 2.0, "unobserved_weight": 0.3},
     {"regularization": 0.001, "regularization_exponent": 0.8, "unobserved_weight": 0.1},
+    {"regularization": 0.01, "regularization_exponent": 1.0, "regularization_count": "entries"},
 ]
 
 
@@ -525,6 +526,7 @@ WRONG = [
     ("epsilon", [0.0, -1.0, np.inf]),
     ("unobserved_weight", [-0.1, np.nan, None]),
     ("regularization_exponent", [np.nan, "1"]),
+    ("regularization_count", ["entry", None]),
     ("confidence", ["linaer", None]),
     ("tol", [-0.1, 1.0, np.nan]),
     ("dtype", [np.float16, np.int32]),

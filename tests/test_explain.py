@@ -12,6 +12,7 @@ USER = 4
 OBJECTIVES = [
     {"regularization": 0.01},
     {"regularization": 0.1, "alpha": 10.0, "unobserved_weight": 0.5, "regularization_exponent": 0.5},
+    {"regularization": 0.1, "regularization_exponent": 1.0, "regularization_count": "entries"},
     {"regularization": 0.01, "confidence": "log", "alpha": 20.0, "epsilon": 0.5},
     {"regularization": 0.1, "confidence": "raw", "alpha": 2.0, "unobserved_weight": 0.3},
 ]

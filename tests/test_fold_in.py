@@ -15,6 +15,7 @@ N_USERS, N_ITEMS, K = 90, 70, 6
 OBJECTIVES = [
     {"regularization": 0.01},
     {"regularization": 0.1, "alpha": 10.0, "unobserved_weight": 0.5, "regularization_exponent": 0.5},
+    {"regularization": 0.1, "regularization_exponent": 1.0, "regularization_count": "entries"},
     {"regularization": 0.01, "confidence": "log", "alpha": 20.0, "epsilon": 0.5},
     {"regularization": 0.1, "confidence": "raw", "alpha": 2.0, "unobserved_weight": 0.3},
 ]

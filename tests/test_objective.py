@@ -14,6 +14,7 @@ PARAMETERS = [
     {"regularization": 0.1, "confidence": "raw", "alpha": 0.2},
     {"regularization": 0.1, "unobserved_weight": 0.0, "regularization_exponent": 1.0},
     {"regularization": 0.01, "unobserved_weight": 0.3, "regularization_exponent": 0.6},
+    {"regularization": 0.1, "regularization_exponent": 1.0, "regularization_count": "entries"},
 ]
 
 
