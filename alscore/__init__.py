@@ -18,7 +18,7 @@ _HOMES = {
     "Evaluation": "alscore.evaluation",
     "FormatError": "alscore.persistence",
     "Interactions": "alscore.interactions",
-    "NotFittedError": "alscore.als",
+    "NotFittedError": "alscore.factor_model",
     "NotPositiveDefiniteError": "alscore.solvers",
     "Recommender": "alscore.recommender",
     "UnknownLabelError": "alscore.recommender",
@@ -54,10 +54,10 @@ if TYPE_CHECKING:  # the same, in the form that type checkers take for public
     from alscore import tuning as tuning
     from alscore import weighting as weighting
     from alscore.als import AlternatingLeastSquares as AlternatingLeastSquares
-    from alscore.als import NotFittedError as NotFittedError
     from alscore.evaluation import Evaluation as Evaluation
     from alscore.evaluation import compare as compare
     from alscore.evaluation import evaluate as evaluate
+    from alscore.factor_model import NotFittedError as NotFittedError
     from alscore.interactions import Interactions as Interactions
     from alscore.objective import calculate_loss as calculate_loss
     from alscore.persistence import FormatError as FormatError

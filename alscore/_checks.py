@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
     import pandas as pd
+
+    from alscore._arrays import Ints
 
 
 def require(holds: bool, name: str, allowed: str, value: Any) -> None:
@@ -20,6 +20,6 @@ def require_integer(value: Any, name: str, least: int) -> None:
     require(valid, name, f"an integer of at least {least}", value)
 
 
-def first_few(positions: "np.ndarray | pd.Series") -> str:
+def first_few(positions: "Ints | pd.Series") -> str:
     """Spell out the first few of `positions`."""
     return ", ".join(map(str, positions[:5])) + (", …" if len(positions) > 5 else "")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alscore._arrays import Bools, Int32s, Ints
 from alscore.canonical import MAX_CODE
 
 if TYPE_CHECKING:
@@ -20,12 +21,12 @@ def verified(labels: Iterable[Any] | None, length: int, name: str) -> "pd.Index"
     index = pd.Index(labels, tupleize_cols=False).to_flat_index()
     if len(index) != length:
         raise ValueError(f"{name} has {len(index)} labels for the {length} that the matrix needs")
-    faults = {"missing": index.isna()}
+    faults: dict[str, Bools] = {"missing": np.asarray(index.isna())}
     if not _ascending(index):  # to look for repeats hashes all labels
         faults["not unique"] = index.duplicated()
     for fault, mask in faults.items():
         if mask.any():
-            at = np.argmax(mask)
+            at = int(mask.argmax())
             raise ValueError(
                 f"{name}: label {index[at]!r} at position {at} is {fault}; give each {name[:-1]} its own label"
             )
@@ -40,7 +41,7 @@ def _ascending(labels: "pd.Index") -> bool:
         return False
 
 
-def factorized(labels: Any, name: str) -> tuple[np.ndarray, "pd.Index"]:
+def factorized(labels: Any, name: str) -> tuple[Ints, "pd.Index"]:
     """Return (codes, -1 for missing; the distinct labels as a pandas Index)."""
     import pandas as pd
 
@@ -63,10 +64,10 @@ def _without_categories(labels: "pd.Index") -> "pd.Index":
     """Return the labels; of categories, what they stand for."""
     import pandas as pd
 
-    return labels.astype(labels.categories.dtype) if isinstance(labels.dtype, pd.CategoricalDtype) else labels
+    return labels.astype(labels.dtype.categories.dtype) if isinstance(labels.dtype, pd.CategoricalDtype) else labels
 
 
-def union(known: "pd.Index", others: "pd.Index", name: str) -> tuple["pd.Index", np.ndarray]:
+def union(known: "pd.Index", others: "pd.Index", name: str) -> tuple["pd.Index", Ints]:
     """Return `known` and after it those of `others` that are new; and the positions in that of all of `others`."""
     import pandas as pd
 
@@ -74,8 +75,9 @@ def union(known: "pd.Index", others: "pd.Index", name: str) -> tuple["pd.Index",
         return known if len(known) else others, np.arange(len(others))
     codes = known.get_indexer(others)
     new = codes < 0
-    _require_codes(len(known) + np.count_nonzero(new), name)
-    codes[new] = np.arange(len(known), len(known) + np.count_nonzero(new))
+    n_labels = len(known) + int(np.count_nonzero(new))
+    _require_codes(n_labels, name)
+    codes[new] = np.arange(len(known), n_labels)
     parts = _without_categories(known), _without_categories(others)
     joined = parts[0].append(parts[1][new]) if new.any() else parts[0]
     # pandas may bring two types to a third one, in which neither's labels are what they were
@@ -93,7 +95,7 @@ def union(known: "pd.Index", others: "pd.Index", name: str) -> tuple["pd.Index",
     return joined, codes
 
 
-def in_order(codes: np.ndarray, labels: "pd.Index", name: str) -> tuple[np.ndarray, "pd.Index"]:
+def in_order(codes: Ints, labels: "pd.Index", name: str) -> tuple[Int32s, "pd.Index"]:
     """Renumber `codes` so that the labels in use ascend; return (int32 codes, those labels)."""
     used = np.zeros(len(labels), bool)
     used[codes] = True

@@ -5,8 +5,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
+from alscore._arrays import Bools, Floats, Int64s, Ints
 from alscore._checks import first_few, require
 from alscore._labels import factorized, in_order
 from alscore._tables import Rows
@@ -35,7 +37,7 @@ class Collected(NamedTuple):
     matrix: sparse.csr_array
     users: "pd.Index"
     items: "pd.Index"
-    timestamps: np.ndarray | None
+    timestamps: Int64s | None
     read: int
     rejected: "pd.DataFrame"
 
@@ -72,7 +74,7 @@ def collected(rows: Rows, duplicates: str, errors: str) -> Collected:
         ],
         errors,
     )
-    used = np.flatnonzero(fate == 0)
+    used: Ints = np.flatnonzero(fate == 0)
     if duplicates != "sum":
         order, starts = _by_pair(users[used], items[used], (len(user_labels), len(item_labels)))
         order = used[order]
@@ -104,10 +106,10 @@ def collected(rows: Rows, duplicates: str, errors: str) -> Collected:
     return Collected(matrix, user_labels, item_labels, timestamps, read, rejected)
 
 
-def _judged(rows: Rows, length: int, faults: list[tuple[str, np.ndarray]], errors: str) -> tuple[np.ndarray, list[str]]:
+def _judged(rows: Rows, length: int, faults: list[tuple[str, Ints]], errors: str) -> tuple[NDArray[np.int8], list[str]]:
     """Return for each row an index into reasons to reject it, 0 for none, and these; or refuse the table for them."""
 
-    def refuse(reason: str, rejected: np.ndarray) -> None:
+    def refuse(reason: str, rejected: Ints) -> None:
         if errors == "raise" and rejected.size:
             raise ValueError(
                 f"{rows.where}{reason} in {rejected.size:,} of {length + rows.skipped.size:,} rows, at {rows.unit}s "
@@ -123,7 +125,7 @@ def _judged(rows: Rows, length: int, faults: list[tuple[str, np.ndarray]], error
     return fate, reasons
 
 
-def _numbers(values: Any, length: int) -> tuple[np.ndarray, np.ndarray]:
+def _numbers(values: Any, length: int) -> tuple[NDArray[np.float32], Bools]:
     """Return (float32 values, mask of those that are missing, not numbers, or out of float32's range)."""
     import pandas as pd
 
@@ -139,7 +141,7 @@ def _numbers(values: Any, length: int) -> tuple[np.ndarray, np.ndarray]:
     return cast, unrepresentable(exact, cast)
 
 
-def _seconds(timestamps: Any, length: int, name: Any) -> tuple[np.ndarray | None, np.ndarray]:
+def _seconds(timestamps: Any, length: int, name: Any) -> tuple[Int64s | None, Bools]:
     """Return (seconds since 1970, a new int64 array; mask of those that are missing, in parts, or out of range)."""
     import pandas as pd
 
@@ -171,7 +173,7 @@ def _seconds(timestamps: Any, length: int, name: Any) -> tuple[np.ndarray | None
     return exact.astype(np.int64), wrong
 
 
-def _by_pair(users: np.ndarray, items: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _by_pair(users: Ints, items: Ints, shape: tuple[int, int]) -> tuple[Ints, Ints]:
     """Sort observations by user and then item.
 
     Return (their positions in that order, those of one pair in any; where in it each pair starts).
@@ -184,7 +186,7 @@ def _by_pair(users: np.ndarray, items: np.ndarray, shape: tuple[int, int]) -> tu
     return by_user.data, np.flatnonzero(first_of_each(by_user.indices, by_user.indptr))
 
 
-def _best_of_each(order: np.ndarray, starts: np.ndarray, criterion: np.ndarray | None) -> np.ndarray:
+def _best_of_each(order: Ints, starts: Ints, criterion: NDArray[Any] | None) -> Ints:
     """Choose one of the rows of each pair, sorted by `_by_pair`: of those with the largest criterion the last."""
     if criterion is not None:
         largest = np.maximum.reduceat(criterion[order], starts)
@@ -194,13 +196,13 @@ def _best_of_each(order: np.ndarray, starts: np.ndarray, criterion: np.ndarray |
 
 
 def summed(
-    users: np.ndarray,
-    items: np.ndarray,
-    values: np.ndarray,
-    timestamps: np.ndarray | None,
+    users: Ints,
+    items: Ints,
+    values: Floats,
+    timestamps: Int64s | None,
     shape: tuple[int, int],
     name: str,
-) -> tuple[sparse.csr_array, np.ndarray | None]:
+) -> tuple[sparse.csr_array, Int64s | None]:
     """Return the canonical matrix of the sums of each pair's values, and the latest time of each entry."""
     order, starts = _by_pair(users, items, shape)
     first = order[starts]

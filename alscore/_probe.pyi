@@ -1,8 +1,8 @@
-import numpy as np
-import numpy.typing as npt
+from numpy import uint32
+from numpy.typing import NDArray
+
+from alscore._arrays import Int32s
 
 def fma_flops(width: int) -> int: ...
 def fma(width: int, steps: int, multiplier: float, addend: float, num_threads: int) -> tuple[float, float]: ...
-def gather(
-    table: npt.NDArray[np.uint32], rows: npt.NDArray[np.int32], ahead: int, num_threads: int
-) -> tuple[float, int]: ...
+def gather(table: NDArray[uint32], rows: Int32s, ahead: int, num_threads: int) -> tuple[float, int]: ...

@@ -1,27 +1,7 @@
-import numpy as np
-import numpy.typing as npt
+from alscore._arrays import Doubles, Floats, Int32s, Int64s
 
-Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
-
-def find(
-    wanted_indptr: npt.NDArray[np.int64],
-    wanted: npt.NDArray[np.int32],
-    indptr: npt.NDArray[np.int64],
-    indices: npt.NDArray[np.int32],
-    num_threads: int,
-) -> npt.NDArray[np.int64]: ...
+def find(wanted_indptr: Int64s, wanted: Int32s, indptr: Int64s, indices: Int32s, num_threads: int) -> Int64s: ...
 def places(
-    scores: Floats,
-    seen_indptr: npt.NDArray[np.int64],
-    seen: npt.NDArray[np.int32],
-    wanted_indptr: npt.NDArray[np.int64],
-    wanted: npt.NDArray[np.int32],
-    num_threads: int,
-) -> npt.NDArray[np.float64]: ...
-def similarities(
-    ranked: npt.NDArray[np.int32],
-    indptr: npt.NDArray[np.int64],
-    users: npt.NDArray[np.int32],
-    n_users: int,
-    num_threads: int,
-) -> npt.NDArray[np.float64]: ...
+    scores: Floats, seen_indptr: Int64s, seen: Int32s, wanted_indptr: Int64s, wanted: Int32s, num_threads: int
+) -> Doubles: ...
+def similarities(ranked: Int32s, indptr: Int64s, users: Int32s, n_users: int, num_threads: int) -> Doubles: ...

@@ -1,20 +1,12 @@
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from alscore._arrays import Doubles, Floats, Int32s, Int64s, Ints
 
 NOT_POSITIVE_DEFINITE: int
 NOT_FINITE: int
 
-Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
-Int32s = npt.NDArray[np.int32]
-Int64s = npt.NDArray[np.int64]
-Doubles = npt.NDArray[np.float64]
-
-def in_range(codes: npt.NDArray[np.integer[Any]], size: int) -> bool: ...
-def solver_flags(capsule: Any) -> tuple[bool, bool, bool]: ...
+def in_range(codes: Ints, size: int) -> bool: ...
+def solver_flags(capsule: object) -> tuple[bool, bool, bool]: ...
 def sweep(
-    capsule: Any,
+    capsule: object,
     indptr: Int64s,
     indices: Int32s,
     strength: Floats,

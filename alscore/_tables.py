@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from alscore._arrays import Ints
 from alscore._checks import require
 
 if TYPE_CHECKING:
@@ -52,11 +53,11 @@ class Rows(NamedTuple):
     where: str = ""
     unit: str = "position"
     first: int = 0
-    faults: Sequence[tuple[str, np.ndarray]] = ()
-    skipped: np.ndarray = np.zeros(0, np.int64)
+    faults: Sequence[tuple[str, Ints]] = ()
+    skipped: Ints = np.zeros(0, np.int64)
     why_skipped: str = ""
 
-    def numbers(self, positions: np.ndarray) -> np.ndarray:
+    def numbers(self, positions: Ints) -> Ints:
         """Return the numbers of the rows at `positions` in the columns."""
         rows_before = self.skipped - self.first - np.arange(self.skipped.size)
         return positions + self.first + np.searchsorted(rows_before, positions, side="right")
@@ -130,7 +131,8 @@ def _check_names(named: dict[str, Any], columns: list[Any], where: Any) -> None:
 
 
 def _rows(columns: dict[str, "pd.Series"], names: tuple[Any, Any, Any, Any], **origin: Any) -> Rows:
-    return Rows(*(columns.get(argument) for argument in ("user", "item", "value", "timestamp")), names, **origin)
+    user, item, value, timestamp = (columns.get(argument) for argument in ("user", "item", "value", "timestamp"))
+    return Rows(user, item, value, timestamp, names, **origin)
 
 
 def _to_pandas(parts: Iterable[Columns], named: Iterable[str]) -> dict[str, "pd.Series"]:
@@ -207,7 +209,7 @@ class _WithOneMoreLine(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        block = self.stream.read(size)
+        block: bytes = self.stream.read(size)
         if self.last is None:
             block = block.removeprefix(codecs.BOM_UTF8)
         if not block and self.last:
@@ -238,7 +240,7 @@ class _Text:
         self.n_rows = 0
         self.skipped: list[int] = []
         self.last_skipped = 0, ""
-        self.faults: dict[str, list[np.ndarray]] = {}
+        self.faults: dict[str, list[Ints]] = {}
 
     def rows(self, named: dict[str, Any], names: tuple[Any, Any, Any, Any]) -> Rows:
         with self._open(b"\n", lambda row: "skip") as reader:

@@ -1,28 +1,22 @@
-import numpy as np
-import numpy.typing as npt
+from numpy import uint8
+from numpy.typing import NDArray
 
-Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+from alscore._arrays import Doubles, Floats, Int32s, Int64s
 
 def top_n(
     queries: Floats,
-    query_norm: npt.NDArray[np.float64],
+    query_norm: Doubles,
     factors: Floats,
-    order: npt.NDArray[np.int32],
+    order: Int32s,
     scale: Floats | None,
-    norm: npt.NDArray[np.float64],
+    norm: Doubles,
     packed: Floats | None,
-    exclude_indptr: npt.NDArray[np.int64] | None,
-    exclude_indices: npt.NDArray[np.int32] | None,
-    banned: npt.NDArray[np.uint8] | None,
+    exclude_indptr: Int64s | None,
+    exclude_indices: Int32s | None,
+    banned: NDArray[uint8] | None,
     n: int,
     num_threads: int,
-) -> tuple[npt.NDArray[np.int32], Floats]: ...
-def best(
-    scores: Floats,
-    exclude_indptr: npt.NDArray[np.int64],
-    exclude_indices: npt.NDArray[np.int32],
-    n: int,
-    num_threads: int,
-) -> npt.NDArray[np.int32]: ...
-def norms(factors: Floats, num_threads: int) -> npt.NDArray[np.float64]: ...
-def pack(factors: Floats, order: npt.NDArray[np.int32], scale: Floats | None, n: int, num_threads: int) -> Floats: ...
+) -> tuple[Int32s, Floats]: ...
+def best(scores: Floats, exclude_indptr: Int64s, exclude_indices: Int32s, n: int, num_threads: int) -> Int32s: ...
+def norms(factors: Floats, num_threads: int) -> Doubles: ...
+def pack(factors: Floats, order: Int32s, scale: Floats | None, n: int, num_threads: int) -> Floats: ...

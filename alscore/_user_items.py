@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from alscore._arrays import Bools, Int64s
 from alscore._checks import require
 from alscore.canonical import canonical_csr, checked_timestamps, from_canonical
 from alscore.interactions import Interactions, replaced
@@ -19,7 +20,7 @@ def matrix_of(user_items: Any) -> sparse.csr_array:
     return canonical_csr(matrix, dtype, "user_items")
 
 
-def timestamps_of(user_items: Any, matrix: sparse.csr_array, timestamps: Any) -> np.ndarray:
+def timestamps_of(user_items: Any, matrix: sparse.csr_array, timestamps: Any) -> Int64s:
     """Return the verified times of the entries of `matrix`, canonical and made of `user_items`, in seconds."""
     if timestamps is None:
         timestamps = getattr(user_items, "timestamps", None)
@@ -45,7 +46,7 @@ def seconds_of(instant: Any, name: str) -> int:
     return int(moment.astype(np.int64))
 
 
-def part_of(user_items: Any, matrix: sparse.csr_array, entries: np.ndarray, users: Any = slice(None)) -> Any:
+def part_of(user_items: Any, matrix: sparse.csr_array, entries: Bools, users: Any = slice(None)) -> Any:
     """Return some entries of `matrix`, canonical and made of `user_items`, and of the rows all or some with theirs."""
     kept = np.flatnonzero(entries)
     lengths = np.diff(np.searchsorted(kept, matrix.indptr))[users]

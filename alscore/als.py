@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from alscore import _threads, solvers
+from alscore._arrays import Doubles, Floats, Int64s, Ints
 from alscore._estimator import Estimator
 from alscore._interrupts import deferred_interrupt
 from alscore.canonical import CanonicalRows, canonical_csr
@@ -142,7 +143,7 @@ class AlternatingLeastSquares(Estimator, FactorModel):
             raise ValueError(f"tol must be None, or at least 0 and below 1, not {self.tol!r}")
         return self._objective(), dtype, solvers.resolve(self.solver)
 
-    def _first_factors(self, n_items: int, dtype: np.dtype) -> np.ndarray:
+    def _first_factors(self, n_items: int, dtype: np.dtype) -> Floats:
         """Normal with standard deviation 0.1 / sqrt(k) (Rendle et al. 2021): the same start in both precisions.
 
         The absolute values where `solver` finds non-negative factors.
@@ -287,7 +288,7 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         lost = (np.diff(items.indptr) > 0) & ~Y.any(axis=1)
         if iterations and lost.any():  # those that only have users of factors 0, who only have those, would stay 0
             lost &= np.bincount(matrix.indices, np.repeat(X.any(axis=1), np.diff(matrix.indptr)), len(Y)) == 0
-            Y[lost] = self._first_factors(np.count_nonzero(lost), dtype)
+            Y[lost] = self._first_factors(int(lost.sum()), dtype)
         return self._train(
             users, items, X, Y, solver, iterations, show_progress, callback, judge, users_last=users_last
         )
@@ -296,8 +297,8 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         self,
         users: Side,
         items: Side,
-        X: np.ndarray,
-        Y: np.ndarray,
+        X: Floats,
+        Y: Floats,
         solver: Any,
         iterations: int,
         show_progress: bool,
@@ -365,12 +366,12 @@ class AlternatingLeastSquares(Estimator, FactorModel):
             raise stopped_by
         return self
 
-    def _fold_in(self, side: str, rows: CanonicalRows, fixed: Factors) -> np.ndarray:
+    def _fold_in(self, side: str, rows: CanonicalRows, fixed: Factors) -> Floats:
         solver = solvers.resolve(self.solver)
         problem = Side.of(side, self._objective(), rows, fixed.array.shape[1], self.num_threads)
         return fixed.fold_in(self.num_threads).solve(problem, solver)
 
-    def recalculate_user(self, userid: Any, user_items: Any) -> np.ndarray:
+    def recalculate_user(self, userid: Any, user_items: Any) -> Floats:
         """Factors of one user or several, known or new, solved from their rows; nothing is stored.
 
         The solution is exact on the current item factors, whatever `solver` is. (Only one that keeps the original
@@ -401,7 +402,7 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         X = self._fold_in("user", rows, items)
         return X if np.ndim(userid) > 0 else X[0]
 
-    def recalculate_item(self, itemid: Any, item_users: Any) -> np.ndarray:
+    def recalculate_item(self, itemid: Any, item_users: Any) -> Floats:
         """Factors of one item or several, known or new, solved from their rows on the current user factors.
 
         Parameters
@@ -551,30 +552,30 @@ def _check_one(name: str, value: Any, size: int) -> None:
     codes(value, size, name)
 
 
-def _distinct(ids: Any, name: str) -> np.ndarray:
+def _distinct(ids: Any, name: str) -> Int64s:
     """`ids` as an array, verified to name nobody twice."""
-    ids = codes(ids, _MOST, name)
-    values, counts = np.unique(ids, return_counts=True)
-    if len(values) < len(ids):
+    found = codes(ids, _MOST, name)
+    values, counts = np.unique(found, return_counts=True)
+    if len(values) < len(found):
         raise ValueError(f"{name} holds {values[counts > 1][:10].tolist()} more than once: give each id one row")
-    return ids
+    return found
 
 
-def _grown(factors: np.ndarray, n: int) -> np.ndarray:
+def _grown(factors: Floats, n: int) -> Floats:
     """A copy with `n` rows, the new ones 0."""
     grown = zero_factors(n, factors.shape[1], factors.dtype)
     grown[: len(factors)] = factors
     return grown
 
 
-def _updated(known: Factors, ids: np.ndarray, solved: np.ndarray) -> Factors:
+def _updated(known: Factors, ids: Ints, solved: Floats) -> Factors:
     """`known` with the rows `ids` replaced, and as many rows more as that takes."""
     updated = _grown(known.array, max(len(known.array), ids.max(initial=-1) + 1))
     updated[ids] = solved
     return Factors(frozen(updated), known.name)
 
 
-def _final(X: np.ndarray, Y: np.ndarray, solver: Any, num_threads: int) -> tuple[Factors, Factors]:
+def _final(X: Floats, Y: Floats, solver: Any, num_threads: int) -> tuple[Factors, Factors]:
     """X and Y, which it takes over, in the basis and form that a fitted model has them in."""
     if not solvers.keeps_basis(solver):
         to_canonical_basis(X, Y, num_threads)
@@ -599,7 +600,7 @@ def _judge(validation: Any, user_items: Any) -> Callable[[Any], float]:
     return judge
 
 
-def _loss(users: Side, items: Side, X: np.ndarray, Y: np.ndarray, item_shares: np.ndarray | None) -> float:
+def _loss(users: Side, items: Side, X: Floats, Y: Floats, item_shares: Doubles | None) -> float:
     if item_shares is not None:
         return float(item_shares.sum()) + penalty(X, users.regularization)
     return users.objective.loss(

@@ -16,6 +16,7 @@ import numpy as np
 from scipy import linalg, sparse
 
 from alscore import weighting
+from alscore._arrays import Doubles
 from alscore._checks import require, require_integer
 from alscore._estimator import Estimator
 from alscore.canonical import canonical_csr
@@ -32,7 +33,7 @@ class _Baseline(Estimator):
     def _learn(self, matrix: sparse.csr_array, show_progress: bool) -> None:
         raise NotImplementedError
 
-    def _scores(self, rows: sparse.csr_array) -> np.ndarray:
+    def _scores(self, rows: sparse.csr_array) -> Doubles:
         raise NotImplementedError
 
     def fit(self, user_items: Any, show_progress: bool = True) -> Self:
@@ -59,7 +60,7 @@ class _Baseline(Estimator):
         self._n_items = matrix.shape[1]
         return self
 
-    def scores(self, user_items: Any) -> np.ndarray:
+    def scores(self, user_items: Any) -> Doubles:
         """Scores of all items for rows, of users whom `fit` saw or of others.
 
         Parameters
@@ -102,7 +103,7 @@ class MostPopular(_Baseline):
         counts = np.bincount(matrix.indices[matrix.data > 0], minlength=matrix.shape[1])
         self.popularity = counts.astype(np.float64)
 
-    def _scores(self, rows: sparse.csr_array) -> np.ndarray:
+    def _scores(self, rows: sparse.csr_array) -> Doubles:
         return np.tile(self.popularity, (rows.shape[0], 1))
 
 
@@ -149,8 +150,9 @@ class ItemKNN(_Baseline):
         blocks = [_nearest(first, block, self.k) for first, block in _inner_products(weights, show_progress)]
         self.item_weights = sparse.vstack(blocks, format="csr")
 
-    def _scores(self, rows: sparse.csr_array) -> np.ndarray:
-        return (rows @ self.item_weights).toarray()
+    def _scores(self, rows: sparse.csr_array) -> Doubles:
+        scores: Doubles = (rows @ self.item_weights).toarray()
+        return scores
 
 
 class EASE(_Baseline):
@@ -205,8 +207,9 @@ class EASE(_Baseline):
         np.fill_diagonal(inverse, 0)
         self.item_weights = inverse
 
-    def _scores(self, rows: sparse.csr_array) -> np.ndarray:
-        return rows @ self.item_weights
+    def _scores(self, rows: sparse.csr_array) -> Doubles:
+        scores: Doubles = rows @ self.item_weights
+        return scores
 
 
 def _rows(user_items: Any) -> sparse.csr_array:

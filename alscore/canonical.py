@@ -7,15 +7,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from alscore._arrays import Bools, Floats, Int32s, Int64s, Ints, Numbers
+
 MAX_CODE = np.iinfo(np.int32).max
 
 
 class CanonicalRows(NamedTuple):
     """The arrays of a matrix in canonical form."""
 
-    data: np.ndarray
-    indices: np.ndarray
-    indptr: np.ndarray
+    data: Floats
+    indices: Int32s
+    indptr: Int64s
     shape: tuple[int, int]
 
     @property
@@ -106,7 +108,7 @@ def canonical_rows(matrix: Any, dtype: npt.DTypeLike, name: str) -> CanonicalRow
     return CanonicalRows(data, indices, indptr, matrix.shape)
 
 
-def _ascend(indices: np.ndarray, indptr: np.ndarray) -> bool:
+def _ascend(indices: Int32s, indptr: Int64s) -> bool:
     """Whether the columns of every row ascend, without repeats."""
     ascends = indices[1:] > indices[:-1]
     starts = indptr[1:-1]
@@ -114,7 +116,7 @@ def _ascend(indices: np.ndarray, indptr: np.ndarray) -> bool:
     return bool(ascends.all())
 
 
-def first_of_each(indices: np.ndarray, indptr: np.ndarray) -> np.ndarray:
+def first_of_each(indices: Int32s, indptr: Int64s) -> Bools:
     """Return a mask of the entries where a run of one column begins, in rows whose columns do not descend."""
     first = np.zeros(indices.size + 1, bool)
     first[indptr] = True
@@ -122,9 +124,7 @@ def first_of_each(indices: np.ndarray, indptr: np.ndarray) -> np.ndarray:
     return first[:-1]
 
 
-def _merged(
-    data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, once: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _merged(data: Floats, indices: Int32s, indptr: Int64s, once: Bools) -> tuple[Floats, Int32s, Int64s]:
     """Sum each run of one column, in float64; `once` is the mask of where they begin. `data` is overwritten.
 
     As a rule few entries are repeated, and only those cost more than a mask.
@@ -137,9 +137,7 @@ def _merged(
     return data[once], indices[once], indptr - np.searchsorted(dropped, indptr)
 
 
-def from_canonical(
-    data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: tuple[int, int]
-) -> sparse.csr_array:
+def from_canonical(data: Floats, indices: Ints, indptr: Ints, shape: tuple[int, int]) -> sparse.csr_array:
     """Return a csr_array of arrays that are in canonical form already."""
     # Set as attributes: the constructor would bring indptr and indices to one dtype.
     matrix = sparse.csr_array(shape, dtype=data.dtype)
@@ -148,19 +146,17 @@ def from_canonical(
     return matrix
 
 
-def rows_of(matrix: sparse.csr_array) -> np.ndarray:
+def rows_of(matrix: sparse.csr_array) -> Int32s:
     """Return the row of each entry, int32."""
     return np.repeat(np.arange(matrix.shape[0], dtype=np.int32), np.diff(matrix.indptr))
 
 
-def row_of(indptr: np.ndarray, entry: Any) -> Any:
+def row_of(indptr: Int64s, entry: Any) -> Any:
     """Return the row of one entry, or of several."""
     return np.searchsorted(indptr, entry, side="right") - 1
 
 
-def recoded(
-    matrix: sparse.csr_array, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]
-) -> sparse.csr_array:
+def recoded(matrix: sparse.csr_array, rows: Ints, columns: Ints, shape: tuple[int, int]) -> sparse.csr_array:
     """Move the entries of a canonical matrix to other places.
 
     Parameters
@@ -201,7 +197,7 @@ def _check_compressed(matrix: Any, name: str) -> None:
 
 
 def check_codes(
-    codes: np.ndarray, size: int, axis: str, name: str, owner: Callable[[Any], Any], owner_axis: str = "row"
+    codes: Ints, size: int, axis: str, name: str, owner: Callable[[Any], Any], owner_axis: str = "row"
 ) -> None:
     """Verify that `codes` are integers in [0, size); `owner(position)` finds the row to name."""
     if codes.dtype.kind not in "iu":
@@ -214,7 +210,7 @@ def check_codes(
         )
 
 
-def _cast(values: np.ndarray, dtype: npt.DTypeLike, indptr: np.ndarray, name: str) -> np.ndarray:
+def _cast(values: Numbers, dtype: npt.DTypeLike, indptr: Int64s, name: str) -> Floats:
     """Return `values` as a contiguous `dtype` array, shared if they are one; refuse those it cannot hold."""
     with np.errstate(over="ignore", under="ignore"):
         cast = np.ascontiguousarray(values, dtype)
@@ -232,12 +228,13 @@ def _cast(values: np.ndarray, dtype: npt.DTypeLike, indptr: np.ndarray, name: st
     return cast
 
 
-def unrepresentable(values: np.ndarray, cast: np.ndarray) -> np.ndarray:
+def unrepresentable(values: Numbers, cast: Numbers) -> Bools:
     """Mask of `values` that became infinite, NaN or zero in `cast`."""
-    return ~np.isfinite(cast) | ((cast == 0) & (values != 0))
+    mask: Bools = ~np.isfinite(cast) | ((cast == 0) & (values != 0))
+    return mask
 
 
-def checked_timestamps(timestamps: Any, given: Any, matrix: sparse.csr_array, name: str) -> np.ndarray:
+def checked_timestamps(timestamps: Any, given: Any, matrix: sparse.csr_array, name: str) -> Int64s:
     """Verify the times of the entries of a matrix, in seconds: int64.
 
     Parameters
@@ -250,10 +247,10 @@ def checked_timestamps(timestamps: Any, given: Any, matrix: sparse.csr_array, na
     name : str
         What messages call the matrix.
     """
-    timestamps = np.asarray(timestamps)
-    if not np.can_cast(timestamps.dtype, np.int64):
+    times = np.asarray(timestamps)
+    if not np.can_cast(times.dtype, np.int64):
         raise TypeError(
-            f"timestamps are {timestamps.dtype}; convert them to whole seconds since 1970, for datetimes by "
+            f"timestamps are {times.dtype}; convert them to whole seconds since 1970, for datetimes by "
             f".astype('datetime64[s]').astype('int64')"
         )
     if not (
@@ -265,6 +262,6 @@ def checked_timestamps(timestamps: Any, given: Any, matrix: sparse.csr_array, na
             f"{name} must be in canonical form, since timestamps follow the order of its entries: take "
             f"alscore.canonical.canonical_csr({name}), and timestamps in the order of that"
         )
-    if timestamps.shape != matrix.data.shape:
-        raise ValueError(f"timestamps has shape {timestamps.shape}; give one for each of the {matrix.nnz} entries")
-    return timestamps.astype(np.int64, copy=False)
+    if times.shape != matrix.data.shape:
+        raise ValueError(f"timestamps has shape {times.shape}; give one for each of the {matrix.nnz} entries")
+    return times.astype(np.int64, copy=False)

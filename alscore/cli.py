@@ -289,7 +289,7 @@ def _tune(args: argparse.Namespace) -> None:
     from alscore.datasets.lastfm import plays_file
 
     # Whatever would fail in the end has to fail before the file is read.
-    tuning.import_optuna()
+    tuning.require_optuna()
     tuning.parsed(args.metric)
     if args.plot:
         _require_matplotlib()
@@ -323,9 +323,9 @@ def _tune(args: argparse.Namespace) -> None:
         _print_json({"trials": records, "command": command})
     else:
         _print_table(
-            tuple(table),
+            tuple(map(str, table)),
             (
-                (f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row)
+                tuple(f"{cell:.4g}" if isinstance(cell, float) else cell for cell in row)
                 for row in table.head(10).itertuples(index=False)
             ),
         )
@@ -486,7 +486,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from alscore.datasets.lastfm import plays_file
 
     say, interactive = _messages(args), sys.stderr.isatty() and not args.quiet
-    options = {"metrics": evaluation.checked_metrics(args.metrics)} if "metrics" in args else {}
+    options: dict[str, Any] = {"metrics": evaluation.checked_metrics(args.metrics)} if "metrics" in args else {}
     if args.plot:
         for source in (args.model, plays_file(args.test)):
             _check_output(args.plot, source, "plot")

@@ -10,6 +10,7 @@ import numpy as np
 
 from alscore import _ranking, _threads
 from alscore import metrics as definitions
+from alscore._arrays import Doubles, Ints
 from alscore._checks import require, require_integer
 from alscore._figures import figure
 from alscore._user_items import matrix_of, part_of
@@ -50,12 +51,12 @@ class Evaluation:
         CRC-32 of the test entries that counted, by which `compare` knows them again.
     """
 
-    values: dict[str, np.ndarray]
+    values: dict[str, Doubles]
     catalogue: dict[str, float]
-    users: np.ndarray
+    users: Ints
     n_users_without_test: int
     n_overlapping: int
-    weights: dict[str, np.ndarray]
+    weights: dict[str, Doubles]
     test_checksum: int
 
     def mean(self, name: str) -> float:
@@ -226,7 +227,7 @@ def evaluate(
             counts[at] += definitions.counts(batch.ids, test.shape[1], at)
             for name, measure in measures.items():
                 values[f"{name}@{at}"][batch.at] = measure(judged, at)
-        if scored:
+        if batch.scores is not None:
             places = _ranking.places(
                 batch.scores, batch.seen.indptr, batch.seen.indices, wanted.indptr, wanted.indices,
                 _threads.resolve(num_threads, wanted.nnz * test.shape[1]),
@@ -331,7 +332,7 @@ def check_labels(a: Any, b: Any, what: str, names: tuple[str, ...]) -> None:
                 raise ValueError(f"{what} have different {name}: take both from one split")
 
 
-def _measures(metrics: Sequence[str], train: Any, num_threads: int) -> dict[str, Callable[[Judged, int], np.ndarray]]:
+def _measures(metrics: Sequence[str], train: Any, num_threads: int) -> dict[str, Callable[[Judged, int], Doubles]]:
     """By name, the metrics at a cut-off that each user has."""
     measures = {name: definitions.AT_K[name] for name in metrics if name in definitions.AT_K}
     if "novelty" in metrics:
@@ -341,7 +342,7 @@ def _measures(metrics: Sequence[str], train: Any, num_threads: int) -> dict[str,
         item_users, threads = definitions.transposed(relevant(train, "train")), _threads.resolve(num_threads)
 
         @functools.lru_cache(1)  # of one batch, for all cut-offs
-        def similarities(judged: Judged) -> np.ndarray:
+        def similarities(judged: Judged) -> Doubles:
             return definitions.similarities(judged.ids, item_users, threads)
 
         measures["diversity"] = lambda judged, k: definitions.unlikeness(judged.ids, similarities(judged), k)
@@ -357,13 +358,13 @@ def _named(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _interval(
-    values: dict[str, np.ndarray],
-    weights: dict[str, np.ndarray],
+    values: dict[str, Doubles],
+    weights: dict[str, Doubles],
     confidence: float,
     n_resamples: int,
     random_state: int,
     show_progress: bool,
-) -> np.ndarray:
+) -> Doubles:
     """Ends of the percentile bootstrap interval of each mean, float64 (2, n_values)."""
     require(0 < confidence < 1, "confidence", "above 0 and below 1", confidence)
     require_integer(n_resamples, "n_resamples", 1)
@@ -373,7 +374,7 @@ def _interval(
     sums = np.column_stack([np.column_stack(list(values.values())) * of_user, of_user])
     n = len(sums)
 
-    def resampled(rng: np.random.Generator, some: int) -> np.ndarray:
+    def resampled(rng: np.random.Generator, some: int) -> Doubles:
         return np.stack([np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(some)]).astype(float)
 
     found = _in_blocks(resampled, sums, n_resamples, random_state, "resample", show_progress)
@@ -381,23 +382,24 @@ def _interval(
     return np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
 
 
-def _p_values(contributions: np.ndarray, n_permutations: int, random_state: int, show_progress: bool) -> np.ndarray:
-    def exchanged(rng: np.random.Generator, some: int) -> np.ndarray:
+def _p_values(contributions: Doubles, n_permutations: int, random_state: int, show_progress: bool) -> Doubles:
+    def exchanged(rng: np.random.Generator, some: int) -> Doubles:
         return rng.integers(0, 2, (some, len(contributions)), np.int8) * 2.0 - 1
 
     found = _in_blocks(exchanged, contributions, n_permutations, random_state, "permutation", show_progress)
     observed = np.abs(contributions.sum(axis=0)) * (1 - 1e-12)  # sums in another order round otherwise
-    return (1 + np.count_nonzero(np.abs(found) >= observed, axis=0)) / (1 + n_permutations)
+    as_large: Ints = np.count_nonzero(np.abs(found) >= observed, axis=0)
+    return (1 + as_large) / (1 + n_permutations)
 
 
 def _in_blocks(
-    draw: Callable[[np.random.Generator, int], np.ndarray],
-    values: np.ndarray,
+    draw: Callable[[np.random.Generator, int], Doubles],
+    values: Doubles,
     times: int,
     random_state: int,
     unit: str,
     show_progress: bool,
-) -> np.ndarray:
+) -> Doubles:
     """``draw(rng, times) @ values``, with a few rows of the large first factor at a time."""
     from tqdm import tqdm
 

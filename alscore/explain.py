@@ -8,6 +8,7 @@ import scipy.linalg
 from scipy import sparse
 
 from alscore import _threads, retrieval
+from alscore._arrays import Doubles, Floats, Ints
 from alscore.canonical import CanonicalRows, canonical_csr
 from alscore.factor_model import Factors, rows_of
 from alscore.fold_in import FoldIn
@@ -23,8 +24,8 @@ class UserWeights:
     userid: int
     objective: Objective
     fold_in: FoldIn
-    liked: np.ndarray
-    weighted: np.ndarray  # confidence times item factors, one row for each item liked
+    liked: Ints
+    weighted: Doubles  # confidence times item factors, one row for each item liked
     system: Any
 
     @classmethod
@@ -47,15 +48,16 @@ class UserWeights:
                 ) from error
         return cls(userid, objective, fold_in, row.indices[liked], confidence[liked, None] * Y[liked], system)
 
-    def belong_to(self, userid: int, objective: Objective, item_factors: np.ndarray) -> bool:
+    def belong_to(self, userid: int, objective: Objective, item_factors: Floats) -> bool:
         """Whether this is the system of that user, for these parameters and factors."""
         same_factors = self.fold_in.factors is item_factors
         return same_factors and (self.userid, self.objective) == (userid, objective)
 
-    def contributions(self, itemid: int) -> np.ndarray:
+    def contributions(self, itemid: int) -> Doubles:
         """What each item of `liked` adds to the score of this one; dislikes and what is unobserved add nothing."""
         weighted_item = scipy.linalg.cho_solve(self.system, self.fold_in.factors[itemid].astype(np.float64))
-        return (self.weighted * weighted_item).sum(axis=1)  # unlike BLAS it gives equal rows equal sums
+        contributions: Doubles = (self.weighted * weighted_item).sum(axis=1)  # unlike BLAS, equal for equal rows
+        return contributions
 
 
 def row_of(user_items: Any, userid: int, items: Factors) -> CanonicalRows:

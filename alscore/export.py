@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from alscore import NotFittedError, Recommender, _threads, retrieval
+from alscore._arrays import Floats, Int64s
 from alscore._files import atomic_writer
 from alscore.als import _check_integer
 from alscore.persistence import labels_to_arrow
@@ -99,7 +101,7 @@ def to_npz(model: "Model", path: "StrPath") -> None:
     TypeError
         Labels that are of no numpy type, such as dates with a time zone.
     """
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for side in ("user", "item"):
         labels, arrays[f"{side}_factors"] = _labelled(model, side)
         arrays |= _labels_to_numpy(labels, f"{side}s")
@@ -132,7 +134,7 @@ class AnnIndex:
     dimension: int
     max_norm: float
 
-    def queries(self, user_factors: np.ndarray) -> np.ndarray:
+    def queries(self, user_factors: Floats) -> NDArray[np.float32]:
         """Return what to ask the index for: each user's factors, and in the extra dimension a 0.
 
         Parameters
@@ -147,7 +149,7 @@ class AnnIndex:
         queries[:, : user_factors.shape[1]] = user_factors
         return queries
 
-    def search(self, user_factors: np.ndarray, n: int = 10, ef: int = 100) -> np.ndarray:
+    def search(self, user_factors: Floats, n: int = 10, ef: int = 100) -> Int64s:
         """Open the index in its library, and find the n items that each user is likeliest to want.
 
         To serve from an index, open it once with the library itself, as `export_ann` shows.
@@ -177,7 +179,8 @@ class AnnIndex:
         if n > self.n_items:
             raise ValueError(f"n must be at most {self.n_items}, the number of items in the index, not {n}")
         search = _LIBRARIES[self.library][1]
-        return search(self, self.queries(user_factors), n, max(n, ef)).astype(np.int64)
+        ids: Int64s = search(self, self.queries(user_factors), n, max(n, ef)).astype(np.int64)
+        return ids
 
     def recall(self, model: "Model", n: int = 10, ef: int = 100, n_users: int = 1000) -> float:
         """Measure how many of the exact n best items the index finds.
@@ -319,7 +322,7 @@ def export_ann(
     return index
 
 
-def _labelled(model: "Model", side: str) -> tuple["pd.Index", np.ndarray]:
+def _labelled(model: "Model", side: str) -> tuple["pd.Index", Floats]:
     """Return the labels of a side, and its factors."""
     import pandas as pd
 
@@ -335,7 +338,7 @@ def _labelled(model: "Model", side: str) -> tuple["pd.Index", np.ndarray]:
     return labels, factors
 
 
-def _labels_to_numpy(labels: "pd.Index", name: str) -> dict[str, np.ndarray]:
+def _labels_to_numpy(labels: "pd.Index", name: str) -> dict[str, NDArray[Any]]:
     """Return the labels as arrays that need no pickle: `name`, and for text the ends too."""
     import pandas as pd
 
@@ -361,7 +364,7 @@ def _library(name: str) -> Any:
 
 
 def _build_hnswlib(
-    index: AnnIndex, items: np.ndarray, connectivity: int, ef_construction: int, threads: int, path: str
+    index: AnnIndex, items: Floats, connectivity: int, ef_construction: int, threads: int, path: str
 ) -> None:
     graph = _library("hnswlib").Index(space=index.metric, dim=index.dimension)
     graph.init_index(len(items), M=connectivity, ef_construction=ef_construction, random_seed=0)
@@ -371,7 +374,7 @@ def _build_hnswlib(
         raise OSError(f"hnswlib could not write all of {index.path}; is the disk full?")
 
 
-def _search_hnswlib(index: AnnIndex, queries: np.ndarray, n: int, ef: int) -> np.ndarray:
+def _search_hnswlib(index: AnnIndex, queries: Floats, n: int, ef: int) -> Any:
     graph = _library("hnswlib").Index(space=index.metric, dim=index.dimension)
     graph.load_index(str(index.path))
     graph.set_ef(ef)
@@ -379,7 +382,7 @@ def _search_hnswlib(index: AnnIndex, queries: np.ndarray, n: int, ef: int) -> np
 
 
 def _build_faiss(
-    index: AnnIndex, items: np.ndarray, connectivity: int, ef_construction: int, threads: int, path: str
+    index: AnnIndex, items: Floats, connectivity: int, ef_construction: int, threads: int, path: str
 ) -> None:
     faiss = _library("faiss")
     metric = faiss.METRIC_INNER_PRODUCT if index.metric == "ip" else faiss.METRIC_L2
@@ -391,7 +394,7 @@ def _build_faiss(
     faiss.write_index(graph, path)
 
 
-def _search_faiss(index: AnnIndex, queries: np.ndarray, n: int, ef: int) -> np.ndarray:
+def _search_faiss(index: AnnIndex, queries: Floats, n: int, ef: int) -> Any:
     graph = _library("faiss").read_index(str(index.path))
     graph.hnsw.efSearch = ef
     with threadpool_limits(1, user_api="openmp"):
@@ -399,7 +402,7 @@ def _search_faiss(index: AnnIndex, queries: np.ndarray, n: int, ef: int) -> np.n
 
 
 def _build_usearch(
-    index: AnnIndex, items: np.ndarray, connectivity: int, ef_construction: int, threads: int, path: str
+    index: AnnIndex, items: Floats, connectivity: int, ef_construction: int, threads: int, path: str
 ) -> None:
     metric = "ip" if index.metric == "ip" else "l2sq"
     graph = _library("usearch.index").Index(
@@ -409,7 +412,7 @@ def _build_usearch(
     graph.save(path)
 
 
-def _search_usearch(index: AnnIndex, queries: np.ndarray, n: int, ef: int) -> np.ndarray:
+def _search_usearch(index: AnnIndex, queries: Floats, n: int, ef: int) -> Any:
     graph = _library("usearch.index").Index.restore(index.path)
     graph.expansion_search = ef
     found = graph.search(queries, n, threads=1)

@@ -7,6 +7,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from alscore import retrieval
+from alscore._arrays import Floats, Int32s
 from alscore.canonical import CanonicalRows, canonical_rows
 from alscore.fold_in import FoldIn
 from alscore.half_sweeps import zero_factors
@@ -43,7 +44,7 @@ class Factors:
             row = np.flatnonzero(~np.isfinite(array).all(axis=1))[0]
             raise ValueError(f"{name} must be finite, but row {row} is not: correct it or train anew")
         if _is_writable(array) or not array.flags.c_contiguous:
-            copied = zero_factors(*array.shape, array.dtype)
+            copied = zero_factors(len(array), array.shape[1], array.dtype)
             copied[:] = array
             array = frozen(copied)
         self.array, self.name = array, name
@@ -71,7 +72,7 @@ class Factors:
         return self
 
 
-def frozen(array: np.ndarray) -> np.ndarray:
+def frozen(array: Floats) -> Floats:
     """`array` itself, read-only from now on, and so is the memory that it is a view of."""
     memory: Any = array
     while isinstance(memory, np.ndarray):
@@ -86,7 +87,7 @@ def _is_writable(array: Any) -> bool:
 
 
 def rows_of(
-    matrix: Any, name: str, ids: str, n_rows: int, columns: Factors, dtype: npt.DTypeLike = None
+    matrix: Any, name: str, ids: str, n_rows: int, columns: Factors, dtype: npt.DTypeLike | None = None
 ) -> CanonicalRows:
     """The argument `name` in canonical form, verified to have a row for each id and a column for each of `columns`.
 
@@ -121,7 +122,7 @@ class FactorModel:
     _both: tuple[Factors | None, Factors | None] = (None, None)  # one attribute, so that both change at once
 
     @property
-    def user_factors(self) -> np.ndarray | None:
+    def user_factors(self) -> Floats | Any:  # None before they are learnt, which nobody should have to rule out after
         users, _ = self._both
         return None if users is None else users.array
 
@@ -130,7 +131,7 @@ class FactorModel:
         self._both = None if array is None else Factors(array, "user_factors"), self._both[1]
 
     @property
-    def item_factors(self) -> np.ndarray | None:
+    def item_factors(self) -> Floats | Any:
         _, items = self._both
         return None if items is None else items.array
 
@@ -154,7 +155,7 @@ class FactorModel:
     def __sklearn_is_fitted__(self) -> bool:
         return None not in self._both
 
-    def _fold_in(self, side: str, rows: CanonicalRows, fixed: Factors) -> np.ndarray:
+    def _fold_in(self, side: str, rows: CanonicalRows, fixed: Factors) -> Floats:
         """Factors for canonical `rows` of a side, "user" or "item", solved exactly on those of the other side."""
         raise NotImplementedError(f"{type(self).__name__} cannot solve {side}s from their rows")
 
@@ -167,7 +168,7 @@ class FactorModel:
         filter_items: Any = None,
         recalculate_user: bool = False,
         items: Any = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[Int32s, Floats]:
         """The N items with the highest scores ``x_u . y_i`` for one user or several.
 
         Parameters
@@ -212,8 +213,12 @@ class FactorModel:
                     "pass the users' rows, or filter_already_liked_items=False"
                 )
             rows = rows_of(user_items, "user_items", "userid", len(ids), known_items)
+        if rows is not None and recalculate_user:
+            queries = self._fold_in("user", rows, known_items)
+        else:
+            queries = known_users.array[ids]
         found = retrieval.top_n(
-            self._fold_in("user", rows, known_items) if recalculate_user else known_users.array[ids],
+            queries,
             known_items.candidates(self.num_threads),
             N,
             exclude=rows if filter_already_liked_items else None,
@@ -231,7 +236,7 @@ class FactorModel:
         item_users: Any = None,
         filter_items: Any = None,
         items: Any = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[Int32s, Floats]:
         """The N items whose factors have the highest cosine with those of one item or several, itself included.
 
         Parameters
@@ -260,7 +265,7 @@ class FactorModel:
 
     def similar_users(
         self, userid: Any, N: int = 10, filter_users: Any = None, users: Any = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[Int32s, Floats]:
         """The N users whose factors have the highest cosine with those of one user or several, itself included.
 
         Parameters
@@ -285,7 +290,7 @@ class FactorModel:
         """Write parameters and factors to a path or binary file object, without pickle: see `alscore.load`."""
         from alscore import persistence
 
-        persistence.save(self, file)  # type: ignore[arg-type]
+        persistence.save(self, file)
 
     @classmethod
     def load(cls, file: Any) -> Self:
@@ -298,5 +303,6 @@ class FactorModel:
         return model
 
 
-def _one_or_many(ids: Any, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-    return arrays if np.ndim(ids) > 0 else tuple(array[0] for array in arrays)
+def _one_or_many(asked: Any, found: tuple[Int32s, Floats]) -> tuple[Int32s, Floats]:
+    ids, scores = found
+    return (ids, scores) if np.ndim(asked) > 0 else (ids[0], scores[0])

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from alscore import _sweep, _threads, solvers
+from alscore._arrays import Floats
 from alscore.half_sweeps import Side, principal_axes, zero_factors
 
 _EXACT = solvers.resolve(solvers.Cholesky())
@@ -30,7 +31,7 @@ class FoldIn:
         the item factors of a fitted model, its diagonal and the identity.
     """
 
-    def __init__(self, factors: np.ndarray, num_threads: int) -> None:
+    def __init__(self, factors: Floats, num_threads: int) -> None:
         self.factors = factors
         with _threads.one_blas_thread():
             self.gram = _sweep.gram(factors, _threads.resolve(num_threads, factors.size * factors.shape[1]))
@@ -45,7 +46,7 @@ class FoldIn:
         self._rotation = self.axes.astype(factors.dtype)
         self._rotation_back = np.ascontiguousarray(self._rotation.T)
 
-    def solve(self, rows: Side, solver: Any) -> np.ndarray:
+    def solve(self, rows: Side, solver: Any) -> Floats:
         """Exact factors (n_rows, k) of `rows`; a solver that keeps the original basis is used itself."""
         out = zero_factors(len(rows.order), self.factors.shape[1], self.factors.dtype)
         if self._is_canonical and not solvers.keeps_basis(solver):
@@ -61,7 +62,7 @@ class FoldIn:
                 _sweep.rotate(out, self._rotation_back, rows.num_threads)
         return out
 
-    def _touched(self, rows: Side) -> tuple[Side, np.ndarray]:
+    def _touched(self, rows: Side) -> tuple[Side, Floats]:
         """A copy of the factors that `rows` have entries for, or of all where most may be, and `rows` on that copy."""
         touched: Any = slice(None)
         if len(rows.indices) < len(self.factors):
@@ -69,6 +70,6 @@ class FoldIn:
             rows = copy.copy(rows)  # with the n_columns that its regularization counted
             rows.indices = indices.astype(np.int32)
         factors = self.factors[touched]
-        copied = zero_factors(*factors.shape, factors.dtype)
+        copied = zero_factors(len(factors), factors.shape[1], factors.dtype)
         copied[:] = factors
         return rows, copied

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from alscore import _sweep, _threads, solvers
+from alscore._arrays import Doubles, Floats, Int32s, Int64s
 from alscore.objective import Objective
 
 
-def zero_factors(n: int, k: int, dtype: np.dtype) -> np.ndarray:
+def zero_factors(n: int, k: int, dtype: np.dtype) -> Floats:
     """Zeros (n, k) that begin with a cache line, so that a row lies in no more lines than it must.
 
     From where numpy puts large arrays, 16 bytes into a line, an exact sweep at k = 128 takes a quarter more time.
@@ -21,13 +22,13 @@ def zero_factors(n: int, k: int, dtype: np.dtype) -> np.ndarray:
     return raw[first : first + size].view(dtype).reshape(n, k)
 
 
-def principal_axes(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def principal_axes(gram: Doubles) -> tuple[Doubles, Doubles]:
     """Eigenvalues of a Gram matrix, descending and not negative, and its eigenvectors as columns."""
     energy, axes = np.linalg.eigh(gram)
     return np.maximum(energy[::-1], 0), np.ascontiguousarray(axes[:, ::-1])
 
 
-def with_ridge(energy: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def with_ridge(energy: Doubles, dtype: np.dtype) -> Doubles:
     """`energy`, raised to 16 eps of the largest where it is no more than the rounding of the Gram matrix.
 
     Factors have numbers in such a direction (there are more of them than items, say), but nothing except rounding: the
@@ -44,13 +45,13 @@ class Side:
 
     name: str
     objective: Objective
-    indptr: np.ndarray
-    indices: np.ndarray
-    strength: np.ndarray
+    indptr: Int64s
+    indices: Int32s
+    strength: Floats
     n_columns: int
     num_threads: int
-    order: np.ndarray = dataclasses.field(init=False)
-    regularization: np.ndarray = dataclasses.field(init=False)
+    order: Int64s = dataclasses.field(init=False)
+    regularization: Doubles = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         entries = np.diff(self.indptr)
@@ -77,7 +78,7 @@ class Side:
         indices, strength = self.indices[start:][inside], self.strength[start:][inside]
         return Side(self.name, self.objective, indptr, indices, strength, n_columns, self.num_threads)
 
-    def update(self, solver: Any, fixed: np.ndarray, out: np.ndarray, loss: np.ndarray | None = None) -> bool:
+    def update(self, solver: Any, fixed: Floats, out: Floats, loss: Doubles | None = None) -> bool:
         """Half-sweep: rotate `fixed` in place, unless the solver forbids it, and solve every row into `out`.
 
         Returns whether `loss` was filled with each row's share of the objective, its own regularization included.
@@ -91,9 +92,7 @@ class Side:
                 _sweep.rotate(out, rotation, self.num_threads)
         return self.solve(solver, fixed, gram, out, loss)
 
-    def solve(
-        self, solver: Any, fixed: np.ndarray, gram: np.ndarray, out: np.ndarray, loss: np.ndarray | None = None
-    ) -> bool:
+    def solve(self, solver: Any, fixed: Floats, gram: Doubles, out: Floats, loss: Doubles | None = None) -> bool:
         """As `update`, for a `fixed` whose Gram matrix is known: its diagonal (k,) if it is diagonal, or all (k, k)."""
         gram = self.objective.unobserved_weight * gram
         half_sweep = solvers.HalfSweep(
@@ -120,10 +119,10 @@ def alternate(
     solver: Any,
     users: Side,
     items: Side,
-    X: np.ndarray,
-    Y: np.ndarray,
+    X: Floats,
+    Y: Floats,
     random_start: bool = False,
-    item_losses: np.ndarray | None = None,
+    item_losses: Doubles | None = None,
 ) -> Iterator[bool]:
     """Half-sweeps without end, in place: users X on the item factors Y, items on X, and so on.
 
@@ -139,7 +138,7 @@ def alternate(
         yield items.update(solver, X, Y, item_losses)
 
 
-def to_canonical_basis(X: np.ndarray, Y: np.ndarray, num_threads: int) -> None:
+def to_canonical_basis(X: Floats, Y: Floats, num_threads: int) -> None:
     """Rotate both sides in place so that Y'Y is diagonal and descends, and each column's largest number is positive."""
     rotation = principal_axes(_sweep.gram(Y, num_threads))[1].astype(Y.dtype)
     for factors in (X, Y):

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
+from numpy.typing import NDArray
 from scipy import sparse
 
 from alscore import _labels
+from alscore._arrays import Ints
 from alscore._checks import first_few
 from alscore._observations import check_choices, collected, summed
 from alscore._tables import Rows, read_table
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def replaced(interactions: "Interactions", **parts: Any) -> Any:
+def replaced(interactions: "Interactions", **parts: Any) -> "Interactions":
     """Return a copy with other parts, which are as the constructor of Interactions would leave them."""
     other = copy.copy(interactions)
     vars(other).update(parts)
@@ -102,22 +104,23 @@ class Interactions:
     @property
     def shape(self) -> tuple[int, int]:
         """(n_users, n_items)."""
-        return self.matrix.shape
+        n_users, n_items = self.matrix.shape
+        return n_users, n_items
 
     @property
     def n_users(self) -> int:
         """Number of rows."""
-        return self.matrix.shape[0]
+        return self.shape[0]
 
     @property
     def n_items(self) -> int:
         """Number of columns."""
-        return self.matrix.shape[1]
+        return self.shape[1]
 
     @property
     def nnz(self) -> int:
         """Number of (user, item) pairs observed."""
-        return self.matrix.nnz
+        return int(self.matrix.nnz)
 
     def rows(self, codes: npt.ArrayLike) -> sparse.csr_array:
         """The entries of some users, as a matrix in canonical form.
@@ -140,7 +143,7 @@ class Interactions:
         """
         return self._rows(codes)[0]
 
-    def _rows(self, codes: npt.ArrayLike) -> tuple[sparse.csr_array, np.ndarray]:
+    def _rows(self, codes: npt.ArrayLike) -> tuple[sparse.csr_array, Ints]:
         """Return the entries of some users, and their positions in the matrix."""
         codes = np.asarray(codes)
         if codes.size:
@@ -158,14 +161,14 @@ class Interactions:
 
     __iter__ = None  # else Python would take user by user, an Interactions each
 
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         """Refuse: it would be dense, or one object."""
         raise TypeError(
             "Interactions are no dense array; take interactions.matrix, a scipy.sparse.csr_array, or a table by "
             "interactions.to_pandas()"
         )
 
-    def __getitem__(self, codes: Any) -> Self:
+    def __getitem__(self, codes: Any) -> "Interactions":
         """Take some of the users, with all of the items; what scikit-learn splits by.
 
         Parameters
@@ -191,7 +194,7 @@ class Interactions:
             raise IndexError(f"codes must have one dimension, not {codes.ndim}: all items are kept")
         users = self.users.take(codes)
         if not users.is_unique:
-            at = np.argmax(users.duplicated())
+            at = int(users.duplicated().argmax())
             raise ValueError(
                 f"codes: user {users[at]!r} comes again at position {at}; take each once, or a matrix by rows(codes)"
             )
@@ -242,7 +245,7 @@ class Interactions:
         mine = from_canonical(self.matrix.data, self.matrix.indices, indptr, shape)
         return type(self)(canonical_csr(mine + recoded(other.matrix, rows, columns, shape), name=name), users, items)
 
-    def filter(self, min_user: int = 1, min_item: int = 1, k_core: int | None = None) -> Self:
+    def filter(self, min_user: int = 1, min_item: int = 1, k_core: int | None = None) -> "Interactions":
         """Leave out items and users with few entries: see `alscore.statistics.filter`."""
         from alscore import statistics
 

@@ -15,6 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from alscore import _ranking, _threads
+from alscore._arrays import Doubles, Int32s, Ints
 from alscore._checks import require_integer
 from alscore.canonical import canonical_csr, rows_of
 from alscore.rankings import (
@@ -29,15 +30,15 @@ from alscore.rankings import (
     rows,
 )
 
-Definition = Callable[[Judged, int], np.ndarray]
+Definition = Callable[[Judged, int], Doubles]
 AT_K: dict[str, Definition] = {}
 
 
-def _at_k(definition: Definition) -> Callable[[Any, Any, int], np.ndarray]:
+def _at_k(definition: Definition) -> Callable[[Any, Any, int], Doubles]:
     """Put a definition into AT_K; return the function of rankings and test rows."""
     AT_K[definition.__name__] = definition
 
-    def metric(ranked: Any, test: Any, k: int) -> np.ndarray:
+    def metric(ranked: Any, test: Any, k: int) -> Doubles:
         require_integer(k, "k", 1)
         test = relevant(test)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -51,7 +52,7 @@ def _at_k(definition: Definition) -> Callable[[Any, Any, int], np.ndarray]:
 
 
 @_at_k
-def precision(judged: Judged, k: int) -> np.ndarray:
+def precision(judged: Judged, k: int) -> Doubles:
     """Hits over places: ``sum_{j<=k} rel_j / k``; trec_eval's P_k, also where fewer than k items can be ranked.
 
     `implicit` calls another quotient precision: see `ranking_metrics_at_k`.
@@ -77,48 +78,49 @@ def precision(judged: Judged, k: int) -> np.ndarray:
     ValueError
         A code is out of range or twice in a row, shapes do not fit each other, or `k` is below 1.
     """
-    return judged.hits[:, :k].sum(axis=1) / k
+    return judged.n_hits(k) / k
 
 
 @_at_k
-def normalized_precision(judged: Judged, k: int) -> np.ndarray:
+def normalized_precision(judged: Judged, k: int) -> Doubles:
     """Hits over the most hits that are possible: ``sum_{j<=k} rel_j / min(k, R)``.
 
     Liang et al. (2018) and who follows them call this recall. Arguments and result are as for `precision`.
     """
-    return judged.hits[:, :k].sum(axis=1) / np.minimum(judged.n_relevant, k)
+    return judged.n_hits(k) / np.minimum(judged.n_relevant, k)
 
 
 @_at_k
-def recall(judged: Judged, k: int) -> np.ndarray:
+def recall(judged: Judged, k: int) -> Doubles:
     """Hits over test items: ``sum_{j<=k} rel_j / R``; trec_eval's recall_k.
 
     Liang et al. (2018) call `normalized_precision` so. Arguments and result are as for `precision`.
     """
-    return judged.hits[:, :k].sum(axis=1) / judged.n_relevant
+    return judged.n_hits(k) / judged.n_relevant
 
 
 @_at_k
-def hit_rate(judged: Judged, k: int) -> np.ndarray:
+def hit_rate(judged: Judged, k: int) -> Doubles:
     """1 where any of the first k is a test item, else 0; trec_eval's success_k.
 
     With one test item a user it is the same as recall. Arguments and result are as for `precision`.
     """
-    return judged.hits[:, :k].any(axis=1).astype(np.float64)
+    return (judged.n_hits(k) > 0).astype(np.float64)
 
 
 @_at_k
-def map(judged: Judged, k: int) -> np.ndarray:
+def map(judged: Judged, k: int) -> Doubles:
     """Average precision: ``sum_{j<=k} rel_j (sum_{i<=j} rel_i / j) / R``; trec_eval's map_cut_k.
 
     Others, `implicit` among them, divide by min(k, R). Arguments and result are as for `precision`.
     """
     precisions = judged.cumulated[:, :k] / np.arange(1, judged.ids.shape[1] + 1)[:k]
-    return (precisions * judged.hits[:, :k]).sum(axis=1) / judged.n_relevant
+    average: Doubles = (precisions * judged.hits[:, :k]).sum(axis=1) / judged.n_relevant
+    return average
 
 
 @_at_k
-def mrr(judged: Judged, k: int) -> np.ndarray:
+def mrr(judged: Judged, k: int) -> Doubles:
     """Reciprocal of the place of the first test item, 0 if it is not among the first k; trec_eval's recip_rank.
 
     trec_eval looks at the whole ranking. Arguments and result are as for `precision`.
@@ -128,32 +130,32 @@ def mrr(judged: Judged, k: int) -> np.ndarray:
 
 
 @_at_k
-def ndcg(judged: Judged, k: int) -> np.ndarray:
+def ndcg(judged: Judged, k: int) -> Doubles:
     """``sum_{j<=k} rel_j / log2(j + 1)  /  sum_{j<=min(k,R)} 1 / log2(j + 1)`` (Järvelin and Kekäläinen 2002).
 
     trec_eval's ndcg_cut_k of test values that are all 1. They first discounted from the second place on, by log2(j);
     and some divide by the sum over all k places even where R is less. Arguments and result are as for `precision`.
     """
-    ideal = np.append(0, np.cumsum(_discounts(k)))
-    gained = (judged.hits[:, :k] * _discounts(k)[: judged.ids.shape[1]]).sum(axis=1)
-    return gained / ideal[np.minimum(judged.n_relevant, k)]
+    ideal: Doubles = np.append(0, np.cumsum(_discounts(k)))[np.minimum(judged.n_relevant, k)]
+    gained: Doubles = (judged.hits[:, :k] * _discounts(k)[: judged.ids.shape[1]]).sum(axis=1)
+    return gained / ideal
 
 
 @_at_k
-def ndcg_graded(judged: Judged, k: int) -> np.ndarray:
+def ndcg_graded(judged: Judged, k: int) -> Doubles:
     """``sum_{j<=k} gain_j / log2(j + 1)``, gain_j = g of the j-th item or 0, over the same of the best order of T.
 
     trec_eval's ndcg_cut_k, and scikit-learn's ndcg_score where no scores are equal. Burges et al. (2005) take 2^g - 1
     for g, which is no use where values are counts: transform them before. Arguments and result are as for `precision`.
     """
-    gained = (judged.gains[:, :k] * _discounts(k)[: judged.ids.shape[1]]).sum(axis=1)
+    gained: Doubles = (judged.gains[:, :k] * _discounts(k)[: judged.ids.shape[1]]).sum(axis=1)
     values, rows, places = judged.ideal
     counted = places < k
     best = values[counted] * _discounts(k)[places[counted]]
     return gained / np.bincount(rows[counted], best, minlength=len(gained))
 
 
-def auc(scores: Any, test: Any, seen: Any = None) -> np.ndarray:
+def auc(scores: Any, test: Any, seen: Any = None) -> Doubles:
     """Share of the pairs of a test item and another, neither of them seen, in which the test item scores higher.
 
     Equal scores count half (Mann and Whitney 1947; scikit-learn's roc_auc_score). Where no other item is left it is 1.
@@ -183,7 +185,7 @@ def auc(scores: Any, test: Any, seen: Any = None) -> np.ndarray:
     return area_under_curve(places, test, seen)
 
 
-def mpr(scores: Any, test: Any, seen: Any = None) -> np.ndarray:
+def mpr(scores: Any, test: Any, seen: Any = None) -> Doubles:
     """Percentile rank of the test items, 0 for the first of all and 1 for the last: ``sum_i g_i rank_i / sum_i g_i``.
 
     Lower is better, and 0.5 what chance gives. Equal scores share the mean of their ranks; the only item has rank 0.
@@ -195,7 +197,7 @@ def mpr(scores: Any, test: Any, seen: Any = None) -> np.ndarray:
     return percentile_rank(places, test, seen)
 
 
-def area_under_curve(places: np.ndarray, test: sparse.csr_array, seen: sparse.csr_array) -> np.ndarray:
+def area_under_curve(places: Doubles, test: sparse.csr_array, seen: sparse.csr_array) -> Doubles:
     """AUC from how many items stand above each test item."""
     R = np.diff(test.indptr)
     others = test.shape[1] - np.diff(seen.indptr) - R
@@ -203,12 +205,14 @@ def area_under_curve(places: np.ndarray, test: sparse.csr_array, seen: sparse.cs
     return np.where(R == 0, np.nan, 1 - above / np.maximum(R * others, 1))
 
 
-def percentile_rank(places: np.ndarray, test: sparse.csr_array, seen: sparse.csr_array) -> np.ndarray:
+def percentile_rank(places: Doubles, test: sparse.csr_array, seen: sparse.csr_array) -> Doubles:
     """MPR from how many items stand above each test item."""
     rows = rows_of(test)
     ranks = places / np.maximum(test.shape[1] - np.diff(seen.indptr) - 1, 1)[rows]
     weighted, weights = (np.bincount(rows, each, minlength=test.shape[0]) for each in (test.data * ranks, test.data))
-    return np.divide(weighted, weights, out=np.full(len(weights), np.nan), where=weights > 0)
+    means = np.full(len(weights), np.nan)
+    np.divide(weighted, weights, out=means, where=weights > 0)
+    return means
 
 
 def coverage(ranked: Any, n_items: int, k: int) -> float:
@@ -243,18 +247,18 @@ def gini(ranked: Any, n_items: int, k: int) -> float:
     return concentration(_counts(ranked, n_items, k))
 
 
-def covered(counts: np.ndarray) -> float:
+def covered(counts: Ints) -> float:
     """Coverage from how often each item is recommended."""
     return float(np.count_nonzero(counts) / len(counts))
 
 
-def concentration(counts: np.ndarray) -> float:
+def concentration(counts: Ints) -> float:
     """Gini index of how often each item is recommended."""
     n, total = len(counts), counts.sum()
     return float(np.sort(counts) @ np.arange(1 - n, n, 2.0) / (n * total)) if total else np.nan
 
 
-def novelty(ranked: Any, train: Any, k: int) -> np.ndarray:
+def novelty(ranked: Any, train: Any, k: int) -> Doubles:
     """Mean self-information ``log2(n_users / n_i)`` of the first k items, which n_i users have (Zhou et al. 2010).
 
     An item that nobody has counts as if one user had it. Others take the share of entries instead of users.
@@ -278,7 +282,7 @@ def novelty(ranked: Any, train: Any, k: int) -> np.ndarray:
     return mean_of_ranked(ids, self_information(train), k)
 
 
-def diversity(ranked: Any, train: Any, k: int) -> np.ndarray:
+def diversity(ranked: Any, train: Any, k: int) -> Doubles:
     """Mean of 1 - cosine over all pairs of the first k items: intra-list diversity (Smyth and McClave 2001).
 
     Two items are as similar as the sets of users who have them: cosine ``n_ij / sqrt(n_i n_j)``, 0 where one has none.
@@ -296,16 +300,18 @@ def diversity(ranked: Any, train: Any, k: int) -> np.ndarray:
     return unlikeness(ids, similarities(ids, transposed(train), 1), k)
 
 
-def self_information(train: sparse.csr_array) -> np.ndarray:
+def self_information(train: sparse.csr_array) -> Doubles:
     """log2(n_users / n_i) of every item."""
     n_users, n_items = train.shape
-    return np.log2(n_users / np.maximum(np.bincount(train.indices, minlength=n_items), 1))
+    information: Doubles = np.log2(n_users / np.maximum(np.bincount(train.indices, minlength=n_items), 1))
+    return information
 
 
-def mean_of_ranked(ids: np.ndarray, of_item: np.ndarray, k: int) -> np.ndarray:
+def mean_of_ranked(ids: Ints, of_item: Doubles, k: int) -> Doubles:
     """Mean of what the first k items have, 0 if there are none."""
     ids = ids[:, :k]
-    return (of_item[ids] * (ids >= 0)).sum(axis=1) / np.maximum((ids >= 0).sum(axis=1), 1)
+    means: Doubles = (of_item[ids] * (ids >= 0)).sum(axis=1) / np.maximum((ids >= 0).sum(axis=1), 1)
+    return means
 
 
 def transposed(matrix: sparse.csr_array) -> sparse.csr_array:
@@ -313,12 +319,12 @@ def transposed(matrix: sparse.csr_array) -> sparse.csr_array:
     return canonical_csr(matrix.T, matrix.dtype)
 
 
-def similarities(ids: np.ndarray, item_users: sparse.csr_array, num_threads: int) -> np.ndarray:
+def similarities(ids: Int32s, item_users: sparse.csr_array, num_threads: int) -> Doubles:
     """Sum of the cosines of each ranked item to those before it."""
     return _ranking.similarities(ids, item_users.indptr, item_users.indices, item_users.shape[1], num_threads)
 
 
-def unlikeness(ids: np.ndarray, similarities: np.ndarray, k: int) -> np.ndarray:
+def unlikeness(ids: Ints, similarities: Doubles, k: int) -> Doubles:
     """Intra-list diversity from the cosines to the items before."""
     n = (ids[:, :k] >= 0).sum(axis=1)
     pairs = n * (n - 1) / 2
@@ -437,21 +443,21 @@ def AUC_at_k(  # noqa: N802
     return metrics["auc"]
 
 
-def _counts(ranked: Any, n_items: int, k: int) -> np.ndarray:
+def _counts(ranked: Any, n_items: int, k: int) -> Ints:
     require_integer(k, "k", 1)
     return counts(ranked_ids(ranked, None, n_items), n_items, k)
 
 
-def counts(ids: np.ndarray, n_items: int, k: int) -> np.ndarray:
+def counts(ids: Ints, n_items: int, k: int) -> Ints:
     """How often each item is among the first k, int64 (n_items,)."""
     return np.bincount(ids[:, :k].ravel() + 1, minlength=n_items + 1)[1:]
 
 
-def _discounts(k: int) -> np.ndarray:
+def _discounts(k: int) -> Doubles:
     return 1 / np.log2(np.arange(2, k + 2))
 
 
-def _placed(scores: Any, test: Any, seen: Any) -> tuple[sparse.csr_array, sparse.csr_array, np.ndarray]:
+def _placed(scores: Any, test: Any, seen: Any) -> tuple[sparse.csr_array, sparse.csr_array, Doubles]:
     """Both matrices, canonical, and how many items stand above each test item."""
     test = relevant(test)
     scores = checked_scores(scores, test.shape)

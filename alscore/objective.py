@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from alscore import _sweep, _threads
+from alscore._arrays import Doubles, Floats, Int32s, Int64s, Ints
 from alscore.canonical import canonical_csr
 
 CONFIDENCES = ("linear", "log", "raw")
@@ -50,7 +51,7 @@ class Objective:
         """(base, scale, unobserved): an entry of strength s has confidence base + scale |s|."""
         return 0.0 if self.confidence == "raw" else 1.0, float(self.alpha), float(self.unobserved_weight)
 
-    def strength(self, values: np.ndarray) -> np.ndarray:
+    def strength(self, values: Floats) -> Floats:
         """The signed numbers that confidence is linear in: `values` themselves, or their logarithms."""
         if self.confidence == "log":
             logarithms = np.log1p(np.abs(values, dtype=np.float64) / self.epsilon)
@@ -64,29 +65,30 @@ class Objective:
             )
         return values
 
-    def row_regularization(self, entries: np.ndarray, n_columns: int) -> np.ndarray:
+    def row_regularization(self, entries: Ints, n_columns: int) -> Doubles:
         """λ n^ν for rows of so many entries, with n as `regularization_count` says; just λ where ν is 0."""
         if self.regularization_exponent == 0 or self.regularization == 0:
             return np.array([self.regularization], np.float64)
         size = entries + (self.unobserved_weight * n_columns if self.regularization_count == "all" else 0)
         # a row of size 0 has no entries, so its factors are 0 whatever its regularization
         scale = np.power(size, self.regularization_exponent, out=np.zeros(len(size)), where=size > 0)
-        if not np.isfinite(self.regularization * scale).all():
+        row_regularization: Doubles = self.regularization * scale
+        if not np.isfinite(row_regularization).all():
             raise ValueError(
                 f"regularization_exponent={self.regularization_exponent!r} makes a row's regularization infinite: "
                 "bring it nearer to 0"
             )
-        return self.regularization * scale
+        return row_regularization
 
     def loss(
         self,
-        indptr: np.ndarray,
-        indices: np.ndarray,
-        strength: np.ndarray,
-        user_factors: np.ndarray,
-        item_factors: np.ndarray,
-        user_regularization: np.ndarray,
-        item_regularization: np.ndarray,
+        indptr: Int64s,
+        indices: Int32s,
+        strength: Floats,
+        user_factors: Floats,
+        item_factors: Floats,
+        user_regularization: Doubles,
+        item_regularization: Doubles,
         num_threads: int,
     ) -> float:
         """The objective, for user rows in CSR form. All entries unobserved are summed through the two Gram matrices."""
@@ -101,7 +103,7 @@ class Objective:
         )
 
 
-def penalty(factors: np.ndarray, regularization: np.ndarray) -> float:
+def penalty(factors: Floats, regularization: Doubles) -> float:
     """sum over rows of regularization[u] |x_u|^2"""
     squares = np.einsum("uf,uf->u", factors, factors, dtype=np.float64)
     return float((squares * regularization).sum())
@@ -109,8 +111,8 @@ def penalty(factors: np.ndarray, regularization: np.ndarray) -> float:
 
 def calculate_loss(
     user_items: Any,
-    user_factors: np.ndarray,
-    item_factors: np.ndarray,
+    user_factors: Floats,
+    item_factors: Floats,
     regularization: float,
     alpha: float = 1.0,
     confidence: str = "linear",

@@ -26,6 +26,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+from numpy.typing import NDArray
 
 from alscore import __version__, solvers
 from alscore._files import atomic_writer
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from alscore.als import AlternatingLeastSquares
+    from alscore.factor_model import FactorModel
     from alscore.interactions import Interactions
     from alscore.recommender import Recommender
 
@@ -59,7 +61,7 @@ class FormatError(ValueError):
     """A file that is not a whole and unaltered alscore model or Interactions which this version can read."""
 
 
-def save(obj: "Recommender | AlternatingLeastSquares | Interactions", file: str | os.PathLike[str] | BinaryIO) -> None:
+def save(obj: "Recommender | FactorModel | Interactions", file: str | os.PathLike[str] | BinaryIO) -> None:
     """Write a model or interactions to one file, without pickle.
 
     Equal ones give equal bytes. Not kept: a `random_state` that is a generator (it becomes None), and the
@@ -87,7 +89,8 @@ def save(obj: "Recommender | AlternatingLeastSquares | Interactions", file: str 
         with atomic_writer(file) as opened:
             return save(obj, opened)
 
-    model, interactions = obj, None
+    model: Any = obj
+    interactions: Interactions | None = None
     if isinstance(obj, Recommender):
         model, interactions = obj._known if obj.interactions is None else obj._fitted()
     kind = "AlternatingLeastSquares" if model is obj else "Recommender"
@@ -107,7 +110,7 @@ def save(obj: "Recommender | AlternatingLeastSquares | Interactions", file: str 
         **({} if model is None else {"params": _params_to_json(model.get_params())}),
         "members": digests,
     }
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     labels: dict[str, pa.Table] = {}
     if model is not None and (model.user_factors is not None or model.item_factors is not None):
         arrays |= zip(FACTORS, (side.array for side in model._fitted()), strict=True)
@@ -237,17 +240,17 @@ def _restore_interactions(
 ) -> "Interactions":
     from alscore.interactions import Interactions
 
-    labels = [_read_labels(archive, name, mapped) for name in LABELS]
+    users, items = (_read_labels(archive, name, mapped) for name in LABELS)
     indptr, indices, data = (
         _read_array(archive, name, 1, dtype, mapped=mapped)
         for name, dtype in zip(MATRIX, (np.int64, np.int32, np.float32), strict=True)
     )
-    n_users, n_items = shape or map(len, labels)
+    n_users, n_items = shape or (len(users), len(items))
     matrix = from_canonical(data, indices, indptr, (n_users, n_items))  # as `save` wrote it; Interactions verifies that
     timestamps = None
     if TIMESTAMPS in manifest["members"]:
         timestamps = _read_array(archive, TIMESTAMPS, 1, np.int64, mapped=mapped)
-    return Interactions(matrix, *labels, timestamps=timestamps)
+    return Interactions(matrix, users, items, timestamps=timestamps)
 
 
 def _verified_manifest(archive: zipfile.ZipFile) -> dict[str, Any]:
@@ -292,7 +295,7 @@ def _mapped_member(archive: zipfile.ZipFile, name: str, mapped: memoryview) -> m
 
 def _read_array(
     archive: zipfile.ZipFile, name: str, ndim: int, *dtypes: npt.DTypeLike, mapped: memoryview | None = None
-) -> np.ndarray:
+) -> NDArray[Any]:
     """Read or map an array of one of `dtypes`, provided that its header claims the very bytes that there are."""
     with archive.open(name) as member:
         np.lib.format.read_magic(member)
@@ -302,7 +305,7 @@ def _read_array(
         if dtype not in dtypes or len(shape) != ndim or size != archive.getinfo(name).file_size:
             raise ValueError(f"its member {name} is not the array that was expected: {dtype} {shape}")
         if mapped is not None:
-            array: np.ndarray = np.ndarray(shape, dtype, _mapped_member(archive, name, mapped), start)
+            array: NDArray[Any] = np.ndarray(shape, dtype, _mapped_member(archive, name, mapped), start)
             return np.require(array, requirements="A")  # a copy, if something else than `save` wrote the zip
         member.seek(0)
         return np.lib.format.read_array(member, allow_pickle=False)
@@ -331,7 +334,8 @@ def _labels_from_arrow(table: "pa.Table") -> "pd.Index":
     import pandas as pd
 
     # labels are unique: nothing to deduplicate
-    return pd.Index(table.to_pandas(deduplicate_objects=False)["label"], tupleize_cols=False).rename(None)
+    labels: pd.Index = pd.Index(table.to_pandas(deduplicate_objects=False)["label"], tupleize_cols=False)
+    return labels.rename(None)
 
 
 def _write_arrow(file: _Digester, table: "pa.Table") -> None:

@@ -6,9 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from alscore import _ranking, _threads, _topk, retrieval
+from alscore._arrays import Bools, Doubles, Floats, Int32s, Int64s, Ints
 from alscore.canonical import canonical_csr, row_of, rows_of
 from alscore.factor_model import Factors, NotFittedError
 
@@ -34,8 +36,8 @@ class Batch(NamedTuple):
 
     at: slice
     seen: sparse.csr_array
-    ids: np.ndarray
-    scores: np.ndarray | None
+    ids: Int32s
+    scores: Floats | None
 
 
 class Judged:
@@ -49,26 +51,31 @@ class Judged:
         Their rows of what `relevant` gives.
     """
 
-    def __init__(self, ids: np.ndarray, test: sparse.csr_array, num_threads: int = 1) -> None:
+    def __init__(self, ids: Int32s, test: sparse.csr_array, num_threads: int = 1) -> None:
         self.ids, self.test = ids, test
-        self.n_relevant = np.diff(test.indptr)
+        self.n_relevant: Ints = np.diff(test.indptr)
         starts = np.arange(0, ids.size + 1, ids.shape[1])
         found = _ranking.find(starts, ids.ravel(), test.indptr, test.indices, num_threads)
         self.entries = found.reshape(ids.shape)
         self.hits = self.entries >= 0
 
+    def n_hits(self, k: int) -> Int64s:
+        """How many of the first k places hold test items."""
+        counts: Int64s = np.count_nonzero(self.hits[:, :k], axis=1)
+        return counts
+
     @functools.cached_property
-    def cumulated(self) -> np.ndarray:
+    def cumulated(self) -> Ints:
         """Test items among the first j, for j = 1, 2, …"""
         return np.cumsum(self.hits, axis=1)
 
     @functools.cached_property
-    def gains(self) -> np.ndarray:
+    def gains(self) -> Doubles:
         """The value in the test row of the item in each place, 0 if it has none."""
         return np.where(self.hits, np.append(self.test.data, 0)[self.entries], 0)
 
     @functools.cached_property
-    def ideal(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def ideal(self) -> tuple[Doubles, Int32s, Ints]:
         """Values, rows, and places from 0 on, of the test items in the best order."""
         rows = rows_of(self.test)
         order = np.lexsort((-self.test.data, rows))
@@ -78,7 +85,7 @@ class Judged:
 def rankings(
     model: Any,
     train: sparse.csr_array,
-    users: np.ndarray,
+    users: Ints,
     depth: int,
     *,
     with_scores: bool = False,
@@ -134,7 +141,7 @@ class _Searched:
             self.users = _factors(model, "user_factors", n_users, "users; or pass new_users=True to fold them in")
         self.items = _factors(model, "item_factors", n_items, "items")
 
-    def rank(self, users: np.ndarray, seen: sparse.csr_array, depth: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def rank(self, users: Ints, seen: sparse.csr_array, depth: int) -> tuple[Int32s, Floats | None]:
         X = self.users.array[users] if self.fold_in is None else self.fold_in(users, _plain(seen))
         X, candidates = np.ascontiguousarray(X), self.items.candidates(self.num_threads)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -148,7 +155,7 @@ class _Searched:
         ids, _ = retrieval.top_n(X, candidates, depth, exclude=seen, num_threads=self.num_threads)
         return ids, self._scores(X) if self.in_memory else None
 
-    def _scores(self, X: np.ndarray) -> np.ndarray:
+    def _scores(self, X: Floats) -> Floats:
         Y = self.items.array
         X, scores = X.astype(Y.dtype, copy=False), np.empty((len(X), len(Y)), Y.dtype)
 
@@ -167,7 +174,7 @@ class _Scored:
         self.model, self.with_scores, self.num_threads = model, with_scores, num_threads
         self.in_memory = True  # until the answers are ids
 
-    def rank(self, users: np.ndarray, seen: sparse.csr_array, depth: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def rank(self, users: Ints, seen: sparse.csr_array, depth: int) -> tuple[Int32s, Floats | None]:
         if hasattr(self.model, "scores"):
             answer = np.asarray(self.model.scores(_plain(seen)))
             if answer.dtype.kind in "iu":
@@ -179,9 +186,10 @@ class _Scored:
             return self._checked_ids(answer, users, seen, depth), None
         scores = checked_scores(answer, seen.shape, users)
         threads = _threads.resolve(self.num_threads, scores.size)
-        return _topk.best(scores, seen.indptr, seen.indices, depth, threads), scores
+        ids = _topk.best(scores, seen.indptr, seen.indices, depth, threads)
+        return ids, scores if self.with_scores else None
 
-    def _checked_ids(self, answer: np.ndarray, users: np.ndarray, seen: sparse.csr_array, depth: int) -> np.ndarray:
+    def _checked_ids(self, answer: NDArray[Any], users: Ints, seen: sparse.csr_array, depth: int) -> Int32s:
         hint = "; integers are ids: give scores as floats" if answer.shape == seen.shape else ""
         if self.with_scores:
             raise ValueError(f"auc and mpr need the scores of all items, but the model gives ids{hint}")
@@ -216,7 +224,7 @@ def _factors(model: Any, name: str, size: int, of: str) -> Factors:
     return Factors(array, name)
 
 
-def rows(matrix: sparse.csr_array, codes: np.ndarray) -> sparse.csr_array:
+def rows(matrix: sparse.csr_array, codes: Ints) -> sparse.csr_array:
     """Some rows of a canonical matrix, canonical."""
     # with both of its index arrays in one dtype scipy does not copy all of them; the constructor sees to that
     return canonical_csr(
@@ -234,7 +242,7 @@ def relevant(test: Any, name: str = "test") -> sparse.csr_array:
     return matrix
 
 
-def judgeable(train: sparse.csr_array, test: sparse.csr_array) -> np.ndarray:
+def judgeable(train: sparse.csr_array, test: sparse.csr_array) -> Int64s:
     """Rows of the users with test items, int64, after a look at the shapes."""
     if train.shape != test.shape:
         raise ValueError(
@@ -247,12 +255,12 @@ def judgeable(train: sparse.csr_array, test: sparse.csr_array) -> np.ndarray:
     return users
 
 
-def overlap(test: sparse.csr_array, train: sparse.csr_array) -> np.ndarray:
+def overlap(test: sparse.csr_array, train: sparse.csr_array) -> Bools:
     """Mask of the entries of `test` that are entries of `train` too."""
     return _ranking.find(test.indptr, test.indices, train.indptr, train.indices, 1) >= 0
 
 
-def refuse_overlap(test: sparse.csr_array, shared: np.ndarray, remedy: str) -> None:
+def refuse_overlap(test: sparse.csr_array, shared: Bools, remedy: str) -> None:
     """Raise a ValueError if the mask `shared` names an entry of `test`."""
     if shared.any():
         entry = shared.argmax()
@@ -262,20 +270,20 @@ def refuse_overlap(test: sparse.csr_array, shared: np.ndarray, remedy: str) -> N
         )
 
 
-def checked_scores(scores: Any, shape: tuple[int, int], users: np.ndarray | None = None) -> np.ndarray:
+def checked_scores(scores: Any, shape: tuple[int, int], users: Ints | None = None) -> Floats:
     """`scores` in float32 or float64, C-contiguous, verified; messages name rows by `users`."""
-    scores = np.asarray(scores)
-    if scores.shape != shape or scores.dtype.kind != "f":
-        raise ValueError(f"scores must be real numbers of shape {shape}, not {scores.dtype} of shape {scores.shape}")
-    scores = np.ascontiguousarray(scores, np.float32 if scores.itemsize <= 4 else np.float64)
-    wrong = np.isnan(scores.min(axis=1))  # which passes NaN on
+    given = np.asarray(scores)
+    if given.shape != shape or given.dtype.kind != "f":
+        raise ValueError(f"scores must be real numbers of shape {shape}, not {given.dtype} of shape {given.shape}")
+    checked: Floats = np.ascontiguousarray(given, np.float32 if given.itemsize <= 4 else np.float64)
+    wrong = np.isnan(checked.min(axis=1))  # which passes NaN on
     if wrong.any():
         row = wrong.argmax()
         raise ValueError(f"user {row if users is None else users[row]} has a score that is NaN: correct the model")
-    return scores
+    return checked
 
 
-def ranked_ids(ranked: Any, n_users: int | None, n_items: int, users: np.ndarray | None = None) -> np.ndarray:
+def ranked_ids(ranked: Any, n_users: int | None, n_items: int, users: Ints | None = None) -> Int32s:
     """`ranked` as int32 array (n_users, m), verified; messages name rows by `users`."""
     ids = np.asarray(ranked)
     if ids.dtype.kind not in "iu" or ids.ndim != 2 or ids.shape[1] == 0 or n_users not in (None, len(ids)):
@@ -284,7 +292,7 @@ def ranked_ids(ranked: Any, n_users: int | None, n_items: int, users: np.ndarray
             f"least one column, not {ids.dtype} of shape {ids.shape}"
         )
 
-    def refuse(wrong: np.ndarray, why: str) -> None:
+    def refuse(wrong: Bools, why: str) -> None:
         if wrong.any():
             row = wrong.any(axis=1).argmax()
             user = row if users is None else users[row]

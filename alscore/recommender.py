@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
 
 import numpy as np
 
-from alscore.als import AlternatingLeastSquares, NotFittedError
+from alscore._arrays import Bools, Floats, Int64s, Ints
+from alscore.als import AlternatingLeastSquares
 from alscore.canonical import recoded
+from alscore.factor_model import NotFittedError
 from alscore.interactions import Interactions
 
 if TYPE_CHECKING:
@@ -306,7 +308,7 @@ class Recommender:
             for batch in batches:
                 writer.write_table(pa.Table.from_pandas(batch, schema, preserve_index=False))
                 n_rows += len(batch)
-                progress.update(min(batch_size, progress.total - progress.n))
+                progress.update(min(batch_size, len(request.codes) - int(progress.n)))
         return n_rows
 
     def similar_items(
@@ -372,8 +374,8 @@ class Recommender:
         codes = codes[factors[codes].any(axis=1)]
         allow, deny = _codes_or_none(index, f"{kind}s", on_unknown, allow=allow, deny=deny)
 
-        def search(some: np.ndarray, deny: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-            ask = getattr(model, f"similar_{kind}s")
+        def search(some: Ints, deny: Ints | None) -> tuple[Ints, Floats]:
+            ask: Callable[..., tuple[Ints, Floats]] = getattr(model, f"similar_{kind}s")
             return ask(codes[some], N=min(n, len(index)) + 1, **{f"{kind}s": allow, f"filter_{kind}s": deny})
 
         ids, scores = _search(search, len(codes), factors, deny)
@@ -543,10 +545,10 @@ class _Request:
     model: AlternatingLeastSquares
     plays: Interactions
     items: "pd.Index"
-    codes: np.ndarray
-    n: np.ndarray
-    allow: np.ndarray | None
-    deny: np.ndarray | None
+    codes: Ints
+    n: Ints
+    allow: Ints | None
+    deny: Ints | None
     filter_already_liked_items: bool
     scores: bool
 
@@ -566,8 +568,8 @@ class _Request:
         users, kept = self.plays.users.take(codes), scores[wanted] if self.scores else None
         return _tidy(("user", "item"), users, self.items, rows[wanted], ids[wanted], kept)
 
-    def _search(self, codes: np.ndarray, n: int, factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        def search(some: np.ndarray, deny: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    def _search(self, codes: Ints, n: int, factors: Floats) -> tuple[Ints, Floats]:
+        def search(some: Ints, deny: Ints | None) -> tuple[Ints, Floats]:
             return self.model.recommend(
                 codes[some],
                 self.plays.rows(codes[some]) if self.filter_already_liked_items else None,
@@ -600,11 +602,11 @@ class _Request:
 
 
 def _search(
-    search: Callable[[Any, np.ndarray | None], tuple[np.ndarray, np.ndarray]],
+    search: Callable[[Any, Ints | None], tuple[Ints, Floats]],
     n_queries: int,
-    factors: np.ndarray,
-    deny: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray]:
+    factors: Floats,
+    deny: Ints | None,
+) -> tuple[Ints, Floats]:
     """Ids and scores that ``search(queries, deny)`` finds among `factors`, without those that are all 0.
 
     Nothing is known of these, and their score of 0 is better than any below it. Looking for them takes as long as many
@@ -633,7 +635,7 @@ def _check_n(n: int) -> int:
     return n
 
 
-def _n_each(n: Any, users: "pd.Index", known: np.ndarray, most: int) -> np.ndarray:
+def _n_each(n: Any, users: "pd.Index", known: Bools, most: int) -> Int64s:
     """Return the number of items for each of the `users` that are `known` (a mask), but at most `most`: int64."""
     import pandas as pd
 
@@ -643,9 +645,8 @@ def _n_each(n: Any, users: "pd.Index", known: np.ndarray, most: int) -> np.ndarr
             raise ValueError(f"n has several numbers for user {n.index[n.index.duplicated()][0]!r}; give one for each")
         places = n.index.to_flat_index().get_indexer(users)
         if (places < 0).any():
-            raise ValueError(
-                f"n has no number for user {users[np.argmin(places)]!r}; give one for each user asked for, 0 for none"
-            )
+            without = users[int(places.argmin())]
+            raise ValueError(f"n has no number for user {without!r}; give one for each user asked for, 0 for none")
         n = n.to_numpy()[places]
     elif np.ndim(n) == 0:
         return np.full(np.count_nonzero(known), min(_check_n(n), most))
@@ -658,7 +659,8 @@ def _n_each(n: Any, users: "pd.Index", known: np.ndarray, most: int) -> np.ndarr
         raise TypeError(f"n must be integers, not {n.dtype}")
     if n.min(initial=0) < 0:
         raise ValueError(f"n must be at least 0 for each user, not {n.min()}")
-    return np.minimum(n, most).astype(np.int64)
+    numbers: Int64s = np.minimum(n, most).astype(np.int64)
+    return numbers
 
 
 def _plays(known: Interactions, interactions: Any, on_unknown: str) -> Interactions:
@@ -693,14 +695,14 @@ def _tidy(
     names: tuple[str, str],
     asked: "pd.Index",
     index: "pd.Index",
-    rows: np.ndarray,
-    ids: np.ndarray,
-    scores: np.ndarray | None,
+    rows: Ints,
+    ids: Ints,
+    scores: Floats | None,
 ) -> "pd.DataFrame":
     """Return `ids` and `scores`, found for the ascending `rows` of `asked`, as a table."""
     import pandas as pd
 
-    columns = {names[0]: asked.take(rows), names[1]: index.take(ids)}
+    columns: dict[str, Any] = {names[0]: asked.take(rows), names[1]: index.take(ids)}
     if scores is not None:
         columns["score"] = scores
     return pd.DataFrame(columns | {"rank": np.arange(len(rows)) - np.searchsorted(rows, rows) + 1})
@@ -716,10 +718,11 @@ def _index(labels: Any, name: str) -> "pd.Index":
             f"{name} must be a label or a one-dimensional sequence of labels, "
             f"not a {type(labels).__name__} of {labels.ndim} dimensions"
         )
-    return pd.Index(labels, tupleize_cols=False)
+    index: pd.Index = pd.Index(labels, tupleize_cols=False)
+    return index
 
 
-def _codes_or_none(index: "pd.Index", kind: str, on_unknown: str, **lists: Any) -> "Iterator[np.ndarray | None]":
+def _codes_or_none(index: "pd.Index", kind: str, on_unknown: str, **lists: Any) -> "Iterator[Ints | None]":
     """Look up the labels of each argument in `lists`, but for those that are None."""
     return (
         None if labels is None else _codes(index, _index(labels, name), kind, on_unknown)
@@ -727,13 +730,13 @@ def _codes_or_none(index: "pd.Index", kind: str, on_unknown: str, **lists: Any) 
     )
 
 
-def _codes(index: "pd.Index", labels: Any, kind: str, on_unknown: str) -> np.ndarray:
+def _codes(index: "pd.Index", labels: Any, kind: str, on_unknown: str) -> Int64s:
     """Look the labels up: the positions in `index` of those that it has (int64, in the order asked)."""
     codes = _find(index, labels, kind, on_unknown)
     return codes[codes >= 0]
 
 
-def _find(index: "pd.Index", labels: Any, kind: str, on_unknown: str) -> np.ndarray:
+def _find(index: "pd.Index", labels: Any, kind: str, on_unknown: str) -> Int64s:
     """Look the labels up: the positions in `index` of all of them, -1 for those to skip (int64)."""
     if on_unknown not in ("raise", "skip"):
         raise ValueError(f"on_unknown must be 'raise' or 'skip', not {on_unknown!r}")
@@ -757,7 +760,7 @@ def _explain(index: "pd.Index", unknown: "pd.Index", kind: str) -> str:
         remedy = f"this model's labels are of type {index.inferred_type}, these are {unknown.inferred_type}"
     else:
         remedy = "correct them, or leave them out with on_unknown='skip'"
-        for at, near in enumerate(_close_matches(index, unknown[:3])):
+        for at, near in enumerate(_close_matches(index, list(unknown[:3]))):
             if near:
                 hints[at] += f" (did you mean {' or '.join(map(repr, near))}?)"
     more = f" and {len(unknown) - 3:,} more" if len(unknown) > 3 else ""

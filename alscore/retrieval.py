@@ -4,15 +4,17 @@ import copy
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alscore import _kernels, _threads, _topk
+from alscore._arrays import Doubles, Floats, Int32s, Int64s, Ints
 from alscore.canonical import CanonicalRows, canonical_rows
 
 _PACKED_BYTES = 1 << 25
 _WORTH_ORDERING = 16  # queries for which sorting 292,385 factors of length 128 takes less time than scoring them all
 
 
-def codes(ids: Any, size: int, name: str) -> np.ndarray:
+def codes(ids: Any, size: int, name: str) -> Int64s:
     """`ids` as an int64 array of one dimension, verified to lie in [0, size).
 
     Raises
@@ -56,7 +58,7 @@ class Candidates:
         To make them; 0 takes all CPUs of this process.
     """
 
-    def __init__(self, factors: np.ndarray, unit: bool = False, *, ordered: bool = True, num_threads: int = 0) -> None:
+    def __init__(self, factors: Floats, unit: bool = False, *, ordered: bool = True, num_threads: int = 0) -> None:
         factors = np.ascontiguousarray(factors)
         if factors.ndim != 2 or factors.shape[1] < 1 or factors.dtype not in (np.float32, np.float64):
             raise ValueError(
@@ -64,7 +66,8 @@ class Candidates:
             )
         self.factors, self.unit = factors, unit
         self.scored = 1 / 32 if ordered and not unit else 1.0  # what share a search will score: of trained factors
-        self.scale = self.packed = None
+        self.scale: Floats | None = None
+        self.packed: Floats | None = None
         self.isa = _kernels.isa()  # whose panels these are
         threads = _threads.resolve(num_threads, factors.size)
         norm = _topk.norms(factors, threads) if unit or ordered else np.ones(len(factors))
@@ -83,12 +86,12 @@ class Candidates:
             self.order = np.arange(len(factors), dtype=np.int32)
             self.norm = np.full(len(factors), np.inf)
 
-    def _keep(self, positions: np.ndarray) -> None:
+    def _keep(self, positions: Ints) -> None:
         self.norm = self.norm[positions]
         if self.scale is not None:
             self.scale = self.scale[positions]
 
-    def _among(self, banned: np.ndarray) -> "Candidates":
+    def _among(self, banned: NDArray[np.uint8]) -> "Candidates":
         """Those that are not banned, alone."""
         fewer = copy.copy(self)
         left = np.flatnonzero(banned[self.order] == 0)
@@ -98,15 +101,15 @@ class Candidates:
 
 
 def top_n(
-    queries: np.ndarray,
-    factors: np.ndarray | Candidates,
+    queries: Floats,
+    factors: Floats | Candidates,
     n: int,
     *,
     exclude: Any = None,
     allow: Any = None,
     deny: Any = None,
     num_threads: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Int32s, Floats]:
     """The n factors with the largest inner product (or cosine), for each query; of equal ones the lower code first.
 
     Exact: what is not scored cannot be among them. A score does not depend on the other queries of the call, on the
@@ -191,7 +194,7 @@ def top_n(
     return ids, scores
 
 
-def _inverse(norm: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def _inverse(norm: Doubles, dtype: np.dtype) -> Floats:
     """1 / norm, or 0 where that is no number of `dtype`: what is as short as that counts as zero."""
     with np.errstate(divide="ignore", over="ignore"):
         inverse = 1 / norm

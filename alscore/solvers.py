@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from alscore import _solvers, _sweep
+from alscore._arrays import Doubles, Floats, Int32s, Int64s
 
 
 class NotPositiveDefiniteError(ArithmeticError):
@@ -116,18 +117,18 @@ class HalfSweep:
     """
 
     side: str
-    indptr: np.ndarray
-    indices: np.ndarray
-    strength: np.ndarray
-    order: np.ndarray
-    factors: np.ndarray
-    gram: np.ndarray | None
-    diag: np.ndarray
-    regularization: np.ndarray
+    indptr: Int64s
+    indices: Int32s
+    strength: Floats
+    order: Int64s
+    factors: Floats
+    gram: Doubles | None
+    diag: Doubles
+    regularization: Doubles
     confidence: tuple[float, float, float]
     num_threads: int
 
-    def rows(self) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    def rows(self) -> Iterator[tuple[int, Int32s, Doubles, Doubles, Doubles]]:
         """(row, columns, weight, target, diagonal) of every row that has entries, for solvers in Python."""
         base, scale, unobserved = self.confidence
         regularization = np.broadcast_to(self.regularization, len(self.order))
@@ -146,7 +147,7 @@ class CompiledSolver:
         self._capsule, self._owner = capsule, owner
         self.original_basis, self.warm_start, self.nonnegative = _sweep.solver_flags(capsule)
 
-    def sweep(self, half_sweep: HalfSweep, out: np.ndarray, loss: np.ndarray | None = None) -> None:
+    def sweep(self, half_sweep: HalfSweep, out: Floats, loss: Doubles | None = None) -> None:
         """Solve every row into `out`, and where `loss` (float64, one a row) is given put each row's share there."""
         h = half_sweep
         row, code = _sweep.sweep(

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from alscore._arrays import Bools, Int64s, Ints
 from alscore._checks import first_few, require, require_integer
 from alscore._user_items import matrix_of, part_of, seconds_of, timestamps_of
 from alscore.canonical import rows_of
@@ -51,8 +52,8 @@ class UserSplit(NamedTuple):
     train: Any
     fold_in: Any
     test: Any
-    train_users: np.ndarray
-    test_users: np.ndarray
+    train_users: Ints
+    test_users: Ints
 
 
 def random_split(user_items: Any, test: float = 0.2, random_state: int = 0) -> Split:
@@ -273,7 +274,7 @@ def _random_bits(random_state: int) -> np.random.PCG64:
     return np.random.PCG64(random_state)
 
 
-def _number(value: float, name: str, available: np.ndarray) -> np.ndarray:
+def _number(value: float, name: str, available: Ints) -> Int64s:
     """Return what a number or a share of each of `available` comes to; 0 where that is none or leaves none."""
     is_number = hasattr(value, "__index__") and not isinstance(value, bool)
     require(
@@ -286,7 +287,7 @@ def _number(value: float, name: str, available: np.ndarray) -> np.ndarray:
     return np.where(number < available, number, 0).astype(np.int64)
 
 
-def _share_of(available: np.ndarray, share: float) -> np.ndarray:
+def _share_of(available: Ints, share: float) -> Int64s:
     """Return a share of each of `available`, rounded down."""
     # its last digits are rounding: 0.29 * 100 is 28.999999999999996
     return np.floor(share * available * (1 + 4 * np.finfo(float).eps)).astype(np.int64)
@@ -300,7 +301,7 @@ def _some(value: float, name: str, available: int, what: str) -> int:
     return number
 
 
-def _how_many_of_each(matrix: sparse.csr_array, k: float, too_few: str) -> np.ndarray:
+def _how_many_of_each(matrix: sparse.csr_array, k: float, too_few: str) -> Int64s:
     """Return how many likes of each user to test on, 0 where there are too few."""
     require(too_few in ("train", "drop", "error"), "too_few", "'train', 'drop' or 'error'", too_few)
     number = _number(k, "k", _likes(matrix)[1])
@@ -315,18 +316,18 @@ def _how_many_of_each(matrix: sparse.csr_array, k: float, too_few: str) -> np.nd
     return number
 
 
-def _kept(n_test: np.ndarray, too_few: str) -> np.ndarray:
+def _kept(n_test: Ints, too_few: str) -> Bools:
     """Return a mask of the users who are in the parts."""
     return n_test > 0 if too_few == "drop" else np.ones(n_test.size, bool)
 
 
-def _likes(matrix: sparse.csr_array) -> tuple[np.ndarray, np.ndarray]:
+def _likes(matrix: sparse.csr_array) -> tuple[Ints, Ints]:
     """Return (the positions of the entries above 0, their number in each row)."""
     likes = np.flatnonzero(matrix.data > 0)
     return likes, np.diff(np.searchsorted(likes, matrix.indptr))
 
 
-def _draw(bits: np.random.PCG64, size: int, number: int) -> np.ndarray:
+def _draw(bits: np.random.PCG64, size: int, number: int) -> Ints:
     """Return `number` of the integers below `size`, at random, ascending."""
     keys = bits.random_raw(size)
     # should two keys be equal, there may be one too many
@@ -335,23 +336,26 @@ def _draw(bits: np.random.PCG64, size: int, number: int) -> np.ndarray:
 
 def _key_bits(matrix: sparse.csr_array) -> int:
     """Return how many of 64 bits a row number leaves."""
-    return 64 - matrix.shape[0].bit_length()
+    n_rows: int = matrix.shape[0]
+    return 64 - n_rows.bit_length()
 
 
-def _random_keys(matrix: sparse.csr_array, bits: np.random.PCG64) -> np.ndarray:
+def _random_keys(matrix: sparse.csr_array, bits: np.random.PCG64) -> Ints:
     """Return a random number for each entry."""
-    return bits.random_raw(matrix.nnz) >> (64 - _key_bits(matrix))
+    keys: Ints = bits.random_raw(matrix.nnz)
+    return keys >> (64 - _key_bits(matrix))
 
 
-def _time_keys(matrix: sparse.csr_array, seconds: np.ndarray) -> np.ndarray:
+def _time_keys(matrix: sparse.csr_array, seconds: Ints) -> Ints:
     """Return numbers that ascend with the entries' times."""
     span = int(seconds.max()) - int(seconds.min())
     if span.bit_length() > _key_bits(matrix):
         raise ValueError(f"timestamps span {span} seconds, more than for {matrix.shape[0]} users can be sorted")
-    return (seconds - seconds.min()).astype(np.uint64)
+    keys: Ints = (seconds - seconds.min()).astype(np.uint64)
+    return keys
 
 
-def _last(matrix: sparse.csr_array, keys: np.ndarray, n_test: np.ndarray) -> np.ndarray:
+def _last(matrix: sparse.csr_array, keys: Ints, n_test: Ints) -> Bools:
     """Return a mask of the entries that are the last `n_test` of their users' likes, by keys of `_key_bits` each."""
     likes, n_likes = _likes(matrix)
     rows = rows_of(matrix)[likes].astype(np.uint64)
@@ -362,13 +366,13 @@ def _last(matrix: sparse.csr_array, keys: np.ndarray, n_test: np.ndarray) -> np.
     return _mask(matrix.nnz, likes[order[is_last]])
 
 
-def _mask(size: int, positions: np.ndarray) -> np.ndarray:
+def _mask(size: int, positions: Ints) -> Bools:
     mask = np.zeros(size, bool)
     mask[positions] = True
     return mask
 
 
-def _split(user_items: Any, matrix: sparse.csr_array, test: np.ndarray, kept: np.ndarray | None = None) -> Split:
+def _split(user_items: Any, matrix: sparse.csr_array, test: Bools, kept: Bools | None = None) -> Split:
     """Split by a mask of entries; where given, by one of users too: the others' entries are in neither part."""
     train = ~test if kept is None else ~test & kept[rows_of(matrix)]
     return Split(part_of(user_items, matrix, train), part_of(user_items, matrix, test))

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from alscore._arrays import Ints
 from alscore._checks import require_integer
 from alscore._figures import figure
 from alscore._user_items import part_of
@@ -163,7 +164,7 @@ def plot(interactions: Interactions) -> "Figure":
     return drawn
 
 
-def _distribution(name: str, numbers: np.ndarray) -> list[tuple[str, str, float]]:
+def _distribution(name: str, numbers: Ints) -> list[tuple[str, str, float]]:
     """Return the mean and the quantiles of `numbers` as rows of the summary."""
     shares = {"min": 0, "25%": 0.25, "50%": 0.5, "75%": 0.75, "90%": 0.9, "99%": 0.99, "max": 1}
     if not numbers.size:
@@ -175,7 +176,7 @@ def _distribution(name: str, numbers: np.ndarray) -> list[tuple[str, str, float]
     ]
 
 
-def _gini(numbers: np.ndarray) -> float:
+def _gini(numbers: Ints) -> float:
     """Return the Gini coefficient of numbers that are not negative: NaN of none, or of zeros."""
     n, total = numbers.size, numbers.sum()
     if not total:

@@ -114,7 +114,8 @@ def row_losses(user_items: Array, user_factors: Array, item_factors: Array, **pa
     """Oracle: each user's share of the objective, without the items' regularization; float64 (n_users,)."""
     X, Y = np.asarray(user_factors, np.float64), np.asarray(item_factors, np.float64)
     c, p, lam = dense_problem(user_items, **parameters)
-    return (c * (p - X @ Y.T) ** 2).sum(axis=1) + lam * (X**2).sum(axis=1)
+    losses: Array = (c * (p - X @ Y.T) ** 2).sum(axis=1) + lam * (X**2).sum(axis=1)
+    return losses
 
 
 def loss(user_items: Array, user_factors: Array, item_factors: Array, **parameters: Any) -> float:
@@ -152,7 +153,8 @@ def top_n(scores: Array, n: int, excluded: Array | bool = False) -> tuple[Array,
 def row_errors(x: Array, oracle: Array) -> Array:
     """Norm of each row's error, relative to the oracle's row where that is not 0."""
     norms = np.linalg.norm(oracle, axis=1)
-    return np.linalg.norm(x - oracle, axis=1) / np.where(norms > 0, norms, 1)
+    errors: Array = np.linalg.norm(x - oracle, axis=1) / np.where(norms > 0, norms, 1)
+    return errors
 
 
 def random_problem(
@@ -249,7 +251,7 @@ def _offers(solver: Any, dtype: str) -> bool:
     return True
 
 
-def _require(holds: Array, what: str, case: str) -> None:
+def _require(holds: Array | np.bool, what: str, case: str) -> None:
     """Raise an AssertionError that names the first row which does not hold; row n has n entries here."""
     if not holds.all():
         raise AssertionError(f"{what}: row of {int(np.argmin(holds))} entries, with {case}")

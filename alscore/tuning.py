@@ -7,7 +7,7 @@ import numbers
 import os
 import zlib
 from collections.abc import Callable, Mapping
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -260,7 +260,9 @@ def tune(
     """
     from tqdm import tqdm
 
-    optuna = import_optuna()
+    require_optuna()
+    import optuna
+
     judge = validator(split, metric)
     judge.refuse(split[0])
     require_integer(n_trials, "n_trials", 1)
@@ -273,7 +275,7 @@ def tune(
         fixed["random_state"] = random_state
     require_integer(fixed["random_state"], "random_state of the model", 0)
     require(isinstance(space, Mapping) and len(space) > 0, "space", "a dict of at least one parameter", space)
-    distributions = {name: _distribution(optuna, name, values) for name, values in space.items()}
+    distributions = {name: _distribution(name, values) for name, values in space.items()}
     data = _extent(matrix_of(split[0]), judge.train, judge.test)
     problem = f"{metric} of {data}, {AlternatingLeastSquares(**{**fixed, 'num_threads': 0})}, {dict(space)}"
     if storage is not None and " object at 0x" in problem:  # a repr that no other process will repeat
@@ -294,7 +296,7 @@ def tune(
         candidate.fit(split[0], show_progress=False, validation=judged)
         return max(scores)
 
-    study, states = _study(optuna, storage, problem), optuna.trial.TrialState
+    study, states = _study(storage, problem), optuna.trial.TrialState
     n_done, unsolved = len(_done(study)), None
     with tqdm(total=n_trials, initial=n_done, unit="trial", disable=not show_progress) as progress:
         try:
@@ -376,7 +378,7 @@ class Tuned:
                 "trial": trial.number,
                 self.metric: score,
                 "pruned": trial.state.name == "PRUNED",
-                "seconds": trial.duration.total_seconds(),
+                "seconds": trial.duration and trial.duration.total_seconds(),
                 **trial.params,
                 "iterations": iterations,
             }
@@ -416,20 +418,21 @@ class Tuned:
         return drawn
 
 
-def import_optuna() -> ModuleType:
-    """Optuna; ImportError, which says how to install it, if it is missing."""
+def require_optuna() -> None:
+    """Raise an ImportError, which says how to install Optuna, if it is missing."""
     try:
-        import optuna
+        import optuna  # noqa: F401
     except ImportError as error:
         raise ImportError("tune needs Optuna: pip install 'alscore[tune]'") from error
-    return optuna
 
 
-def _distribution(optuna: ModuleType, name: str, values: Any) -> "optuna.distributions.BaseDistribution":
+def _distribution(name: str, values: Any) -> "optuna.distributions.BaseDistribution":
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
     parameters = AlternatingLeastSquares().get_params()
     require(name in parameters, "space", f"of parameters of the model, which are {', '.join(parameters)}", name)
     if isinstance(values, list) and values:
-        return optuna.distributions.CategoricalDistribution(values)
+        return CategoricalDistribution(values)
     whole = type(parameters[name]) is int
     require(whole or type(parameters[name]) is float, f"space[{name!r}]", "a list of choices", values)
     kind = numbers.Integral if whole else numbers.Real
@@ -441,8 +444,7 @@ def _distribution(optuna: ModuleType, name: str, values: Any) -> "optuna.distrib
         values,
     )
     low, high = values
-    made = optuna.distributions.IntDistribution if whole else optuna.distributions.FloatDistribution
-    return made(low, high, log=low > 0)
+    return (IntDistribution if whole else FloatDistribution)(low, high, log=low > 0)
 
 
 def _extent(*matrices: sparse.csr_array) -> str:
@@ -454,8 +456,10 @@ def _extent(*matrices: sparse.csr_array) -> str:
     )
 
 
-def _study(optuna: ModuleType, storage: str | os.PathLike[str] | None, problem: str) -> "optuna.Study":
+def _study(storage: str | os.PathLike[str] | None, problem: str) -> "optuna.Study":
     """Make a study of `problem`, or open that in `storage`."""
+    import optuna
+
     database = None
     if storage is not None:
         from sqlalchemy.pool import NullPool

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from alscore._arrays import Doubles, Ints
 from alscore._checks import require
 from alscore._user_items import matrix_of, seconds_of, timestamps_of
 from alscore.canonical import from_canonical, row_of, rows_of
@@ -222,7 +223,7 @@ def time_decay(user_items: Any, half_life: float, timestamps: npt.ArrayLike | No
     return _weighted(user_items, matrix, weights, "choose another half_life")
 
 
-def _counts(matrix: sparse.csr_array, name: str) -> np.ndarray:
+def _counts(matrix: sparse.csr_array, name: str) -> Doubles:
     """Return the values, float64, if there is none below 0."""
     below = np.flatnonzero(matrix.data < 0)
     if below.size:
@@ -230,10 +231,11 @@ def _counts(matrix: sparse.csr_array, name: str) -> np.ndarray:
             f"user_items holds {matrix.data[below[0]]} at row {row_of(matrix.indptr, below[0])}; {name} is defined for "
             f"counts: leave out the values below 0, or choose log, normalize or clip, which keep the sign"
         )
-    return matrix.data.astype(np.float64)
+    counts: Doubles = matrix.data.astype(np.float64)
+    return counts
 
 
-def _documents(matrix: sparse.csr_array, documents: str) -> tuple[np.ndarray, int, np.ndarray]:
+def _documents(matrix: sparse.csr_array, documents: str) -> tuple[Ints, int, Doubles]:
     """Return (the document of each entry, the number of documents, the idf of each entry's term)."""
     require(documents in ("items", "users"), "documents", "'items' or 'users'", documents)
     document, term, n_documents, name = matrix.indices, rows_of(matrix), matrix.shape[1], "user"
@@ -250,7 +252,7 @@ def _documents(matrix: sparse.csr_array, documents: str) -> tuple[np.ndarray, in
     return document, n_documents, np.log(n_documents / (1.0 + containing))
 
 
-def _weighted(user_items: Any, matrix: sparse.csr_array, weights: np.ndarray, remedy: str) -> Any:
+def _weighted(user_items: Any, matrix: sparse.csr_array, weights: Doubles, remedy: str) -> Any:
     """Return the entries of `matrix`, canonical and made of `user_items`, with other values."""
     with np.errstate(over="ignore", under="ignore"):
         values = weights.astype(matrix.dtype, copy=False)

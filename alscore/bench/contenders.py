@@ -28,16 +28,19 @@ import time
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
+
+if TYPE_CHECKING:
+    from alscore._arrays import Floats
 
 CG_STEPS = 3
 _CMFREC = "3.5.1.post14"  # the version whose compiled module `_cmfrec` calls
 
 
-def _alscore(solver: str, plays: Any, start: np.ndarray, settings: dict[str, Any]) -> Iterator[Any]:
+def _alscore(solver: str, plays: Any, start: Floats, settings: dict[str, Any]) -> Iterator[Any]:
     from alscore import _threads, solvers
     from alscore.canonical import canonical_csr
     from alscore.half_sweeps import Side, alternate, zero_factors
@@ -66,7 +69,7 @@ def _alscore(solver: str, plays: Any, start: np.ndarray, settings: dict[str, Any
     return measurements()
 
 
-def _implicit(use_cg: bool, plays: Any, start: np.ndarray, settings: dict[str, Any]) -> Iterator[Any]:
+def _implicit(use_cg: bool, plays: Any, start: Floats, settings: dict[str, Any]) -> Iterator[Any]:
     """Its `fit` goes on from factors that are there, so that a sweep is a `fit` of one iteration.
 
     The time is the one that it reports: it leaves out the transposition, which each `fit` repeats.
@@ -92,7 +95,7 @@ def _implicit(use_cg: bool, plays: Any, start: np.ndarray, settings: dict[str, A
         yield from _timed(sweep, X, Y, settings)
 
 
-def _irspack(solver: str, plays: Any, start: np.ndarray, settings: dict[str, Any]) -> Iterator[Any]:
+def _irspack(solver: str, plays: Any, start: Floats, settings: dict[str, Any]) -> Iterator[Any]:
     """Its compiled trainer, without the recommender around it, which would choose the start.
 
     The loss "original" has c = alpha0 + value where observed and alpha0 elsewhere. With nu = 0 its regularization is
@@ -120,7 +123,7 @@ def _irspack(solver: str, plays: Any, start: np.ndarray, settings: dict[str, Any
     yield from _timed(lambda _: trainer.step(steps), trainer.user, trainer.item, settings)
 
 
-def _cmfrec(use_cg: bool, plays: Any, start: np.ndarray, settings: dict[str, Any]) -> Iterator[Any]:
+def _cmfrec(use_cg: bool, plays: Any, start: Floats, settings: dict[str, Any]) -> Iterator[Any]:
     """The half-sweep in its compiled module, called by its C name.
 
     Its Python interface takes no start, and no callback between sweeps. Its fit calls this function for each half with
@@ -163,7 +166,7 @@ def _cmfrec(use_cg: bool, plays: Any, start: np.ndarray, settings: dict[str, Any
     yield from _timed(sweep, X, Y, settings)
 
 
-def _lenskit(_: None, plays: Any, start: np.ndarray, settings: dict[str, Any]) -> Iterator[Any]:
+def _lenskit(_: None, plays: Any, start: Floats, settings: dict[str, Any]) -> Iterator[Any]:
     """Its trainer, epoch by epoch, with the matrix and the start put where it would prepare its own."""
     from lenskit import parallel
     from lenskit.als import ImplicitMFScorer
@@ -183,7 +186,7 @@ def _lenskit(_: None, plays: Any, start: np.ndarray, settings: dict[str, Any]) -
     yield from _timed(lambda _: trainer.train_epoch(), scorer.user_embeddings, scorer.item_embeddings, settings)
 
 
-def _buffalo(optimizer: str, plays: Any, start: np.ndarray, settings: dict[str, Any]) -> Iterator[Any]:
+def _buffalo(optimizer: str, plays: Any, start: Floats, settings: dict[str, Any]) -> Iterator[Any]:
     """Its compiled ALS, without the database file that it reads its data from in batches; no loss on the way."""
     if start.shape[1] >= 128 and optimizer != "ialspp":
         raise ValueError("from 128 factors on buffalo runs iALS++ whatever it is asked for: use buffalo-ialspp")
@@ -216,9 +219,7 @@ def _buffalo(optimizer: str, plays: Any, start: np.ndarray, settings: dict[str, 
     yield from _timed(sweep, X, Y, settings)
 
 
-def _timed(
-    sweep: Callable[[int], float | None], X: np.ndarray, Y: np.ndarray, settings: dict[str, Any]
-) -> Iterator[Any]:
+def _timed(sweep: Callable[[int], float | None], X: Floats, Y: Floats, settings: dict[str, Any]) -> Iterator[Any]:
     """``sweep(number)``, from 0 on; the seconds are those that it returns, if any."""
     if settings["warm_up"]:
         start = Y.copy()
@@ -230,7 +231,7 @@ def _timed(
         yield reported or time.perf_counter() - began, {"X": X, "Y": Y}
 
 
-def _first_factors(plays: Any, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _first_factors(plays: Any, start: Floats) -> tuple[Floats, Floats]:
     return np.zeros((plays.shape[0], start.shape[1]), np.float32), start.astype(np.float32)
 
 

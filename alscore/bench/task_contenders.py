@@ -4,32 +4,43 @@ FOLDER/settings.json says which task. A contender prepares, untimed, and returns
 which is an array. As in `contenders`, nothing of alscore is imported before ours runs.
 """
 
+from __future__ import annotations
+
 import functools
 import json
 import sys
 import time
-from collections import namedtuple
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-def _alscore_topn(folder, settings):
+    from alscore import AlternatingLeastSquares
+    from alscore._arrays import Floats, Ints
+
+    Timed = Callable[[], NDArray[Any]]
+
+
+def _alscore_topn(folder: str, settings: dict[str, Any]) -> Timed:
     return _recommending(_alscore_model, folder, settings)
 
 
-def _implicit_topn(folder, settings):
+def _implicit_topn(folder: str, settings: dict[str, Any]) -> Timed:
     return _recommending(_implicit_model, folder, settings)
 
 
-def _recommending(model_of, folder, settings):
+def _recommending(model_of: Callable[..., Any], folder: str, settings: dict[str, Any]) -> Timed:
     plays, users, X, Y = _trained(folder)
     model, top = model_of(X, Y, settings["threads"]), min(settings["top"], len(Y))
     return _asking(lambda user, rows: model.recommend(user, rows, N=top)[0], plays, users, settings)
 
 
-def _asking(call, plays, users, settings):
+def _asking(call: Callable[..., Any], plays: Any, users: Ints, settings: dict[str, Any]) -> Timed:
     """Call for all users at once, or for each alone with its row at hand."""
     if not settings["one_by_one"]:
         return lambda: call(users, plays[users])
@@ -37,7 +48,7 @@ def _asking(call, plays, users, settings):
     return lambda: np.array([call(user, row) for user, row in zip(users, rows, strict=True)])
 
 
-def _numpy_topn(folder, settings):
+def _numpy_topn(folder: str, settings: dict[str, Any]) -> Timed:
     """Brute force: scores of a block of users by GEMM, then a partition."""
     from threadpoolctl import threadpool_limits
 
@@ -45,7 +56,7 @@ def _numpy_topn(folder, settings):
     block, top = max(1, (1 << 25) // len(Y)), min(settings["top"], len(Y))  # scores of 128 MB
     threadpool_limits(settings["threads"], user_api="blas")
 
-    def best_of(these):
+    def best_of(these: Ints) -> Ints:
         scores = X[these] @ Y.T
         seen = plays[these]
         scores[np.repeat(np.arange(len(these)), np.diff(seen.indptr)), seen.indices] = -np.inf
@@ -57,22 +68,23 @@ def _numpy_topn(folder, settings):
     return lambda: np.concatenate([best_of(users[at : at + block]) for at in range(0, len(users), block)])
 
 
-def _alscore_load(folder, settings):
+def _alscore_load(folder: str, settings: dict[str, Any]) -> Timed:
     from alscore import datasets
 
-    def read():
+    def read() -> NDArray[Any]:
         interactions = datasets.lastfm_360k(settings["path"])
+        assert interactions.report is not None  # it was read
         return np.array([interactions.report.read, *interactions.shape, interactions.nnz])
 
     return read
 
 
-def _pandas_load(folder, settings):
+def _pandas_load(folder: str, settings: dict[str, Any]) -> Timed:
     import csv
 
     import pandas as pd
 
-    def read():
+    def read() -> NDArray[Any]:
         table = pd.read_csv(
             settings["path"],
             sep="\t",
@@ -91,12 +103,12 @@ def _pandas_load(folder, settings):
     return read
 
 
-def _bytes_load(folder, settings):
+def _bytes_load(folder: str, settings: dict[str, Any]) -> Timed:
     """What every reader has to wait for: the bytes, decompressed."""
     from alscore.datasets._archives import open_data
     from alscore.datasets.lastfm import PLAYS_FILE
 
-    def read():
+    def read() -> NDArray[Any]:
         with open_data(settings["path"], PLAYS_FILE) as stream:
             buffer = bytearray(1 << 18)
             while stream.readinto(buffer):
@@ -106,31 +118,32 @@ def _bytes_load(folder, settings):
     return read
 
 
-def _saved_load(folder, settings):
+def _saved_load(folder: str, settings: dict[str, Any]) -> Timed:
     """Interactions that were saved before, mapped into memory."""
     from alscore import Interactions, datasets
 
     path = Path(folder, "saved.als")
     interactions = datasets.lastfm_360k(settings["path"])
+    assert interactions.report is not None  # it was read
     rows = interactions.report.read
     interactions.save(path)
     del interactions  # whose memory would hide what opening takes
 
-    def read():
+    def read() -> NDArray[Any]:
         interactions = Interactions.load(path)
         return np.array([rows, *interactions.shape, interactions.nnz])
 
     return read
 
 
-def _alscore_evaluate(folder, settings):
+def _alscore_evaluate(folder: str, settings: dict[str, Any]) -> Timed:
     from alscore import evaluate
 
     plays, _, X, Y = _trained(folder)
     held, n = sparse.load_npz(Path(folder, "held.npz")), settings["top"]
     model = _alscore_model(X, Y, settings["threads"])
 
-    def judge():
+    def judge() -> NDArray[Any]:
         found = evaluate(
             model, plays, held, n, ("ndcg", "recall"), num_threads=settings["threads"], show_progress=False
         )
@@ -139,14 +152,14 @@ def _alscore_evaluate(folder, settings):
     return judge
 
 
-def _implicit_evaluate(folder, settings):
+def _implicit_evaluate(folder: str, settings: dict[str, Any]) -> Timed:
     from implicit.evaluation import ranking_metrics_at_k
 
     plays, _, X, Y = _trained(folder)
     held = sparse.load_npz(Path(folder, "held.npz"))
     model = _implicit_model(X, Y, settings["threads"])
 
-    def evaluate():
+    def evaluate() -> NDArray[Any]:
         metrics = ranking_metrics_at_k(
             model, plays, held, K=min(settings["top"], len(Y)), show_progress=False, num_threads=settings["threads"]
         )
@@ -155,21 +168,21 @@ def _implicit_evaluate(folder, settings):
     return evaluate
 
 
-def _folding_in(model_of, folder, settings):
+def _folding_in(model_of: Callable[..., Any], folder: str, settings: dict[str, Any]) -> Timed:
     plays, users, X, Y = _trained(folder)
     model = model_of(X, Y, settings["threads"])
     return _asking(model.recalculate_user, plays, users, settings)
 
 
-def _alscore_foldin(folder, settings):
+def _alscore_foldin(folder: str, settings: dict[str, Any]) -> Timed:
     return _folding_in(_alscore_model, folder, settings)
 
 
-def _implicit_foldin(folder, settings):
+def _implicit_foldin(folder: str, settings: dict[str, Any]) -> Timed:
     return _folding_in(_implicit_model, folder, settings)
 
 
-def _alscore_half_sweep(folder, settings):
+def _alscore_half_sweep(folder: str, settings: dict[str, Any]) -> Timed:
     from alscore import AlternatingLeastSquares, _threads, solvers
     from alscore.canonical import canonical_csr
     from alscore.half_sweeps import Side
@@ -178,7 +191,7 @@ def _alscore_half_sweep(folder, settings):
     objective = AlternatingLeastSquares()._objective()
     solver = solvers.resolve("cholesky")
 
-    def half_sweep():
+    def half_sweep() -> NDArray[Any]:
         rows = Side.of("user", objective, canonical_csr(plays[users]), X.shape[1], settings["threads"])
         found = np.zeros((len(users), X.shape[1]), X.dtype)
         with _threads.one_blas_thread():
@@ -188,7 +201,7 @@ def _alscore_half_sweep(folder, settings):
     return half_sweep
 
 
-def _alscore_update(sweeps, folder, settings):
+def _alscore_update(sweeps: int | None, folder: str, settings: dict[str, Any]) -> Timed:
     """From the factors of the older plays; or with no sweeps given, from nothing."""
     import copy
 
@@ -200,7 +213,7 @@ def _alscore_update(sweeps, folder, settings):
     )
     before.user_factors, before.item_factors = X, Y
 
-    def update():
+    def update() -> NDArray[Any]:
         model = copy.copy(before)
         if sweeps is None:
             model.fit(plays, show_progress=False)
@@ -211,12 +224,12 @@ def _alscore_update(sweeps, folder, settings):
     return update
 
 
-def _trained(folder):
-    plays = sparse.load_npz(Path(folder, "plays.npz"))
-    return (plays, *(np.load(Path(folder, name + ".npy")) for name in ("users", "X", "Y")))
+def _trained(folder: str) -> tuple[sparse.csr_matrix, Ints, Floats, Floats]:
+    users, X, Y = (np.load(Path(folder, name + ".npy")) for name in ("users", "X", "Y"))
+    return sparse.load_npz(Path(folder, "plays.npz")), users, X, Y
 
 
-def _alscore_model(X, Y, threads):
+def _alscore_model(X: Floats, Y: Floats, threads: int) -> AlternatingLeastSquares:
     from alscore import AlternatingLeastSquares
 
     model = AlternatingLeastSquares(factors=X.shape[1], num_threads=threads)
@@ -224,7 +237,7 @@ def _alscore_model(X, Y, threads):
     return model
 
 
-def _implicit_model(X, Y, threads):
+def _implicit_model(X: Floats, Y: Floats, threads: int) -> Any:
     from implicit.cpu.als import AlternatingLeastSquares
 
     model = AlternatingLeastSquares(factors=X.shape[1], num_threads=threads)
@@ -232,7 +245,10 @@ def _implicit_model(X, Y, threads):
     return model
 
 
-Contender = namedtuple("Contender", "package prepare")
+class Contender(NamedTuple):
+    package: str
+    prepare: Callable[..., Timed]
+
 
 CONTENDERS = {
     "topn": {
@@ -263,21 +279,21 @@ CONTENDERS = {
 }
 
 
-def main(folder, name):
+def main(folder: str, name: str) -> None:
     """Run one contender, in the task that FOLDER/settings.json names."""
-    from contenders import speak  # a neighbour, for a script
+    from contenders import speak  # type: ignore[import-not-found]  # a neighbour, for a script
 
     task = json.loads(Path(folder, "settings.json").read_text())["bench"]
     package, prepare = CONTENDERS[task][name]
 
-    def measurements(settings):
+    def measurements(settings: dict[str, Any]) -> Iterator[tuple[float, dict[str, Any]]]:
         timed = prepare(folder, settings)
         return (_time(timed) for _ in range(settings["times"]))
 
     speak(folder, name, package, measurements)
 
 
-def _time(timed):
+def _time(timed: Timed) -> tuple[float, dict[str, Any]]:
     began = time.perf_counter()
     answer = timed()
     return time.perf_counter() - began, {"answer": answer}

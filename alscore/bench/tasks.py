@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from alscore import AlternatingLeastSquares, _threads, calculate_loss
+from alscore._arrays import Floats, Ints
 from alscore.bench import harness
 from alscore.bench.task_contenders import CONTENDERS
 
@@ -249,7 +251,7 @@ def update(
     dict
         As from `alscore.bench.sweep`; each result has the "objective" on all entries.
     """
-    settings = {
+    settings: dict[str, Any] = {
         "bench": "update",
         "sweeps": sweeps,
         "factors": factors,
@@ -274,14 +276,14 @@ def update(
     return answer | {"data": harness.shape(plays)}
 
 
-def _sample(plays: Any, users: int | None, seed: int) -> np.ndarray:
+def _sample(plays: Any, users: int | None, seed: int) -> Ints:
     """All users, or so many of them at random, ascending."""
     if users is None or users >= plays.shape[0]:
         return np.arange(plays.shape[0])
     return np.sort(np.random.default_rng(seed).choice(plays.shape[0], users, replace=False))
 
 
-def _save_trained(plays: Any, users: np.ndarray, settings: dict[str, Any], folder: str) -> None:
+def _save_trained(plays: Any, users: Ints, settings: dict[str, Any], folder: str) -> None:
     model = AlternatingLeastSquares(
         settings["factors"],
         iterations=_TRAINING_SWEEPS,
@@ -291,13 +293,13 @@ def _save_trained(plays: Any, users: np.ndarray, settings: dict[str, Any], folde
     _save(plays, users, model.user_factors, model.item_factors, folder)
 
 
-def _save_random(plays: Any, users: np.ndarray, settings: dict[str, Any], folder: str) -> None:
+def _save_random(plays: Any, users: Ints, settings: dict[str, Any], folder: str) -> None:
     rng = np.random.default_rng(settings["seed"])
     X, Y = (rng.standard_normal((size, settings["factors"]), np.float32) for size in plays.shape)
     _save(plays, users, X, Y, folder)
 
 
-def _save(plays: Any, users: np.ndarray, X: np.ndarray, Y: np.ndarray, folder: str) -> None:
+def _save(plays: Any, users: Ints, X: Floats, Y: Floats, folder: str) -> None:
     sparse.save_npz(Path(folder, "plays.npz"), plays, compressed=False)
     for name, array in (("users", users), ("X", X), ("Y", Y)):
         np.save(Path(folder, f"{name}.npy"), array)
@@ -311,12 +313,12 @@ def _measure(
     baseline: str | None,
     python: Mapping[str, str] | None,
     say: harness.Say,
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Run a task in a folder that `prepare` fills; return the measurements, and the answer of each contender."""
     packages = {name: contender.package for name, contender in CONTENDERS[settings["bench"]].items()}
     jobs, skipped = harness.find(contenders, packages, "task_contenders.py", python or {}, say)
     settings = settings | {"repeats": repeats, "baseline": harness.chosen_baseline(baseline, jobs)}
-    kept: dict[str, np.ndarray] = {}
+    kept: dict[str, NDArray[Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         prepare(folder)
 

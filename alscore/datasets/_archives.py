@@ -2,7 +2,6 @@
 
 import errno
 import gzip
-import io
 import os
 import stat
 import sys
@@ -11,16 +10,18 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from io import BufferedIOBase, BufferedReader, RawIOBase
 from pathlib import Path, PureWindowsPath
-from typing import IO
+from typing import IO, Any
 
 # What reading a damaged file can raise, on opening as well as midway.
 DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile)
+_END_OF_TAR = (tarfile.EmptyHeaderError, tarfile.EOFHeaderError)  # type: ignore[attr-defined]  # not in typeshed
 _BUFFER = 1 << 16
 _MOST_OF_A_HEADER = 1 << 20  # bytes, with the extended headers before it: tarfile takes them into memory
 
 
-def open_data(path: str | os.PathLike[str], name: str) -> AbstractContextManager[IO[bytes]]:
+def open_data(path: str | os.PathLike[str], name: str) -> AbstractContextManager[BufferedIOBase]:
     """Open the data file `name`: a member of the archive `path`, or else `path` itself, gunzipped where need be.
 
     What `path` is, its content tells and not its name. Nothing is unpacked to disk, or held in memory beyond a
@@ -59,11 +60,11 @@ def open_data(path: str | os.PathLike[str], name: str) -> AbstractContextManager
         return _zip_member(path, name)
     if magic.startswith((b"BZh", b"\xfd7zX")):  # bzip2 and xz, which tarfile undoes
         return _tar_member(path, name, path.open("rb"))
-    opener = gzip.open if magic.startswith(b"\x1f\x8b") else open
-    with opener(path, "rb") as file:
-        is_tar = _is_header(file.read(tarfile.BLOCKSIZE))
-    file = opener(path, "rb")
-    return _tar_member(path, name, file) if is_tar else file
+    is_gzip = magic.startswith(b"\x1f\x8b")
+    with _opened(path, is_gzip) as stream:
+        is_tar = _is_header(stream.read(tarfile.BLOCKSIZE))
+    stream = _opened(path, is_gzip)
+    return _tar_member(path, name, stream) if is_tar else stream
 
 
 def zip_names(path: Path) -> list[str]:
@@ -71,6 +72,10 @@ def zip_names(path: Path) -> list[str]:
     with suppress(zipfile.BadZipFile), _damage_as_bad_zip(), zipfile.ZipFile(path) as archive:
         return [PureWindowsPath(name).name for name in archive.namelist()]
     return []
+
+
+def _opened(path: Path, is_gzip: bool) -> BufferedIOBase:
+    return gzip.open(path, "rb") if is_gzip else path.open("rb")
 
 
 def _is_header(block: bytes) -> bool:
@@ -82,16 +87,16 @@ def _is_header(block: bytes) -> bool:
 
 
 @contextmanager
-def _tar_member(path: Path, name: str, file: IO[bytes]) -> Iterator[IO[bytes]]:
+def _tar_member(path: Path, name: str, file: BufferedIOBase) -> Iterator[BufferedIOBase]:
     n_found = 0
     with file, tarfile.open(fileobj=file, mode="r|*", bufsize=_BUFFER, tarinfo=_Member) as archive:
         for member in archive:
-            archive.members.clear()  # tarfile remembers them all
+            archive.members.clear()  # type: ignore[attr-defined]  # tarfile remembers them all, typeshed forgot them
             # A sparse file has more bytes than the archive holds, all zeros, and as many as it likes.
             if member.issparse() or not (member.isreg() or member.isdir()):
                 raise _refused(path, member.name, "is a link, a device or a sparse file")
             wanted, stream = _wanted(path, member.name, name), archive.extractfile(member)
-            if stream is None:
+            if not isinstance(stream, BufferedIOBase):  # None, for a folder
                 continue
             if wanted:
                 n_found += 1
@@ -110,10 +115,11 @@ class _Member(tarfile.TarInfo):
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> "_Member":
-        stream, archive.fileobj = archive.fileobj, _Header(archive.fileobj)
+        stream: Any = archive.fileobj
+        archive.fileobj = _Header(stream)  # type: ignore[assignment]  # no more than this is asked of it
         try:
             return super().fromtarfile(archive)
-        except (tarfile.EmptyHeaderError, tarfile.EOFHeaderError):  # the end
+        except _END_OF_TAR:
             raise
         except (tarfile.HeaderError, ValueError, RecursionError) as error:
             raise tarfile.ReadError(f"a header of the tar is damaged: {error}") from error
@@ -135,7 +141,7 @@ class _Header:
 
 
 @contextmanager
-def _zip_member(path: Path, name: str) -> Iterator[IO[bytes]]:
+def _zip_member(path: Path, name: str) -> Iterator[BufferedIOBase]:
     found = []
     with _damage_as_bad_zip():
         archive = zipfile.ZipFile(path)
@@ -155,7 +161,7 @@ def _zip_member(path: Path, name: str) -> Iterator[IO[bytes]]:
         with _damage_as_bad_zip():
             stream = archive.open(member)
         with stream:
-            yield io.BufferedReader(_Declared(stream, path, member.filename, declared))
+            yield BufferedReader(_Declared(stream, path, member.filename, declared))
 
 
 @contextmanager
@@ -188,7 +194,7 @@ def _not_one(path: Path, name: str, n_found: int) -> ValueError:
     return ValueError(f"{path} is an archive {f'with {n_found} files named' if n_found else 'without'} {name}")
 
 
-class _Declared(io.RawIOBase):
+class _Declared(RawIOBase):
     """The bytes of a member of an archive, refused when they turn out to be not as many as declared."""
 
     def __init__(self, stream: IO[bytes], path: Path, member: str, size: int) -> None:

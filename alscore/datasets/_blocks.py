@@ -1,8 +1,8 @@
 """Streams in blocks of whole lines, which threads can parse."""
 
 from collections.abc import Iterator
+from io import BufferedIOBase
 from itertools import cycle
-from typing import IO
 
 BOM = b"\xef\xbb\xbf"
 _BLOCK = 12 << 20  # bytes parsed at a time: a longer line is none
@@ -13,7 +13,7 @@ class LineTooLongError(ValueError):
     """There is no end of line within a block."""
 
 
-def blocks(stream: IO[bytes], n_buffers: int) -> Iterator[memoryview]:
+def blocks(stream: BufferedIOBase, n_buffers: int) -> Iterator[memoryview]:
     """Yield the stream, without a byte order mark, in blocks of whole lines, of which `n_buffers` exist at a time."""
     rest = stream.read(3).removeprefix(BOM)
     for buffer in cycle([bytearray(_BLOCK) for _ in range(n_buffers)]):

@@ -3,13 +3,16 @@
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from alscore._arrays import Bools, Ints
 from alscore._checks import require
 from alscore._tables import matching
 from alscore._threads import available_cpus
@@ -73,7 +76,7 @@ class Layout(NamedTuple):
     """
 
     file: str
-    fields: dict[str, Field | None]
+    fields: Mapping[str, Field | None]
     header: bytes = b""
     delimiter: bytes = b"\t"
     quoted: bool = False
@@ -88,8 +91,8 @@ class _Part(NamedTuple):
 
     n_lines: int
     valid: "pa.Table"
-    lost: np.ndarray
-    reasons: np.ndarray
+    lost: Ints
+    reasons: NDArray[np.object_]
 
 
 def like(pattern: str, kind: str = "large_string") -> Callable[["pa.Array"], "pa.Array"]:
@@ -189,7 +192,7 @@ class Lines:
         read = self._n_lines + sum(map(len, self._rejected_names))
         return Report(read, kept, read - kept - len(rejected), rejected)
 
-    def _parts(self, stream: IO[bytes]) -> Iterator[_Part]:
+    def _parts(self, stream: BufferedIOBase) -> Iterator[_Part]:
         """Parse a stream in threads, block by block, while the next block is read."""
         threads = min(available_cpus(), _MOST_THREADS)
         some = self._without_header(blocks(stream, threads + 2))  # one is read, threads + 1 are in `running`
@@ -323,7 +326,7 @@ def _read_csv(block: memoryview, layout: Layout) -> _Columns | None:
         return None
 
 
-def _split(block: bytes, layout: Layout) -> tuple[_Columns, np.ndarray]:
+def _split(block: bytes, layout: Layout) -> tuple[_Columns, NDArray[np.int8]]:
     """Return the columns of the lines that have them, and for each line what it lacks, or 0."""
     import pyarrow as pa
 
@@ -367,7 +370,7 @@ def _fields(line: str, layout: Layout) -> list[str] | None:
     return [quoted.replace('""', '"') or plain for quoted, plain in re.findall(field, line + delimiter)]
 
 
-def _judge(columns: _Columns, lacks: np.ndarray, layout: Layout) -> _Part:
+def _judge(columns: _Columns, lacks: NDArray[np.int8], layout: Layout) -> _Part:
     """Parse the texts of each column, distinct ones once: where those are all good, no line needs a look."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -375,13 +378,14 @@ def _judge(columns: _Columns, lacks: np.ndarray, layout: Layout) -> _Part:
     reasons = ["", f"not {len(layout.fields)} fields", "not UTF-8", "quotes not as in CSV"]
     faults = np.zeros(np.count_nonzero(lacks == 0), np.int8)
 
-    def reject(reason: str, lines: np.ndarray) -> None:
+    def reject(reason: str, lines: Bools) -> None:
         faults[lines & (faults == 0)] = len(reasons)
         reasons.append(reason)
 
     values = {}
     for name, column in columns.items():
         field = layout.fields[name]
+        assert field is not None  # it has a column
         texts = column if field.varied else column.dictionary
         parsed = field.parse(texts)
         wrong = parsed.is_null()
@@ -428,5 +432,6 @@ def _first_of(first: "pa.DictionaryArray", other: "pa.DictionaryArray | None" = 
     return pa.DictionaryArray.from_arrays(labels.indices.take(codes), labels.dictionary)
 
 
-def _mask(booleans: "pa.BooleanArray") -> np.ndarray:
-    return booleans.to_numpy(zero_copy_only=False)
+def _mask(booleans: "pa.BooleanArray") -> Bools:
+    mask: Bools = booleans.to_numpy(zero_copy_only=False)
+    return mask

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from alscore._arrays import Int32s
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Coded = tuple[np.ndarray, "pa.Array"]  # int32 codes, and the text labels (large_string) that they number
+Coded = tuple[Int32s, "pa.Array"]  # int32 codes, and the text labels (large_string) that they number
 _MOST = np.iinfo(np.int32).max
 _MANY = 1 << 16  # labels or codes that are worth a call
 

@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from alscore import __version__
 from alscore._files import atomic_writer
@@ -144,7 +143,7 @@ def fetch(
     return path
 
 
-def _pooch() -> ModuleType:
+def _pooch() -> Any:
     try:
         import pooch
     except ImportError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
+from alscore._arrays import Floats, Ints
 from alscore._checks import require
 from alscore.datasets._delimited import OPTIONAL_TEXT, POSITIVE, Field, Layout, Lines, data_file, like
 from alscore.datasets._labels import LabelCoder
@@ -76,7 +77,7 @@ def plays_file(path: str | os.PathLike[str]) -> Path:
     return data_file(path, PLAYS_FILE)
 
 
-def _csr(rows: np.ndarray, columns: np.ndarray, plays: np.ndarray, shape: tuple[int, int]) -> sparse.csr_array:
+def _csr(rows: Ints, columns: Ints, plays: Floats, shape: tuple[int, int]) -> sparse.csr_array:
     """Return the entries by rows and, in each, by ascending columns; `columns` and `plays` may become part of it."""
     if (rows[:-1] <= rows[1:]).all():  # the original is in order of users, so that nothing has to move
         starts = np.searchsorted(rows, np.arange(shape[0] + 1, dtype=rows.dtype))

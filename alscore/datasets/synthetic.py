@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from scipy import sparse
 
+from alscore._arrays import Doubles, Ints
 from alscore._files import atomic_writer
 from alscore.interactions import Interactions
 
@@ -158,7 +159,7 @@ def synthetic(n_users: int, n_items: int, seed: int = 0) -> Interactions:
     return Interactions(matrix, users, [labels[rank] for rank in by_label])
 
 
-def _artists(n_items: int, n_genres: int, rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
+def _artists(n_items: int, n_genres: int, rng: np.random.Generator) -> tuple[Doubles, list[str]]:
     """Return the genres and labels of artists by falling popularity, each genre once in every `n_genres`."""
     rounds = np.tile(np.arange(n_genres), (-(-n_items // n_genres), 1))
     genre = rng.permuted(rounds, axis=1).ravel()[:n_items]
@@ -169,7 +170,7 @@ def _artists(n_items: int, n_genres: int, rng: np.random.Generator) -> tuple[np.
     ]
 
 
-def _distinct(drawn: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _distinct(drawn: Ints, wanted: Ints) -> tuple[Ints, Ints]:
     """Take from each row the first `wanted` different codes.
 
     Return (the codes, ascending within each row, flat; how many each row has).

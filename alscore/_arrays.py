@@ -1,0 +1,12 @@
+"""What signatures call numpy arrays: by the kind of their numbers, or by the dtype where nothing else will do."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]  # float32 or float64
+Doubles = NDArray[np.float64]
+Ints = NDArray[np.integer]
+Int32s = NDArray[np.int32]
+Int64s = NDArray[np.int64]
+Bools = NDArray[np.bool]
+Numbers = NDArray[np.number]
