@@ -59,6 +59,8 @@ setup(
             "cdivision": True,
             "binding": True,
             "embedsignature": True,
+            "autotestdict": False,
+            "auto_pickle": False,
         },
     ),
 )

@@ -8,23 +8,13 @@ from cython.parallel cimport prange, threadid
 from libc.math cimport sqrt
 from libc.stdint cimport int32_t, int64_t
 
+from alscore._search cimport position
+
 import numpy as np
 
 
 cdef inline const int32_t *first(const int32_t[::1] array) noexcept nogil:
     return &array[0] if array.shape[0] > 0 else NULL
-
-
-cdef inline int64_t position(const int32_t *indices, int64_t low, int64_t end, int32_t wanted) noexcept nogil:
-    """Where `wanted` is among the ascending indices from `low` on before `end`, or -1."""
-    cdef int64_t high = end, middle
-    while low < high:
-        middle = (low + high) // 2
-        if indices[middle] < wanted:
-            low = middle + 1
-        else:
-            high = middle
-    return low if low < end and indices[low] == wanted else -1
 
 
 def find(const int64_t[::1] wanted_indptr, const int32_t[::1] wanted, const int64_t[::1] indptr,

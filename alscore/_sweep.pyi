@@ -1,9 +1,8 @@
-from alscore._arrays import Doubles, Floats, Int32s, Int64s, Ints
+from alscore._arrays import Doubles, Floats, Int32s, Int64s
 
 NOT_POSITIVE_DEFINITE: int
 NOT_FINITE: int
 
-def in_range(codes: Ints, size: int) -> bool: ...
 def solver_flags(capsule: object) -> tuple[bool, bool, bool]: ...
 def sweep(
     capsule: object,

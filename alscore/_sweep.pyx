@@ -61,7 +61,7 @@ cdef inline size_t aligned(size_t size) noexcept nogil:
     return (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
 
 
-cdef class Scratch:
+cdef class _Scratch:
     """`count` aligned stretches of `size` bytes, allocated once and freed with the object."""
     cdef char *raw
     cdef char *first
@@ -226,7 +226,7 @@ def sweep(capsule, const int64_t[::1] indptr, const int32_t[::1] indices, const 
     cdef const als_solver *solver = unpack(capsule)
     cdef size_t own, thread_bytes
     cdef int thread
-    cdef Scratch scratch
+    cdef _Scratch scratch
 
     if (indptr.shape[0] != n_rows + 1 or order.shape[0] != n_rows or factors.shape[1] != out.shape[1]
             or diag.shape[0] != out.shape[1] or strength.shape[0] != indices.shape[0]
@@ -264,7 +264,7 @@ def sweep(capsule, const int64_t[::1] indptr, const int32_t[::1] indices, const 
 
     own = (aligned(problem.k) + 2 * aligned(problem.n_max)) * sizeof(floating)
     thread_bytes = own + solver.workspace(solver.params, problem.k, problem.n_max, sizeof(floating))
-    scratch = Scratch(num_threads, thread_bytes)
+    scratch = _Scratch(num_threads, thread_bytes)
     failed_rows, failed_codes = np.full(num_threads, -1, np.int64), np.zeros(num_threads, np.int32)
     cdef int64_t[::1] failed_row = failed_rows
     cdef int32_t[::1] failed_code = failed_codes
@@ -301,7 +301,7 @@ def gram(const floating[:, ::1] factors, int num_threads):
     cdef int64_t size = (n + parts - 1) // parts
     sums = np.zeros((parts, k, k))
     cdef double[:, :, ::1] partial = sums
-    cdef Scratch scratch = Scratch(num_threads, BLOCK * k * sizeof(double))
+    cdef _Scratch scratch = _Scratch(num_threads, BLOCK * k * sizeof(double))
     for part in prange(parts if n else 0, nogil=True, schedule="dynamic", num_threads=num_threads):
         if part * size < n:
             add_to_gram(&factors[part * size, 0], min(size, n - part * size), k,
@@ -321,7 +321,7 @@ cdef void rotate_block(floating *rows, int64_t count, int64_t k, const floating 
 def rotate(floating[:, ::1] factors, const floating[:, ::1] rotation, int num_threads):
     """factors = factors rotation, in place."""
     cdef int64_t n = factors.shape[0], k = factors.shape[1], block
-    cdef Scratch scratch = Scratch(num_threads, BLOCK * k * sizeof(floating))
+    cdef _Scratch scratch = _Scratch(num_threads, BLOCK * k * sizeof(floating))
     if rotation.shape[0] != k or rotation.shape[1] != k:
         raise ValueError("the rotation does not fit the factors")
     for block in prange((n + BLOCK - 1) // BLOCK, nogil=True, schedule="dynamic", num_threads=num_threads):

@@ -12,6 +12,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from alscore._kernels cimport gather_columns, group, lanes, reach
+from alscore._search cimport position
 
 import numpy as np
 
@@ -72,20 +73,11 @@ cdef void sort_best_first(int64_t n, int32_t *ids, floating *scores) noexcept no
 
 
 cdef inline bint allowed(const uint8_t *banned, Excluded excluded, int64_t query, int32_t candidate) noexcept nogil:
-    cdef int64_t low, high, end, middle
     if banned != NULL and banned[candidate]:
         return False
     if excluded.indptr == NULL:
         return True
-    low, end = excluded.indptr[query], excluded.indptr[query + 1]
-    high = end
-    while low < high:
-        middle = (low + high) // 2
-        if excluded.indices[middle] < candidate:
-            low = middle + 1
-        else:
-            high = middle
-    return low == end or excluded.indices[low] != candidate
+    return position(excluded.indices, excluded.indptr[query], excluded.indptr[query + 1], candidate) < 0
 
 
 cdef inline double limit(const floating *precision) noexcept nogil:

@@ -1,1 +1,3 @@
-"""Nothing for Python: other compiled modules cimport it, see kernels.pxd."""
+"""Nothing to call from Python: other compiled modules cimport it, see kernels.pxd."""
+
+__pyx_capi__: dict[str, object]

@@ -54,12 +54,12 @@ INLINE ptrdiff_t FN(panels)(ptrdiff_t q) { return (q + LANES - 1) / LANES; }
 #define LOW_1(a, b) SHUFFLE(a, b, 0, 2)
 #define HIGH_1(a, b) SHUFFLE(a, b, 1, 3)
 #endif
-#define STAGE(s)                                                                                              \
-    _Pragma("GCC unroll 16") for (int i = 0; i < LANES; i++) if (!(i & s))                                    \
-    {                                                                                                         \
-        vec a = rows[i], b = rows[i + s];                                                                     \
-        rows[i] = LOW_##s(a, b);                                                                              \
-        rows[i + s] = HIGH_##s(a, b);                                                                         \
+#define STAGE(s)                                                                                                       \
+    _Pragma("GCC unroll 16") for (int i = 0; i < LANES; i++) if (!(i & s))                                             \
+    {                                                                                                                  \
+        vec a = rows[i], b = rows[i + s];                                                                              \
+        rows[i] = LOW_##s(a, b);                                                                                       \
+        rows[i + s] = HIGH_##s(a, b);                                                                                  \
     }
 
 INLINE void FN(transpose)(vec rows[LANES])
@@ -86,8 +86,8 @@ INLINE REAL FN(sum)(vec v)
     return lane[0];
 }
 
-static void FN(gather_rows)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y,
-                            const REAL *d, const REAL *e, REAL *P)
+static void FN(gather_rows)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y, const REAL *d, const REAL *e,
+                            REAL *P)
 {
     const ptrdiff_t whole = k / LANES;
     for (ptrdiff_t i = 0; i < n; i++) {
@@ -100,8 +100,8 @@ static void FN(gather_rows)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const
     }
 }
 
-static void FN(gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y,
-                               const REAL *d, const REAL *e, REAL *P)
+static void FN(gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y, const REAL *d,
+                               const REAL *e, REAL *P)
 {
     static const REAL nothing[LANES] = {0};
     for (ptrdiff_t i0 = 0; i0 < n; i0 += LANES) {
@@ -137,8 +137,8 @@ static void FN(gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, co
 
 /* acc[r][c] += or -= sum over p < depth of a[p][r] b[c][p]: a points at the first of `rows` lanes of one panel, b at
  * the first of `count` panels, `panel` numbers apart. subtract, rows and count are constants wherever this is inlined. */
-INLINE void FN(tile)(int subtract, int rows, int count, ptrdiff_t depth, const REAL *a, const REAL *b,
-                     ptrdiff_t panel, vec acc[][TILE_PANELS])
+INLINE void FN(tile)(int subtract, int rows, int count, ptrdiff_t depth, const REAL *a, const REAL *b, ptrdiff_t panel,
+                     vec acc[][TILE_PANELS])
 {
     for (ptrdiff_t p = 0; p < depth; p++, a += LANES, b += LANES) {
         vec right[TILE_PANELS];
@@ -154,8 +154,8 @@ INLINE void FN(tile)(int subtract, int rows, int count, ptrdiff_t depth, const R
 }
 
 /* `rows` rows of C from row i on, in `count` panels, of which the first is the rows' own where diagonal. */
-INLINE void FN(update_tile)(int start, int diagonal, int rows, int count, ptrdiff_t i, ptrdiff_t depth,
-                            const REAL *a, const REAL *b, ptrdiff_t panel, REAL *C, ptrdiff_t C_panel)
+INLINE void FN(update_tile)(int start, int diagonal, int rows, int count, ptrdiff_t i, ptrdiff_t depth, const REAL *a,
+                            const REAL *b, ptrdiff_t panel, REAL *C, ptrdiff_t C_panel)
 {
     vec acc[LANES][TILE_PANELS] = {{{0}}};
     FN(tile)(0, rows, count, depth, a, b, panel, acc);
@@ -186,7 +186,7 @@ INLINE void FN(update)(int start, ptrdiff_t q, ptrdiff_t depth, const REAL *P, R
         for (ptrdiff_t i = 0; i < q && i < end * LANES; i += TILE_ROWS) {
             const ptrdiff_t own = i / LANES, c = own > group ? own : group;
             const REAL *a = P + own * panel + i % LANES;
-#define UPDATE(rows, count)                                                                                   \
+#define UPDATE(rows, count)                                                                                            \
     FN(update_tile)(start, c == own, rows, count, i, depth, a, P + c * panel, panel, C + c * C_panel, C_panel)
             if (end - c == 3)
                 UPDATE(TILE_ROWS, 3);
@@ -268,7 +268,7 @@ static ptrdiff_t FN(cholesky)(ptrdiff_t q, REAL *C, REAL *cancelled)
         const ptrdiff_t own = i / LANES;
         const REAL *a = C + own * panel + i % LANES;
         REAL multiplier[TILE_ROWS][TILE_ROWS] = {{0}}, inverse[TILE_ROWS] = {0};
-#define ELIMINATE(count)                                                                                      \
+#define ELIMINATE(count)                                                                                               \
     FN(eliminate_tile)(count, i, a, C + c * panel, panel, multiplier, inverse, c == own, cancelled, &bad)
         for (ptrdiff_t c = own; c < last; c += TILE_PANELS) {
             if (last - c >= 3)
@@ -351,8 +351,8 @@ static REAL FN(dot)(ptrdiff_t k, const REAL *a, const REAL *b)
     return FN(sum)((acc[0] + acc[1]) + (acc[2] + acc[3])) + tail;
 }
 
-static void FN(rows_dot)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y,
-                         const REAL *x, REAL *out, als_ahead *ahead)
+static void FN(rows_dot)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y, const REAL *x, REAL *out,
+                         als_ahead *ahead)
 {
     const ptrdiff_t whole = k - k % LANES;
     ptrdiff_t i = 0;
@@ -383,8 +383,7 @@ static void FN(rows_dot)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const RE
         out[i] = FN(dot)(k, Y + cols[i] * k, x);
 }
 
-static void FN(rows_dot_wide)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y,
-                              const REAL *x, double *out)
+static void FN(rows_dot_wide)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y, const REAL *x, double *out)
 {
     const ptrdiff_t whole = k - k % WIDE_LANES;
     for (ptrdiff_t i = 0; i < n; i += ROWS) {
@@ -409,8 +408,7 @@ static void FN(rows_dot_wide)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, con
     }
 }
 
-static void FN(rows_sum)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y,
-                         const REAL *s, REAL *out)
+static void FN(rows_sum)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const REAL *Y, const REAL *s, REAL *out)
 {
     const ptrdiff_t whole = k - k % LANES;
     ptrdiff_t j = 0;
@@ -436,8 +434,8 @@ static void FN(rows_sum)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const RE
             out[j] += Y[cols[i] * k + j] * s[i];
 }
 
-INLINE ptrdiff_t FN(reach_tile)(int rows, ptrdiff_t first, ptrdiff_t k, const REAL *Q, const REAL *P,
-                                const REAL *least, int32_t *place, REAL *product)
+INLINE ptrdiff_t FN(reach_tile)(int rows, ptrdiff_t first, ptrdiff_t k, const REAL *Q, const REAL *P, const REAL *least,
+                                int32_t *place, REAL *product)
 {
     enum { GROUP = TILE_PANELS * LANES };
     vec acc[LANES][TILE_PANELS] = {{{0}}};
@@ -467,8 +465,8 @@ INLINE ptrdiff_t FN(reach_tile)(int rows, ptrdiff_t first, ptrdiff_t k, const RE
     return found;
 }
 
-static ptrdiff_t FN(reach)(ptrdiff_t rows, ptrdiff_t k, const REAL *Q, const REAL *P, const REAL *least,
-                           int32_t *place, REAL *product)
+static ptrdiff_t FN(reach)(ptrdiff_t rows, ptrdiff_t k, const REAL *Q, const REAL *P, const REAL *least, int32_t *place,
+                           REAL *product)
 {
     if (rows == 1)
         return FN(reach_tile)(1, 0, k, Q, P, least, place, product);

@@ -28,6 +28,7 @@ typedef struct {
 /* How rank_update begins. */
 enum { ALS_IDENTITY, ALS_ADD, ALS_SUBTRACT };
 
+/* clang-format off */
 #define ALS_KERNELS(real)                                                                                     \
     struct {                                                                                                  \
         ptrdiff_t lanes; /* numbers in one vector; panel width */                                             \
@@ -73,6 +74,7 @@ enum { ALS_IDENTITY, ALS_ADD, ALS_SUBTRACT };
                            int32_t *place, real *product);                                                    \
         ptrdiff_t group;                                                                                      \
     }
+/* clang-format on */
 
 typedef ALS_KERNELS(float) als_kernels_f32;
 typedef ALS_KERNELS(double) als_kernels_f64;

@@ -47,12 +47,9 @@ INLINE void fetch(als_ahead *ahead, ptrdiff_t rows)
 #define LANES (ALS_BYTES / 8)
 #include "kernels.body.h"
 
-#define ALS_TABLE(suffix, width)                                                                              \
-    {                                                                                                         \
-        ALS_BYTES / width, gather_rows_##suffix, gather_columns_##suffix, rank_update_##suffix,               \
-            cholesky_##suffix, solve_##suffix, rows_dot_##suffix, rows_dot_wide_##suffix, rows_sum_##suffix,  \
-            dot_##suffix, reach_##suffix, 3 * ALS_BYTES / width                                               \
-    }
+#define ALS_TABLE(suffix, width)                                                                                       \
+    {ALS_BYTES / width, gather_rows_##suffix, gather_columns_##suffix, rank_update_##suffix,                           \
+     cholesky_##suffix, solve_##suffix,       rows_dot_##suffix,       rows_dot_wide_##suffix,                         \
+     rows_sum_##suffix, dot_##suffix,         reach_##suffix,          3 * ALS_BYTES / width}
 
-const als_kernels ALS_PASTE(als_kernels, _, ALS_ISA) = {ALS_STRING(ALS_ISA), ALS_TABLE(f32, 4),
-                                                        ALS_TABLE(f64, 8)};
+const als_kernels ALS_PASTE(als_kernels, _, ALS_ISA) = {ALS_STRING(ALS_ISA), ALS_TABLE(f32, 4), ALS_TABLE(f64, 8)};

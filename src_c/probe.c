@@ -10,22 +10,21 @@
 #endif
 
 /* `steps` times x = multiplier x + addend, in every lane of chains that start from 0, 1, ...; the sum of all lanes. */
-#define FMA_CHAINS(bytes, target)                                                                             \
-    target static double fma_##bytes(ptrdiff_t steps, float multiplier, float addend)                         \
-    {                                                                                                         \
-        typedef float vec __attribute__((vector_size(bytes)));                                                \
-        const vec zero = {0}, m = zero + multiplier, a = zero + addend;                                       \
-        vec x[CHAINS];                                                                                        \
-        double sum = 0;                                                                                       \
-        for (int c = 0; c < CHAINS; c++)                                                                      \
-            x[c] = zero + (float)c;                                                                           \
-        for (; steps > 0; steps--)                                                                            \
-            _Pragma("GCC unroll 24") for (int c = 0; c < CHAINS; c++)                                         \
-                x[c] = m * x[c] + a;                                                                          \
-        for (int c = 0; c < CHAINS; c++)                                                                      \
-            for (int l = 0; l < bytes / 4; l++)                                                               \
-                sum += x[c][l];                                                                               \
-        return sum;                                                                                           \
+#define FMA_CHAINS(bytes, target)                                                                                      \
+    target static double fma_##bytes(ptrdiff_t steps, float multiplier, float addend)                                  \
+    {                                                                                                                  \
+        typedef float vec __attribute__((vector_size(bytes)));                                                         \
+        const vec zero = {0}, m = zero + multiplier, a = zero + addend;                                                \
+        vec x[CHAINS];                                                                                                 \
+        double sum = 0;                                                                                                \
+        for (int c = 0; c < CHAINS; c++)                                                                               \
+            x[c] = zero + (float)c;                                                                                    \
+        for (; steps > 0; steps--)                                                                                     \
+            _Pragma("GCC unroll 24") for (int c = 0; c < CHAINS; c++) x[c] = m * x[c] + a;                             \
+        for (int c = 0; c < CHAINS; c++)                                                                               \
+            for (int l = 0; l < bytes / 4; l++)                                                                        \
+                sum += x[c][l];                                                                                        \
+        return sum;                                                                                                    \
     }
 
 FMA_CHAINS(16, )

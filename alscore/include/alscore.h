@@ -39,6 +39,7 @@
 #define ALSCORE_NOT_FINITE 2
 
 /* One row's problem. Every array is borrowed and, but for x, read-only. */
+/* clang-format off */
 #define ALSCORE_ROW(real)                                                                                     \
     struct {                                                                                                  \
         int64_t n;           /* observed entries of this row, at least 1 */                                   \
@@ -54,6 +55,7 @@
         int64_t n_next;      /* entries of the row that this thread solves next, or 0 where it does not know, */\
         const int32_t *cols_next; /* and their columns: a hint, to ask the memory for their factors early */   \
     }
+/* clang-format on */
 typedef ALSCORE_ROW(float) als_row_f32;
 typedef ALSCORE_ROW(double) als_row_f64;
 

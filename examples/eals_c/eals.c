@@ -48,7 +48,4 @@ static PyModuleDef definition = {
     .m_methods = methods,
 };
 
-PyMODINIT_FUNC PyInit_alscore_eals(void)
-{
-    return PyModuleDef_Init(&definition);
-}
+PyMODINIT_FUNC PyInit_alscore_eals(void) { return PyModuleDef_Init(&definition); }
