@@ -701,6 +701,18 @@ def test_progress_bar_shows_the_loss(plays, capsys):
     assert "loss=" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("train", ["fit", "partial_fit"])
+def test_progress_bar_counts_sweeps_where_it_is_wanted(plays, capsys, train):
+    model = AlternatingLeastSquares(factors=2, num_threads=1).fit(plays, show_progress=False)
+    assert capsys.readouterr() == ("", "")
+    model.set_params(iterations=3)
+    getattr(model, train)(plays, **{"iterations": 3} if train == "partial_fit" else {})
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "3/3" in err
+    assert "sweep" in err
+
+
 # Validation in each sweep
 
 

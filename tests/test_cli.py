@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from alscore import AlternatingLeastSquares, Interactions, Recommender, __version__, datasets, load
+from alscore import AlternatingLeastSquares, Interactions, Recommender, __version__, _threads, datasets, load
 from alscore.cli import main
 from alscore.datasets.fetch import ARCHIVES, Archive
 from alscore.datasets.lastfm import PLAYS_FILE
@@ -433,3 +433,25 @@ def test_fetch_uses_a_file_put_there_by_hand_and_leaves_a_wrong_one(tmp_path, mo
     assert capsys.readouterr() == (f"{tmp_path / 'a.tar.gz'}\n", "")
     (tmp_path / "a.tar.gz").write_bytes(b"abd")
     assert f"not 3 bytes with SHA-256 {sha256}" in failure(capsys, "fetch", "lastfm-1k", "--folder", tmp_path)
+
+
+def test_threads_reach_the_model(folder, tmp_path, monkeypatch):
+    asked = []
+    resolve = _threads.resolve
+
+    def spy(num_threads, *work):
+        asked.append(num_threads)
+        return resolve(num_threads, *work)
+
+    monkeypatch.setattr(_threads, "resolve", spy)
+    plays, model, later = str(folder / "plays.tsv"), str(tmp_path / "model.als"), str(tmp_path / "later.tsv")
+    known = datasets.lastfm_360k(plays)
+    datasets.write_lastfm_360k(Interactions(known.matrix, known.users[::-1], known.items), later)
+    for command in (
+        ["train", plays, "-o", model, "--factors=2", "--iterations=1"],
+        ["tune", plays, "--trials=1", "--factors=2", "--iterations=1"],
+        ["evaluate", str(folder / "model.als"), "--test", later, "--drop-overlap", "--metrics=auc"],
+    ):
+        asked.clear()
+        assert main([*command, "--threads=2", "--quiet"]) == 0
+        assert set(asked) == {2}, command

@@ -516,3 +516,18 @@ def test_real_data_against_plain_counting(shared_data):
         wanted = set(test.rows([user]).indices)
         oracle = len(wanted.intersection(items.tolist())) / len(wanted)
         assert found.values["recall@20"][np.searchsorted(found.users, user)] == pytest.approx(oracle), at
+
+
+def test_progress_bars_count_where_they_are_wanted(parts, model, monkeypatch, capsys):
+    monkeypatch.setattr("tqdm.std.time", itertools.count(step=3).__next__)  # they come after two seconds
+    quiet = evaluate(model, *parts, k=5, show_progress=False)
+    quiet.table(show_progress=False)
+    compare(quiet, quiet, show_progress=False)
+    assert capsys.readouterr() == ("", "")
+    found = evaluate(model, *parts, k=5)
+    n_users = len(found.users)
+    assert f"{n_users}/{n_users}" in capsys.readouterr().err
+    found.table(n_resamples=321)
+    assert "321/321" in capsys.readouterr().err
+    compare(found, found, n_permutations=123)
+    assert "123/123" in capsys.readouterr().err
