@@ -6,7 +6,7 @@ import math
 import numbers
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -173,7 +173,7 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         callback: Callable[[int, float, float], Any] | None = None,
         *,
         validation: Any = None,
-    ) -> "AlternatingLeastSquares":
+    ) -> Self:
         """Factorise the interactions, from a random start unless `warm_start` is set.
 
         Parameters
@@ -228,7 +228,7 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         iterations: int = 1,
         show_progress: bool = True,
         callback: Callable[[int, float, float], Any] | None = None,
-    ) -> "AlternatingLeastSquares":
+    ) -> Self:
         """Go on from the factors there are, with all the interactions as they are now.
 
         New users are solved exactly on the current item factors, then new items on the factors of all users; the sweeps
@@ -263,7 +263,7 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         callback: Callable[[int, float, float], Any] | None,
         judge: Callable[[Any], float] | None = None,
         users_last: bool = False,
-    ) -> "AlternatingLeastSquares":
+    ) -> Self:
         known_users, known_items = self._fitted()
         objective, dtype, solver = self._checked(iterations, show_progress)
         n_users, (n_items, k) = len(known_users.array), known_items.array.shape
@@ -307,7 +307,7 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         *,
         random_start: bool = False,
         users_last: bool = False,
-    ) -> "AlternatingLeastSquares":
+    ) -> Self:
         """Sweep from X and Y, which it takes over; with `users_last`, half a sweep more; keep what `judge` prefers."""
         from tqdm import tqdm
 
@@ -422,7 +422,7 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         Y = self._fold_in("item", rows, users)
         return Y if np.ndim(itemid) > 0 else Y[0]
 
-    def partial_fit_users(self, userids: Any, user_items: Any) -> "AlternatingLeastSquares":
+    def partial_fit_users(self, userids: Any, user_items: Any) -> Self:
         """Solve some users from their rows on the current item factors, and keep the result.
 
         Every call copies the factors of all users, so it is better to give many at once.
@@ -456,7 +456,7 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         self._both = _updated(users, ids, solved), items
         return self
 
-    def partial_fit_items(self, itemids: Any, item_users: Any) -> "AlternatingLeastSquares":
+    def partial_fit_items(self, itemids: Any, item_users: Any) -> Self:
         """Solve some items from their rows on the current user factors, and keep the result.
 
         Parameters

@@ -134,9 +134,7 @@ def save(obj: "Recommender | FactorModel | Interactions", file: str | os.PathLik
             member.write(json.dumps(manifest, indent=2, default=np.generic.item).encode())
 
 
-def load(
-    file: str | os.PathLike[str] | BinaryIO, mmap: bool = True
-) -> "Recommender | AlternatingLeastSquares | Interactions":
+def load(file: str | os.PathLike[str] | BinaryIO, mmap: bool = True) -> Any:
     """Read what `save` wrote.
 
     Parameters

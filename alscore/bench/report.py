@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
 
+from alscore._figures import figure
+
 Column = tuple[str, str, Callable[[Any], str]]  # heading, key of the result, its text
 
 
@@ -112,10 +114,8 @@ def plot(answer: dict[str, Any], file: BinaryIO) -> None:
     ImportError
         matplotlib is not installed.
     """
-    from matplotlib.figure import Figure  # not pyplot, which looks for a display
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
+    drawn = figure(8, 5)
+    axes = drawn.subplots()
     results = answer["results"]
     if answer["settings"]["bench"] == "converge":
         for row in results:
@@ -131,7 +131,7 @@ def plot(answer: dict[str, Any], file: BinaryIO) -> None:
         axes.barh([row["contender"] for row in results], middles, xerr=whiskers, capsize=3)
         axes.invert_yaxis()
         axes.set(xlabel=_MEASURED[answer["settings"]["bench"]])
-    figure.savefig(file, format="png")
+    drawn.savefig(file, format="png")
 
 
 def _headings(columns: Iterable[Column]) -> Iterable[str]:
