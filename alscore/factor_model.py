@@ -1,6 +1,7 @@
 """What two factor matrices can do, however they were learnt: rank items, find what is similar, be saved."""
 
-from typing import Any, Self
+import os
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -122,7 +123,7 @@ class FactorModel:
     _both: tuple[Factors | None, Factors | None] = (None, None)  # one attribute, so that both change at once
 
     @property
-    def user_factors(self) -> Floats | Any:  # None before they are learnt, which nobody should have to rule out after
+    def user_factors(self) -> Floats | Any:  # or None; but declared so, everybody would have to rule it out
         users, _ = self._both
         return None if users is None else users.array
 
@@ -286,14 +287,14 @@ class FactorModel:
         found = retrieval.top_n(queries, candidates, N, allow=users, deny=filter_users, num_threads=self.num_threads)
         return _one_or_many(userid, found)
 
-    def save(self, file: Any) -> None:
+    def save(self, file: str | os.PathLike[str] | BinaryIO) -> None:
         """Write parameters and factors to a path or binary file object, without pickle: see `alscore.load`."""
         from alscore import persistence
 
         persistence.save(self, file)
 
     @classmethod
-    def load(cls, file: Any) -> Self:
+    def load(cls, file: str | os.PathLike[str] | BinaryIO) -> Self:
         """The model that `save` wrote to a path or file object."""
         from alscore import persistence
 

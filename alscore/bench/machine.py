@@ -87,10 +87,11 @@ def gather_bandwidth(k: int, threads: int = 0, rows: int | None = None, seconds:
     table = _aligned_ones(rows, k)
     order = np.random.default_rng(0).permutation(np.arange(rows, dtype=np.int32))
     each = seconds / len(_AHEAD)
-    return table.nbytes / min(
-        _least_seconds(lambda ahead=ahead: _probe.gather(table, order, ahead, threads)[0], each)  # type: ignore[misc]
-        for ahead in _AHEAD
-    )
+
+    def least(ahead: int) -> float:
+        return _least_seconds(lambda: _probe.gather(table, order, ahead, threads)[0], each)
+
+    return table.nbytes / min(map(least, _AHEAD))
 
 
 def sweep_flops(user_entries: npt.ArrayLike, item_entries: npt.ArrayLike, k: int) -> float:

@@ -204,7 +204,7 @@ class _Declared(RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:
         with _damage_as_bad_zip():
             block = self._stream.read(len(buffer))
         self._n_read += len(block)
