@@ -68,7 +68,12 @@ if TYPE_CHECKING:  # the same, in the form that type checkers take for public
 
 
 def get_include() -> str:
-    """Folder of ``alscore.h``, the contract for compiled solvers, for a C compiler's include path."""
+    """Folder of ``alscore.h``, the contract for compiled solvers, for a C compiler's include path.
+
+    Returns
+    -------
+    str
+    """
     return str(Path(__file__).parent / "include")
 
 

@@ -12,11 +12,30 @@ class Estimator:
         return {name: p.default for name, p in inspect.signature(cls).parameters.items()}
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's parameters by name; `deep` is there for scikit-learn and changes nothing."""
+        """The constructor's parameters by name.
+
+        Parameters
+        ----------
+        deep : bool
+            There for scikit-learn; changes nothing.
+
+        Returns
+        -------
+        dict
+        """
         return {name: getattr(self, name) for name in self._defaults()}
 
     def set_params(self, **params: Any) -> Self:
         """Set constructor parameters by name; they count from the next call on.
+
+        Parameters
+        ----------
+        **params
+            New values.
+
+        Returns
+        -------
+        self
 
         Raises
         ------

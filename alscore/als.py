@@ -85,6 +85,15 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         The objective after each sweep of the last `fit` or `partial_fit`, if that computed it.
     validation_scores : list of float
         The score after each sweep of the last `fit`, if that had a `validation`.
+
+    Examples
+    --------
+    >>> from alscore import AlternatingLeastSquares, datasets
+    >>> user_items = datasets.synthetic(500, 300, seed=0).matrix
+    >>> model = AlternatingLeastSquares(factors=16, random_state=0).fit(user_items, show_progress=False)
+    >>> ids, scores = model.recommend([7, 8], user_items[[7, 8]], N=5)
+    >>> ids.shape, scores.dtype
+    ((2, 5), dtype('float32'))
     """
 
     def __init__(
@@ -243,7 +252,11 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         iterations : int
             Sweeps at most; with 0 only what is new gets factors.
         show_progress, callback
-            As for `fit`, and so are the result and the errors raised.
+            As for `fit`, and so are the errors raised.
+
+        Returns
+        -------
+        self
 
         Raises
         ------

@@ -156,7 +156,9 @@ class ItemKNN(_Baseline):
 
 
 class EASE(_Baseline):
-    """The linear autoencoder in closed form, EASE^R of Steck (2019): ::
+    """The linear autoencoder in closed form, EASE^R of Steck (2019).
+
+    That is, with one matrix of item weights, ::
 
         minimise |X - X B|**2 + λ |B|**2  with diag(B) = 0
         B_ij = -P_ij / P_jj  with  P = (X'X + λ I)**-1

@@ -60,7 +60,22 @@ class Evaluation:
     test_checksum: int
 
     def mean(self, name: str) -> float:
-        """The figure of the metric `name`, such as "ndcg@10"; KeyError if it was not asked for."""
+        """The figure of one metric.
+
+        Parameters
+        ----------
+        name : str
+            Such as "ndcg@10".
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        KeyError
+            It was not asked for.
+        """
         if name in self.catalogue:
             return self.catalogue[name]
         if name not in self.values:
@@ -196,6 +211,14 @@ def evaluate(
         `model` is none of the above, or a part is no sparse matrix.
     NotFittedError
         The model has no factors.
+
+    Examples
+    --------
+    >>> from alscore import baselines, datasets, evaluate, splits
+    >>> train, test = splits.leave_k_out(datasets.synthetic(500, 300, seed=0), 5)
+    >>> popular = evaluate(baselines.MostPopular().fit(train), train, test, k=10, metrics="ndcg")
+    >>> popular
+    Evaluation of 500 users, 0 others without test: ndcg@10 0.0758
     """
     cutoffs, metrics = _checked_cutoffs(k), checked_metrics(metrics)
     require(on_overlap in ("error", "drop"), "on_overlap", "'error' or 'drop'", on_overlap)

@@ -49,6 +49,14 @@ def to_arrow(model: "Model", side: str) -> "pa.Table":
         Another `side`, or not as many labels as factors.
     TypeError
         Labels that Arrow has no type for.
+
+    Examples
+    --------
+    >>> from alscore import AlternatingLeastSquares, Recommender, datasets, export
+    >>> recommender = Recommender(AlternatingLeastSquares(factors=16))
+    >>> table = export.to_arrow(recommender.fit(datasets.synthetic(500, 300), show_progress=False), "item")
+    >>> table.num_rows, str(table.schema.field("factors").type)
+    (300, 'fixed_size_list<item: float>[16]')
     """
     import pyarrow as pa
 
@@ -247,8 +255,8 @@ def export_ann(
         ids = index.search(queries, 10).keys                    # distance: 1 - score
 
     HNSW is proven for distances alone. Bachrach et al. (2014) make inner products such: each item gets one more
-    number, ``sqrt(M**2 - |y|**2)`` with M the largest |y|, each query a 0, and then the nearest item by L2 or cosine is
-    the one with the largest inner product. But it moves nearly all items of a trained model to one spot, and the
+    number, ``sqrt(M**2 - |y|**2)`` with M the largest norm, each query a 0, and then the nearest item by L2 or cosine
+    is the one with the largest inner product. But it moves nearly all items of a trained model to one spot, and the
     search gets lost there. Recall@10 of all users of ``datasets.synthetic(20_000, 15_000, seed=0)``, with 64 factors
     and ef = 100:
 

@@ -249,7 +249,12 @@ class FactorModel:
         item_users : sparse matrix, shape (n, n_users), optional
             For `recalculate_item`: one row for each id.
         filter_items, items
-            As for `recommend`, and so are the arrays returned and the errors raised.
+            As for `recommend`, and so are the errors raised.
+
+        Returns
+        -------
+        ids, scores
+            As for `recommend`.
         """
         known_users, known_items = self._fitted()
         ids = retrieval.codes(itemid, ANY_ID if recalculate_item else len(known_items.array), "itemid")
@@ -288,14 +293,35 @@ class FactorModel:
         return _one_or_many(userid, found)
 
     def save(self, file: str | os.PathLike[str] | BinaryIO) -> None:
-        """Write parameters and factors to a path or binary file object, without pickle: see `alscore.load`."""
+        """Write parameters and factors to one file, without pickle, for `alscore.load`.
+
+        Parameters
+        ----------
+        file : str, path or binary file object
+        """
         from alscore import persistence
 
         persistence.save(self, file)
 
     @classmethod
     def load(cls, file: str | os.PathLike[str] | BinaryIO) -> Self:
-        """The model that `save` wrote to a path or file object."""
+        """The model that `save` wrote.
+
+        Parameters
+        ----------
+        file : str, path or seekable binary file object
+
+        Returns
+        -------
+        A model of this class
+
+        Raises
+        ------
+        FormatError, OSError
+            As for `alscore.load`.
+        TypeError
+            The file holds something else.
+        """
         from alscore import persistence
 
         model = persistence.load(file)

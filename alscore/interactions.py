@@ -83,6 +83,17 @@ class Interactions:
     users, items : pandas.Index
     report : Report or None
     timestamps : int64 array of length nnz, or None
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from alscore import Interactions
+    >>> table = pd.DataFrame({"user": ["bob", "ann", "ann"], "artist": ["x", "x", "y"], "plays": [7, 3, 1]})
+    >>> plays = Interactions.from_pandas(table, user="user", item="artist", value="plays")
+    >>> plays
+    <Interactions: 2 users × 2 items, 3 entries>
+    >>> list(plays.users), plays.matrix.toarray().tolist()
+    (['ann', 'bob'], [[3.0, 1.0], [7.0, 0.0]])
     """
 
     def __init__(
@@ -246,32 +257,75 @@ class Interactions:
         return type(self)(canonical_csr(mine + recoded(other.matrix, rows, columns, shape), name=name), users, items)
 
     def filter(self, min_user: int = 1, min_item: int = 1, k_core: int | None = None) -> "Interactions":
-        """Leave out items and users with few entries: see `alscore.statistics.filter`."""
+        """Leave out items and users with few entries.
+
+        Parameters
+        ----------
+        min_user, min_item, k_core
+            As for `alscore.statistics.filter`, and so are the errors raised.
+
+        Returns
+        -------
+        Interactions
+        """
         from alscore import statistics
 
         return statistics.filter(self, min_user, min_item, k_core)
 
     def summary(self, top: int = 10) -> "pd.DataFrame":
-        """Describe the interactions by numbers: see `alscore.statistics.summary`."""
+        """Describe the interactions by numbers.
+
+        Parameters
+        ----------
+        top : int
+            How many of the most popular items to list.
+
+        Returns
+        -------
+        pandas.DataFrame
+            As `alscore.statistics.summary` says.
+        """
         from alscore import statistics
 
         return statistics.summary(self, top)
 
     def plot(self) -> "Figure":
-        """Draw how many entries users and items have: see `alscore.statistics.plot`."""
+        """Draw how many entries users and items have, on logarithmic axes.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            As `alscore.statistics.plot` says.
+        """
         from alscore import statistics
 
         return statistics.plot(self)
 
     def save(self, file: str | os.PathLike[str] | BinaryIO) -> None:
-        """Write matrix, labels and timestamps to one file, without the report: see `alscore.persistence.save`."""
+        """Write matrix, labels and timestamps to one file, without the report.
+
+        Parameters
+        ----------
+        file : str, path or binary file object
+            As for `alscore.persistence.save`, and so are the errors raised.
+        """
         from alscore.persistence import save
 
         save(self, file)
 
     @classmethod
     def load(cls, file: str | os.PathLike[str] | BinaryIO, mmap: bool = True) -> "Interactions":
-        """Read, or by default map into memory, what `save` wrote: see `alscore.load`.
+        """Read, or by default map into memory, what `save` wrote.
+
+        Parameters
+        ----------
+        file : str, path or seekable binary file object
+        mmap : bool
+            As for `alscore.load`.
+
+        Returns
+        -------
+        Interactions
 
         Raises
         ------
@@ -383,7 +437,18 @@ class Interactions:
         duplicates: str = "sum",
         errors: str = "raise",
     ) -> Self:
-        """Read a pandas.DataFrame, as `from_table` does."""
+        """Read a pandas.DataFrame.
+
+        Parameters
+        ----------
+        df : pandas.DataFrame
+        user, item, value, timestamp, duplicates, errors
+            As for `from_table`, and so are the result and the errors raised.
+
+        Returns
+        -------
+        Interactions
+        """
         return cls.from_table(df, user, item, value, timestamp, duplicates, errors)
 
     @classmethod
@@ -408,6 +473,10 @@ class Interactions:
             Times.
         duplicates, errors
             As for `from_table`, and so are the result and the errors raised.
+
+        Returns
+        -------
+        Interactions
         """
         check_choices(duplicates, errors)
         rows = Rows(users, items, values, timestamps, ("users", "items", "values", "timestamps"))

@@ -8,6 +8,7 @@ many users is the mean of theirs, but for `coverage` and `gini`, which are about
 measure is named. The functions ``..._at_k`` are for who moves here from `implicit`: its names, arguments and values.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,29 @@ from alscore.rankings import (
 Definition = Callable[[Judged, int], Doubles]
 AT_K: dict[str, Definition] = {}
 
+_SECTIONS = """
+Parameters
+----------
+ranked : int array, shape (n, m)
+    For each user distinct item codes, best first; -1 is a place without an item. Places beyond m count as such.
+test : sparse matrix, shape (n, n_items), or Interactions
+    For each user a row, whose entries above 0 are the test items.
+k : int
+    Places to look at, at least 1.
+
+Returns
+-------
+float64 array, shape (n,)
+    NaN for users without test items, who cannot be judged.
+
+Raises
+------
+TypeError
+    `ranked` does not hold integers, or `test` is no sparse matrix.
+ValueError
+    A code is out of range or twice in a row, shapes do not fit each other, or `k` is below 1.
+"""
+
 
 def _at_k(definition: Definition) -> Callable[[Any, Any, int], Doubles]:
     """Put a definition into AT_K; return the function of rankings and test rows."""
@@ -47,7 +71,7 @@ def _at_k(definition: Definition) -> Callable[[Any, Any, int], Doubles]:
         return values
 
     metric.__name__ = metric.__qualname__ = definition.__name__
-    metric.__doc__ = definition.__doc__
+    metric.__doc__ = f"{inspect.cleandoc(definition.__doc__ or '')}\n{_SECTIONS}"
     return metric
 
 
@@ -57,26 +81,10 @@ def precision(judged: Judged, k: int) -> Doubles:
 
     `implicit` calls another quotient precision: see `ranking_metrics_at_k`.
 
-    Parameters
-    ----------
-    ranked : int array, shape (n, m)
-        For each user distinct item codes, best first; -1 is a place without an item. Places beyond m count as such.
-    test : sparse matrix, shape (n, n_items), or Interactions
-        For each user a row, whose entries above 0 are the test items.
-    k : int
-        Places to look at, at least 1.
-
-    Returns
-    -------
-    float64 array, shape (n,)
-        NaN for users without test items, who cannot be judged.
-
-    Raises
-    ------
-    TypeError
-        `ranked` does not hold integers, or `test` is no sparse matrix.
-    ValueError
-        A code is out of range or twice in a row, shapes do not fit each other, or `k` is below 1.
+    >>> from scipy import sparse
+    >>> from alscore import metrics
+    >>> metrics.precision([[3, 1, 0, 2]], sparse.csr_array([[1, 0, 0, 1]]), k=2)  # of 3 and 1 one is relevant
+    array([0.5])
     """
     return judged.n_hits(k) / k
 
@@ -85,7 +93,7 @@ def precision(judged: Judged, k: int) -> Doubles:
 def normalized_precision(judged: Judged, k: int) -> Doubles:
     """Hits over the most hits that are possible: ``sum_{j<=k} rel_j / min(k, R)``.
 
-    Liang et al. (2018) and who follows them call this recall. Arguments and result are as for `precision`.
+    Liang et al. (2018) and who follows them call this recall.
     """
     return judged.n_hits(k) / np.minimum(judged.n_relevant, k)
 
@@ -94,7 +102,7 @@ def normalized_precision(judged: Judged, k: int) -> Doubles:
 def recall(judged: Judged, k: int) -> Doubles:
     """Hits over test items: ``sum_{j<=k} rel_j / R``; trec_eval's recall_k.
 
-    Liang et al. (2018) call `normalized_precision` so. Arguments and result are as for `precision`.
+    Liang et al. (2018) call `normalized_precision` so.
     """
     return judged.n_hits(k) / judged.n_relevant
 
@@ -103,7 +111,7 @@ def recall(judged: Judged, k: int) -> Doubles:
 def hit_rate(judged: Judged, k: int) -> Doubles:
     """1 where any of the first k is a test item, else 0; trec_eval's success_k.
 
-    With one test item a user it is the same as recall. Arguments and result are as for `precision`.
+    With one test item a user it is the same as recall.
     """
     return (judged.n_hits(k) > 0).astype(np.float64)
 
@@ -112,7 +120,7 @@ def hit_rate(judged: Judged, k: int) -> Doubles:
 def map(judged: Judged, k: int) -> Doubles:
     """Average precision: ``sum_{j<=k} rel_j (sum_{i<=j} rel_i / j) / R``; trec_eval's map_cut_k.
 
-    Others, `implicit` among them, divide by min(k, R). Arguments and result are as for `precision`.
+    Others, `implicit` among them, divide by min(k, R).
     """
     precisions = judged.cumulated[:, :k] / np.arange(1, judged.ids.shape[1] + 1)[:k]
     average: Doubles = (precisions * judged.hits[:, :k]).sum(axis=1) / judged.n_relevant
@@ -123,7 +131,7 @@ def map(judged: Judged, k: int) -> Doubles:
 def mrr(judged: Judged, k: int) -> Doubles:
     """Reciprocal of the place of the first test item, 0 if it is not among the first k; trec_eval's recip_rank.
 
-    trec_eval looks at the whole ranking. Arguments and result are as for `precision`.
+    trec_eval looks at the whole ranking.
     """
     hits = judged.hits[:, :k]
     return np.where(hits.any(axis=1), 1 / (hits.argmax(axis=1) + 1), 0)
@@ -134,7 +142,7 @@ def ndcg(judged: Judged, k: int) -> Doubles:
     """``sum_{j<=k} rel_j / log2(j + 1)  /  sum_{j<=min(k,R)} 1 / log2(j + 1)`` (Järvelin and Kekäläinen 2002).
 
     trec_eval's ndcg_cut_k of test values that are all 1. They first discounted from the second place on, by log2(j);
-    and some divide by the sum over all k places even where R is less. Arguments and result are as for `precision`.
+    and some divide by the sum over all k places even where R is less.
     """
     ideal: Doubles = np.append(0, np.cumsum(_discounts(k)))[np.minimum(judged.n_relevant, k)]
     gained: Doubles = (judged.hits[:, :k] * _discounts(k)[: judged.ids.shape[1]]).sum(axis=1)
@@ -146,7 +154,7 @@ def ndcg_graded(judged: Judged, k: int) -> Doubles:
     """``sum_{j<=k} gain_j / log2(j + 1)``, gain_j = g of the j-th item or 0, over the same of the best order of T.
 
     trec_eval's ndcg_cut_k, and scikit-learn's ndcg_score where no scores are equal. Burges et al. (2005) take 2^g - 1
-    for g, which is no use where values are counts: transform them before. Arguments and result are as for `precision`.
+    for g, which is no use where values are counts: transform them before.
     """
     gained: Doubles = (judged.gains[:, :k] * _discounts(k)[: judged.ids.shape[1]]).sum(axis=1)
     values, rows, places = judged.ideal
@@ -190,8 +198,17 @@ def mpr(scores: Any, test: Any, seen: Any = None) -> Doubles:
 
     Lower is better, and 0.5 what chance gives. Equal scores share the mean of their ranks; the only item has rank 0.
     This is for each user. Hu, Koren and Volinsky (2008) weigh the entries of all users together, in per cent: 100 times
-    ``np.average(mpr(scores, test), weights=test.sum(axis=1))``, as the mean that `alscore.evaluate` reports. Arguments
-    and result are as for `auc`.
+    ``np.average(mpr(scores, test), weights=test.sum(axis=1))``, as the mean that `alscore.evaluate` reports.
+
+    Parameters
+    ----------
+    scores, test, seen
+        As for `auc`, and so are the errors raised.
+
+    Returns
+    -------
+    float64 array, shape (n,)
+        NaN for users without test items, who cannot be judged.
     """
     test, seen, places = _placed(scores, test, seen)
     return percentile_rank(places, test, seen)
@@ -237,7 +254,12 @@ def gini(ranked: Any, n_items: int, k: int) -> float:
     """Gini index of how often the items are among the first k: 0 if all are equally often, near 1 if always the same.
 
     ``sum_j (2j - n - 1) c_j / (n sum_j c_j)`` with the counts c of all n items in ascending order, those of 0 too. Some
-    leave these out, or report 1 - gini. Arguments are as for `coverage`.
+    leave these out, or report 1 - gini.
+
+    Parameters
+    ----------
+    ranked, n_items, k
+        As for `coverage`.
 
     Returns
     -------
@@ -287,7 +309,12 @@ def diversity(ranked: Any, train: Any, k: int) -> Doubles:
 
     Two items are as similar as the sets of users who have them: cosine ``n_ij / sqrt(n_i n_j)``, 0 where one has none.
     This is so for every model alike; others take features of the items, or factors. It takes longer than other metrics:
-    time is proportional to the entries of all ranked items. Arguments are as for `novelty`.
+    time is proportional to the entries of all ranked items.
+
+    Parameters
+    ----------
+    ranked, train, k
+        As for `novelty`.
 
     Returns
     -------
@@ -399,7 +426,17 @@ def precision_at_k(
     show_progress: bool = True,
     num_threads: int = 1,
 ) -> float:
-    """The precision of `ranking_metrics_at_k`, whose arguments it takes."""
+    """The precision of `ranking_metrics_at_k`.
+
+    Parameters
+    ----------
+    model, train_user_items, test_user_items, K, show_progress, num_threads
+        As for `ranking_metrics_at_k`.
+
+    Returns
+    -------
+    float
+    """
     metrics = ranking_metrics_at_k(model, train_user_items, test_user_items, K, show_progress, num_threads)
     return metrics["precision"]
 
@@ -412,7 +449,17 @@ def mean_average_precision_at_k(
     show_progress: bool = True,
     num_threads: int = 1,
 ) -> float:
-    """The mean average precision of `ranking_metrics_at_k`, whose arguments it takes."""
+    """The mean average precision of `ranking_metrics_at_k`.
+
+    Parameters
+    ----------
+    model, train_user_items, test_user_items, K, show_progress, num_threads
+        As for `ranking_metrics_at_k`.
+
+    Returns
+    -------
+    float
+    """
     metrics = ranking_metrics_at_k(model, train_user_items, test_user_items, K, show_progress, num_threads)
     return metrics["map"]
 
@@ -425,7 +472,17 @@ def ndcg_at_k(
     show_progress: bool = True,
     num_threads: int = 1,
 ) -> float:
-    """The NDCG of `ranking_metrics_at_k`, whose arguments it takes."""
+    """The NDCG of `ranking_metrics_at_k`.
+
+    Parameters
+    ----------
+    model, train_user_items, test_user_items, K, show_progress, num_threads
+        As for `ranking_metrics_at_k`.
+
+    Returns
+    -------
+    float
+    """
     metrics = ranking_metrics_at_k(model, train_user_items, test_user_items, K, show_progress, num_threads)
     return metrics["ndcg"]
 
@@ -438,7 +495,17 @@ def AUC_at_k(  # noqa: N802
     show_progress: bool = True,
     num_threads: int = 1,
 ) -> float:
-    """The truncated AUC of `ranking_metrics_at_k`, whose arguments it takes."""
+    """The truncated AUC of `ranking_metrics_at_k`.
+
+    Parameters
+    ----------
+    model, train_user_items, test_user_items, K, show_progress, num_threads
+        As for `ranking_metrics_at_k`.
+
+    Returns
+    -------
+    float
+    """
     metrics = ranking_metrics_at_k(model, train_user_items, test_user_items, K, show_progress, num_threads)
     return metrics["auc"]
 

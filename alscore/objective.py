@@ -145,6 +145,16 @@ def calculate_loss(
     ------
     ValueError
         A parameter is not valid, or the shapes or dtypes do not fit each other.
+
+    Examples
+    --------
+    A user who likes the first of two items, c = 1 + 3 there and 1 elsewhere, and factors of one number:
+
+    >>> import numpy as np
+    >>> from scipy import sparse
+    >>> from alscore import calculate_loss
+    >>> calculate_loss(sparse.csr_array([[3.0, 0.0]]), np.array([[1.0]]), np.array([[0.5], [2.0]]), regularization=0.0)
+    5.0
     """
     objective = Objective(
         regularization, alpha, confidence, epsilon, unobserved_weight, regularization_exponent, regularization_count

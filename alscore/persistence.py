@@ -87,7 +87,8 @@ def save(obj: "Recommender | FactorModel | Interactions", file: str | os.PathLik
 
     if isinstance(file, str | os.PathLike):
         with atomic_writer(file) as opened:
-            return save(obj, opened)
+            save(obj, opened)
+        return
 
     model: Any = obj
     interactions: Interactions | None = None

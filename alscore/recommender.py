@@ -67,8 +67,12 @@ class Recommender:
 
     Examples
     --------
-    >>> recommender = Recommender().fit(interactions)                                         # doctest: +SKIP
-    >>> recommender.recommend(["alice", "bob"], n=5, deny=["radiohead"])                      # doctest: +SKIP
+    >>> from alscore import AlternatingLeastSquares, Recommender, datasets
+    >>> plays = datasets.synthetic(500, 300, seed=0)
+    >>> recommender = Recommender(AlternatingLeastSquares(factors=16)).fit(plays, show_progress=False)
+    >>> table = recommender.recommend(plays.users[:2], n=5, deny=plays.items[:50])
+    >>> list(table), len(table)
+    (['user', 'item', 'score', 'rank'], 10)
     """
 
     _known: tuple[AlternatingLeastSquares, Interactions | None]  # one attribute, so that both change at once
@@ -464,7 +468,12 @@ class Recommender:
         return table
 
     def save(self, file: str | os.PathLike[str] | BinaryIO) -> None:
-        """Write the model, the labels and the plays to one file; see `alscore.persistence.save`.
+        """Write the model, the labels and the plays to one file.
+
+        Parameters
+        ----------
+        file : str, path or binary file object
+            As for `alscore.persistence.save`.
 
         Raises
         ------
@@ -477,7 +486,16 @@ class Recommender:
 
     @classmethod
     def load(cls, file: str | os.PathLike[str] | BinaryIO) -> Self:
-        """Read what `save` wrote; see `alscore.load`.
+        """Read what `save` wrote.
+
+        Parameters
+        ----------
+        file : str, path or seekable binary file object
+            As for `alscore.load`.
+
+        Returns
+        -------
+        Recommender
 
         Raises
         ------

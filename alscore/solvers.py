@@ -1,6 +1,7 @@
 """Solvers: option objects for the built-in ones, look-up by name, and the half-sweep that a solver is given.
 
 A solver is any of
+
 - an option object of this module: ``Cholesky()``, ``ConjugateGradient(steps=3)``, ``Auto()``, ``NonNegative()``;
 - a name: a built-in one, or one that another package registers in the entry-point group ``alscore.solvers``;
 - an object with a method ``capsule()`` that returns a PyCapsule as in ``alscore.h``, or such a capsule itself;
@@ -44,6 +45,12 @@ class ConjugateGradient:
         Steps at most, at least 1.
     tol : float
         A row stops earlier once its preconditioned residual is this fraction of its right-hand side.
+
+    Examples
+    --------
+    >>> from alscore import AlternatingLeastSquares, solvers
+    >>> AlternatingLeastSquares(solver=solvers.ConjugateGradient(steps=5))
+    AlternatingLeastSquares(solver=ConjugateGradient(steps=5, tol=0.0))
     """
 
     steps: int = 3
@@ -66,6 +73,11 @@ class Auto(ConjugateGradient):
     Exact for rows of at most k entries, where steps save little time and cost much of the objective, for rows without
     factors to start from, and where k is at most 25 (`steps` + 1). What is left for CG are rows of more than k entries,
     from the second sweep on.
+
+    Parameters
+    ----------
+    steps, tol
+        As for `ConjugateGradient`.
     """
 
     def capsule(self) -> object:
@@ -129,7 +141,17 @@ class HalfSweep:
     num_threads: int
 
     def rows(self) -> Iterator[tuple[int, Int32s, Doubles, Doubles, Doubles]]:
-        """(row, columns, weight, target, diagonal) of every row that has entries, for solvers in Python."""
+        """Every row that has entries, those with the most first, for solvers in Python.
+
+        Yields
+        ------
+        row : int
+        columns : int32 array (n,)
+            Rows of `factors`.
+        weight, target : float64 array (n,)
+        diagonal : float64 array (k,)
+            `diag` and the row's regularization together.
+        """
         base, scale, unobserved = self.confidence
         regularization = np.broadcast_to(self.regularization, len(self.order))
         for row in self.order[np.diff(self.indptr)[self.order] > 0]:

@@ -31,7 +31,13 @@ from alscore.canonical import rows_of
 
 
 class Split(NamedTuple):
-    """Two parts with the same users and items, each in the form of what was split."""
+    """Two parts with the same users and items.
+
+    Attributes
+    ----------
+    train, test : sparse matrix, shape (n_users, n_items), or Interactions
+        In the form of what was split.
+    """
 
     train: Any
     test: Any
@@ -107,6 +113,13 @@ def leave_k_out(user_items: Any, k: float = 1, too_few: str = "train", random_st
     ------
     ValueError
         As above, or all users have too few.
+
+    Examples
+    --------
+    >>> from alscore import datasets, splits
+    >>> train, test = splits.leave_k_out(datasets.synthetic(500, 300, seed=0), 5)
+    >>> train, test
+    (<Interactions: 500 users × 300 items, 21,820 entries>, <Interactions: 500 users × 300 items, 2,500 entries>)
     """
     bits = _random_bits(random_state)
     matrix = matrix_of(user_items)

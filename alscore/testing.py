@@ -51,7 +51,19 @@ TOLERANCES = {
 
 
 def tolerance(operation: str, dtype: npt.DTypeLike) -> float:
-    """The entry of `TOLERANCES` for float32 or float64."""
+    """How far an operation may be from its oracle.
+
+    Parameters
+    ----------
+    operation : str
+        A key of `TOLERANCES`, where the reasons stand.
+    dtype : numpy dtype
+        float32 or float64.
+
+    Returns
+    -------
+    float
+    """
     return TOLERANCES[operation][np.dtype(dtype).name]
 
 
@@ -65,7 +77,22 @@ def dense_problem(
     regularization_exponent: float = 0.0,
     regularization_count: str = "all",
 ) -> tuple[Array, Array, Array]:
-    """Oracle: confidences c and preferences p, both (n_users, n_items), and λ_u of each user, all float64."""
+    """Oracle: what the objective is made of, pair by pair.
+
+    Parameters
+    ----------
+    user_items : array (n_users, n_items)
+        Dense; 0 where there is no entry.
+    regularization, alpha, confidence, epsilon, unobserved_weight, regularization_exponent, regularization_count
+        As for `alscore.calculate_loss`.
+
+    Returns
+    -------
+    c, p : float64 array (n_users, n_items)
+        Confidences and preferences.
+    regularization : float64 array (n_users,)
+        λ_u.
+    """
     r = np.asarray(user_items, np.float64)
     observed = {
         "linear": 1 + alpha * abs(r),
@@ -111,7 +138,20 @@ def _nonnegative_minimum(A: Array, b: Array) -> Array:
 
 
 def row_losses(user_items: Array, user_factors: Array, item_factors: Array, **parameters: Any) -> Array:
-    """Oracle: each user's share of the objective, without the items' regularization; float64 (n_users,)."""
+    """Oracle: each user's share of the objective, without the items' regularization.
+
+    Parameters
+    ----------
+    user_items : array (n_users, n_items)
+    user_factors : array (n_users, k)
+    item_factors : array (n_items, k)
+    **parameters
+        See the head of this module.
+
+    Returns
+    -------
+    float64 array (n_users,)
+    """
     X, Y = np.asarray(user_factors, np.float64), np.asarray(item_factors, np.float64)
     c, p, lam = dense_problem(user_items, **parameters)
     losses: Array = (c * (p - X @ Y.T) ** 2).sum(axis=1) + lam * (X**2).sum(axis=1)
@@ -119,7 +159,17 @@ def row_losses(user_items: Array, user_factors: Array, item_factors: Array, **pa
 
 
 def loss(user_items: Array, user_factors: Array, item_factors: Array, **parameters: Any) -> float:
-    """Oracle: the objective. Parameters are as for `half_sweep` and `row_losses`."""
+    """Oracle: the objective.
+
+    Parameters
+    ----------
+    user_items, user_factors, item_factors, **parameters
+        As for `row_losses`.
+
+    Returns
+    -------
+    float
+    """
     item_regularization = dense_problem(np.transpose(user_items), **parameters)[2]
     item_energy = (np.asarray(item_factors, np.float64) ** 2).sum(axis=1)
     rows = row_losses(user_items, user_factors, item_factors, **parameters)
@@ -151,7 +201,16 @@ def top_n(scores: Array, n: int, excluded: Array | bool = False) -> tuple[Array,
 
 
 def row_errors(x: Array, oracle: Array) -> Array:
-    """Norm of each row's error, relative to the oracle's row where that is not 0."""
+    """Norm of each row's error, relative to the oracle's row where that is not 0.
+
+    Parameters
+    ----------
+    x, oracle : array (n_rows, k)
+
+    Returns
+    -------
+    array (n_rows,)
+    """
     norms = np.linalg.norm(oracle, axis=1)
     errors: Array = np.linalg.norm(x - oracle, axis=1) / np.where(norms > 0, norms, 1)
     return errors
@@ -195,7 +254,20 @@ def random_problem(
 def run_half_sweep(
     solver: Any, user_items: Array, item_factors: Array, start: Array, num_threads: int = 1, **parameters: Any
 ) -> tuple[Array, Array]:
-    """One half-sweep of a solver, in any form, over dense `user_items`: as in training, in the dtype of `start`.
+    """One half-sweep of a solver, as in training.
+
+    Parameters
+    ----------
+    solver : str or object
+        In any form that `alscore.solvers` describes.
+    user_items : array (n_users, n_items)
+        Dense.
+    item_factors : array (n_items, k)
+    start : float32 or float64 array (n_users, k)
+        User factors to go on from; all arithmetic is in this dtype.
+    num_threads : int
+    **parameters
+        See the head of this module.
 
     Returns
     -------
@@ -282,6 +354,12 @@ def check_solver(solver: Any, *, exact: bool = False) -> tuple[str, ...]:
     ------
     AssertionError
         Saying what does not hold, on which row, in which case.
+
+    Examples
+    --------
+    >>> from alscore.testing import check_solver
+    >>> check_solver("cholesky", exact=True)
+    ('float32', 'float64')
     """
     solver = _Guarded(solvers.resolve(solver))
     offered = tuple(dtype for dtype in ("float32", "float64") if _offers(solver, dtype))

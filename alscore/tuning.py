@@ -110,7 +110,17 @@ class Validator:
         return _mean(model, self.train, self.test, self.metric, self.k, self.new_users)
 
     def refuse(self, user_items: Any) -> None:
-        """Raise a ValueError if a model of `user_items` has other users or items, or knows what it is to find."""
+        """Refuse what a model must not be trained on, if this is to judge it.
+
+        Parameters
+        ----------
+        user_items : sparse matrix, shape (n_users, n_items), or Interactions
+
+        Raises
+        ------
+        ValueError
+            It has other users or items, or holds what is to be found.
+        """
         matrix, first = matrix_of(user_items), int(self.new_users)  # new users are others than those trained on
         if matrix.shape[first:] != self.train.shape[first:]:
             raise ValueError(
@@ -353,11 +363,28 @@ class Tuned:
         return {**best.params, "iterations": _best_sweep(best)[1]}
 
     def model(self) -> AlternatingLeastSquares:
-        """The best trial's model, to be fitted: ``found.model().fit(plays)``."""
+        """The best trial's model, to be fitted: ``found.model().fit(plays)``.
+
+        Returns
+        -------
+        AlternatingLeastSquares
+        """
         return AlternatingLeastSquares(**{**self.fixed, **self.best_params})
 
     def command(self, path: str | os.PathLike[str], output: str | os.PathLike[str] = "model.als") -> str:
-        """The command line that trains this model on the plays in the file `path`, and writes it to `output`."""
+        """The command line that trains this model.
+
+        Parameters
+        ----------
+        path : str or path
+            The plays to train on.
+        output : str or path
+            Where the command writes the model.
+
+        Returns
+        -------
+        str
+        """
         from alscore.cli import train_command
 
         return train_command(self.model(), path, output)

@@ -39,6 +39,13 @@ def log(user_items: Any, epsilon: float = 1.0) -> Any:
     Returns
     -------
     As `user_items`; the head of this module says more.
+
+    Examples
+    --------
+    >>> from scipy import sparse
+    >>> from alscore import weighting
+    >>> weighting.log(sparse.csr_array([[1.0, 0.0, 9.0]])).toarray().round(3).tolist()
+    [[0.693, 0.0, 2.303]]
     """
     require(0 < epsilon < math.inf, "epsilon", "finite and above 0", epsilon)
     matrix = matrix_of(user_items)

@@ -101,7 +101,10 @@ def _plays(events: "pa.Table") -> "pa.Table":
 def lastfm_1k_events(path: str | os.PathLike[str], errors: str = "report") -> tuple["pa.Table", Report]:
     """Read the events of Last.fm 1K, each with its time and track.
 
-    To the letter as `lastfm_1k`, with the same `path` and `errors`, and it raises the same.
+    Parameters
+    ----------
+    path, errors
+        As for `lastfm_1k`, and so are the errors raised.
 
     Returns
     -------

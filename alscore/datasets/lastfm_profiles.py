@@ -81,6 +81,16 @@ def lastfm_360k_profiles(path: str | os.PathLike[str], errors: str = "report") -
 def lastfm_1k_profiles(path: str | os.PathLike[str], errors: str = "report") -> tuple["pd.DataFrame", Report]:
     """Read the profiles of the users of Last.fm 1K.
 
-    As `lastfm_360k_profiles` in every way. The first line of the file, a header, is not counted as read.
+    The first line of the file, a header, is not counted as read.
+
+    Parameters
+    ----------
+    path, errors
+        As for `lastfm_360k_profiles`, and so are the errors raised.
+
+    Returns
+    -------
+    profiles, report
+        As for `lastfm_360k_profiles`.
     """
     return read_table(path, _1K, errors, categories=("gender", "country"))

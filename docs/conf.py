@@ -1,0 +1,73 @@
+"""How Sphinx builds these pages: ``sphinx-build -M html docs build/docs -W --keep-going``."""
+
+from sphinx.util import logging
+
+import alscore
+
+project = "alscore"
+author = "the alscore authors"
+copyright = "2026, the alscore authors"
+release = version = alscore.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.doctest",
+    "sphinx.ext.mathjax",
+    "numpydoc",
+    "myst_nb",
+]
+templates_path = ["_templates"]
+default_role = "py:obj"
+
+html_theme = "furo"
+html_title = f"alscore {release}"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
+
+autodoc_typehints = "none"  # the docstrings say more: shapes, dtypes
+numpydoc_show_class_members = False  # the template lists them
+numpydoc_validation_checks = {
+    "GL03",  # two blank lines running
+    "GL06",  # a section of another name
+    "GL07",  # sections in another order
+    "GL08",  # no docstring
+    "GL09",
+    "GL10",
+    "SS01",  # no summary
+    "SS02",
+    "SS04",
+    "PR01",  # a parameter that is not documented
+    "PR02",  # one that there is not
+    "PR05",
+    "PR10",
+    "RT01",  # what is returned is not documented
+    "YD01",
+}
+# what only our functions make is described by its attributes
+numpydoc_validation_overrides = {"PR01": [r"(?s)\A(?!.*\nParameters\n).*\nAttributes\n"]}
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_merge_streams = True
+
+
+def check_reference(app, env):
+    """Warn of each public name that the reference leaves out."""
+    documented = env.get_domain("py").data["objects"]
+    for name in alscore.__all__:
+        if f"alscore.{name}" not in documented:
+            logging.getLogger(__name__).warning("alscore.%s is public, and not in docs/reference.md", name)
+
+
+def skip_field_aliases(app, what, name, obj, skip, options):
+    """Leave out what named tuples say of their fields."""
+    return skip or str(getattr(obj, "__doc__", "")).startswith("Alias for field number")
+
+
+def setup(app):
+    app.connect("autodoc-skip-member", skip_field_aliases)
+    app.connect("env-check-consistency", check_reference)
