@@ -1,0 +1,298 @@
+"""What a block of users or of items holds and computes: numpy and Arrow alone, nothing of Spark.
+
+A block has the users whose ids hash to it, or the items. From the ratings of its rows alone it knows both ends of what
+blocks send each other: the factors of its rows that another block needs are those of the rows with an entry in that
+block, and what it gets are the factors of the columns that its entries name, by block, and by id in each.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from alscore import _sweep, _threads, solvers
+from alscore.half_sweeps import Side, zero_factors
+from alscore.objective import Objective, penalty
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MOST = 1 << 31  # bytes that Spark sends in one piece
+
+
+def hashes(ids: Any) -> np.ndarray:
+    """A uint64 for each id, integer or string, the same wherever and whenever it is computed.
+
+    Parameters
+    ----------
+    ids : pyarrow.Array or array_like
+        Integers that int64 can hold, or strings.
+    """
+    ids = ids if isinstance(ids, pa.Array) else pa.array(ids)
+    if pa.types.is_integer(ids.type):
+        return _mixed(ids.cast(pa.int64()).to_numpy().view(np.uint64))
+    return pd.util.hash_array(ids.to_numpy(zero_copy_only=False), categorize=False)
+
+
+def _mixed(numbers: np.ndarray) -> np.ndarray:
+    """Each uint64 by the finaliser of SplitMix64 (Steele, Lea, Flood 2014), in which every bit depends on all."""
+    mixed = numbers + _GOLDEN
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def first_factors(ids: Any, rank: int, seed: int, nonnegative: bool = False) -> np.ndarray:
+    """The factors that training starts from: of each item they depend on `seed` and its id alone.
+
+    Normal with standard deviation 0.1 / sqrt(rank), as `AlternatingLeastSquares` starts from.
+
+    Parameters
+    ----------
+    ids : pyarrow.Array or array_like
+        Integers or strings.
+    rank : int
+    seed : int
+    nonnegative : bool
+        Take the absolute values.
+
+    Returns
+    -------
+    float32 array, shape (len(ids), rank)
+    """
+    (seed_hash,) = hashes([seed])
+    seeds = _mixed(hashes(ids) ^ seed_hash)
+    start = zero_factors(len(seeds), rank, np.dtype(np.float32))
+    counters = np.arange(1, (rank + 1) // 2 + 1, dtype=np.uint64) * _GOLDEN
+    for first in range(0, len(seeds), 4096):
+        part = slice(first, first + 4096)
+        bits = _mixed(seeds[part, None] + counters)
+        # Box and Muller (1958)
+        radius = np.sqrt(-2 * np.log(((bits >> np.uint64(32)) + 0.5) * 2.0**-32))
+        angle = (bits & np.uint64(0xFFFFFFFF)) * (2 * math.pi * 2.0**-32)
+        pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
+        start[part] = pairs.reshape(len(bits), -1)[:, :rank] * (0.1 / math.sqrt(rank))
+    return np.abs(start, out=start) if nonnegative else start
+
+
+def split(rows: pa.Array, columns: pa.Array, values: pa.Array, n_blocks: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Ratings by the block of their row: (block, (row id, column id, value))."""
+    encoded = rows.dictionary_encode()
+    block = (hashes(encoded.dictionary) % np.uint64(n_blocks)).astype(np.int32)[encoded.indices.to_numpy()]
+    order = np.argsort(block, kind="stable")
+    bounds = np.searchsorted(block[order], np.arange(n_blocks + 1))
+    batch = pa.record_batch([rows, columns, values], ["row", "column", "value"])
+    for number in np.flatnonzero(np.diff(bounds)):
+        yield int(number), batch.take(pa.array(order[bounds[number] : bounds[number + 1]]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """The rows of one block, in compressed form.
+
+    Attributes
+    ----------
+    ids : pyarrow.Array
+        int64 or string, ascending: one for each row.
+    indptr, indices, strength : int64, int32 and float32 arrays
+        The entries of each row. Columns are positions in what the other side's blocks send.
+    received : int64 array, one for each block of the other side and one more
+        The columns of block c are ``received[c]:received[c + 1]``.
+    links : int32 array
+        Rows whose factors the other side's blocks need, ascending for each.
+    link_bounds : int64 array, as `received`
+        The rows that block c needs are ``links[link_bounds[c]:link_bounds[c + 1]]``.
+    """
+
+    ids: pa.Array
+    indptr: np.ndarray
+    indices: np.ndarray
+    strength: np.ndarray
+    received: np.ndarray
+    links: np.ndarray
+    link_bounds: np.ndarray
+
+    @classmethod
+    def of(cls, batches: Iterable[pa.RecordBatch], objective: Objective, n_other: int) -> "Block":
+        """The block that has these ratings; those of one pair are summed."""
+        table = pa.Table.from_batches(batches).combine_chunks()
+        rows, ids = _ascending(table["row"])
+        columns, received = _by_block(table["column"], n_other)
+        rows, columns, values = _summed(rows, columns, table["value"].to_numpy(), received[-1])
+        used = np.unique(columns)
+        received = np.searchsorted(used, received)
+        # rows ascend, and columns in each row: so do the pairs of a row and a block that it has entries in
+        pairs = rows * n_other + (np.searchsorted(received, np.searchsorted(used, columns), side="right") - 1)
+        pairs = pairs[np.diff(pairs, prepend=-1) > 0]
+        order = np.argsort(pairs % n_other, kind="stable")
+        return cls(
+            ids,
+            np.searchsorted(rows, np.arange(len(ids) + 1)),
+            np.searchsorted(used, columns).astype(np.int32),
+            objective.strength(values),
+            received,
+            (pairs[order] // n_other).astype(np.int32),
+            np.searchsorted(pairs[order] % n_other, np.arange(n_other + 1)),
+        )
+
+    def messages(self, factors: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """(block of the other side, the factors that it needs of this one's)."""
+        for number, (first, end) in enumerate(zip(self.link_bounds[:-1], self.link_bounds[1:], strict=True)):
+            if end > first:
+                yield number, factors[self.links[first:end]]
+
+
+def _ascending(ids: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+    """(positions, ids that ascend, each once)"""
+    encoded = ids.combine_chunks().dictionary_encode()
+    order = pc.sort_indices(encoded.dictionary)
+    rank = np.empty(len(order), np.int64)
+    rank[order.to_numpy()] = np.arange(len(order))
+    return rank[encoded.indices.to_numpy()], encoded.dictionary.take(order)
+
+
+def _by_block(ids: pa.ChunkedArray, n_blocks: int) -> tuple[np.ndarray, np.ndarray]:
+    """(positions of `ids`, each once, by block and by id in it; where each block begins)"""
+    positions, ascending = _ascending(ids)
+    block = (hashes(ascending) % np.uint64(n_blocks)).astype(np.int32)
+    order = np.argsort(block, kind="stable")
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return rank[positions], np.searchsorted(block[order], np.arange(n_blocks + 1))
+
+
+def _summed(
+    rows: np.ndarray, columns: np.ndarray, values: np.ndarray, n_columns: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Entries by row and column, each pair once, in float64 summed by size, since they come in any order."""
+    pairs = rows * n_columns + columns
+    order = np.argsort(pairs, kind="stable")
+    pairs, values = pairs[order], values[order]
+    starts = np.flatnonzero(np.diff(pairs, prepend=-1))
+    if len(starts) < len(pairs):
+        values = values[np.lexsort((values, pairs))]
+        with np.errstate(over="ignore"):
+            values = np.add.reduceat(values, starts, dtype=np.float64).astype(np.float32)
+        pairs = pairs[starts]
+    stored = values != 0
+    pairs, values = pairs[stored], values[stored]
+    return pairs // n_columns, pairs % n_columns, values
+
+
+class Rows(NamedTuple):
+    """Factors on their way to a block of the other side."""
+
+    source: int
+    factors: np.ndarray
+
+
+class Solved(NamedTuple):
+    """A block's factors, on their way to itself."""
+
+    ids: pa.Array
+    factors: np.ndarray
+
+
+class Report(NamedTuple):
+    """What the driver gets from a block after a half-sweep: nothing that grows with its rows."""
+
+    block: int
+    n_rows: int
+    gram: np.ndarray | None
+    loss: float = 0.0
+    failure: Exception | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One half-sweep as the driver sends it to the blocks of a side.
+
+    Attributes
+    ----------
+    side : str
+        What messages call a row.
+    objective : Objective
+    solver : str
+    rank : int
+    n_columns : int
+        Rows of the other side, in all of its blocks.
+    gram : float64 array (rank,), or (rank, rank)
+        Of the other side: its eigenvalues, or all of it for a solver that keeps the basis.
+    rotation : float32 array (rank, rank), or None
+        From the basis in which the other side's factors come, to that of the eigenvectors.
+    own_rotation : float32 array (rank, rank), or None
+        To the same from the basis of this side's factors.
+    wants_loss : bool
+        Whether to compute a share of the objective: see `half_sweep`.
+    sends, keeps : bool
+        Whether the other side will need the factors, and whether this one will.
+    """
+
+    side: str
+    objective: Objective
+    solver: str
+    rank: int
+    n_columns: int
+    gram: np.ndarray
+    rotation: np.ndarray | None
+    own_rotation: np.ndarray | None
+    wants_loss: bool
+    sends: bool
+    keeps: bool
+
+
+def gram_of(number: int, factors: np.ndarray, num_threads: int) -> Report:
+    with _threads.one_blas_thread():
+        return Report(number, len(factors), _sweep.gram(factors, num_threads))
+
+
+def half_sweep(
+    step: Step, number: int, block: Block, arrived: list[Rows], previous: Solved | None, num_threads: int
+) -> tuple[np.ndarray | None, Report]:
+    """Solve the rows of a block on the factors that arrived.
+
+    Returns the factors, None where a row cannot be solved, and the report. Its loss is the block's share of the
+    penalty where the rows are users, and of all the rest of the objective where they are items.
+    """
+    dtype = np.dtype(np.float32)
+    fixed, out = zero_factors(block.received[-1], step.rank, dtype), zero_factors(len(block.ids), step.rank, dtype)
+    counts = np.diff(block.received)
+    if {rows.source: len(rows.factors) for rows in arrived} != {int(c): int(counts[c]) for c in np.flatnonzero(counts)}:
+        raise RuntimeError(f"{step.side} block {number} did not get the factors it needs: the ratings changed meanwhile")
+    for rows in arrived:
+        fixed[block.received[rows.source] : block.received[rows.source + 1]] = rows.factors
+    solver = solvers.resolve(step.solver)
+    side = Side(
+        step.side, step.objective, block.indptr, block.indices, block.strength, int(step.n_columns), num_threads
+    )
+    with _threads.one_blas_thread():
+        if previous is not None:
+            out[:] = previous.factors
+        if step.rotation is not None:
+            _sweep.rotate(fixed, step.rotation, num_threads)
+        if previous is not None and step.own_rotation is not None:
+            _sweep.rotate(out, step.own_rotation, num_threads)
+        shares = np.zeros(len(out)) if step.wants_loss and step.side == "item" else None
+        try:
+            has_shares = side.solve(solver, fixed, step.gram, out, shares)
+        except (solvers.NotPositiveDefiniteError, FloatingPointError) as error:
+            return None, Report(number, len(out), None, failure=error)
+        gram = _sweep.gram(out, num_threads)
+        loss = 0.0
+        if step.wants_loss and step.side == "user":
+            loss = penalty(out, side.regularization)
+        elif step.wants_loss and has_shares:
+            loss = float(shares.sum())
+        elif step.wants_loss:
+            entries = block.indptr, block.indices, block.strength
+            observed = _sweep.observed_losses(*entries, out, fixed, step.objective.weights, num_threads).sum()
+            everywhere = step.gram if step.gram.ndim == 2 else np.diag(step.gram)
+            loss = float(
+                observed
+                + step.objective.unobserved_weight * (everywhere * gram).sum()
+                + penalty(out, side.regularization)
+            )
+    return out, Report(number, len(out), gram, loss)
