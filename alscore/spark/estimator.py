@@ -1,0 +1,356 @@
+"""The estimator and the model of pyspark.ml."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark import StorageLevel, keyword_only
+from pyspark.ml import Estimator, Model
+from pyspark.ml.util import (
+    DefaultParamsReadable,
+    DefaultParamsReader,
+    DefaultParamsWritable,
+    DefaultParamsWriter,
+    MLReadable,
+    MLReader,
+    MLWritable,
+    MLWriter,
+)
+from pyspark.sql import DataFrame, SparkSession, functions, types
+
+from alscore._checks import require_integer
+from alscore.spark.inputs import check_workers, checked, classic_session, id_column
+from alscore.spark.params import ALSModelParams, ALSParams, with_setters
+from alscore.spark.ranking import recommend_all
+from alscore.spark.training import Layout, Settings, train
+
+if TYPE_CHECKING:
+    from alscore.recommender import Recommender
+
+_RATINGS_A_BLOCK = 50_000_000  # 400 MB
+_ROWS_A_PIECE = 1 << 14
+
+
+@with_setters
+class ALS(Estimator, ALSParams, DefaultParamsReadable, DefaultParamsWritable):
+    """Matrix factorisation of implicit feedback by alternating least squares, on Spark: exact, and the single machine's.
+
+    Takes the place of `pyspark.ml.recommendation.ALS` with ``implicitPrefs=True``: parameters have the same names and
+    defaults, and the objective is the same, λ n_u included, but that n_u counts all ratings of a user, and MLlib's those
+    above 0 alone. Where a rating is below 0 the user rejected the item; a rating of 0 is the same as none; those of one
+    pair are summed.
+
+    The factors are those of `alscore.AlternatingLeastSquares` from the same start, but for rounding. They depend on the
+    ratings, the parameters, and in their last bits on the numbers of blocks, not on partitions, threads or executors.
+
+    A half-sweep is one job. An executor that is lost in the middle takes what it had sent in the half-sweeps before with
+    it, and Spark computes that anew: with ``SparkContext.setCheckpointDir`` at most the last `checkpointInterval`
+    iterations, and without all of them. The blocks of ratings that it held are built anew from the table.
+
+    Parameters
+    ----------
+    rank : int
+        Factors.
+    maxIter : int
+        Iterations, at least 1.
+    regParam : float
+        λ.
+    numUserBlocks, numItemBlocks : int
+        Into how many blocks to divide users and items. 0, the default, takes as many as Spark runs tasks at once, and one
+        for 50 million ratings at least.
+    implicitPrefs : bool
+        True, which is the default; there is no other way here.
+    alpha : float
+        Scale of the confidence.
+    userCol, itemCol : str
+        Columns of ids: integers of up to 64 bits, or strings.
+    ratingCol : str
+        Column of numbers; empty to count each row as 1.
+    nonnegative : bool
+        Factors of at least 0: the same as ``solver="nonnegative"``.
+    checkpointInterval : int
+        Iterations from one checkpoint to the next, where the SparkContext has a folder for them; -1 for never.
+    seed : int
+        Of the first item factors: see `alscore.spark.first_factors`.
+    coldStartStrategy : {"nan", "drop"}
+        What `transform` does about users and items that were not fitted.
+    intermediateStorageLevel, finalStorageLevel : str
+        How Spark keeps the blocks of ratings during `fit`, and the factors after it.
+    blockSize : int
+        Taken for MLlib's sake; not used.
+    predictionCol : str
+    solver : str
+        "cholesky" (exact), "cg", "auto", "nonnegative", or the name of a plug-in that all executors have.
+    confidence : {"linear", "log", "raw"}
+    epsilon, unobserved_weight, regularization_exponent : float
+    regularization_count : {"entries", "all"}
+        As for `alscore.AlternatingLeastSquares`, which describes the objective.
+    calculate_training_loss : bool
+        Compute the objective after each iteration: `ALSModel.training_loss`.
+
+    Examples
+    --------
+    >>> from alscore.spark import ALS
+    >>> model = ALS(rank=64, regParam=0.1, userCol="user", itemCol="artist", ratingCol="plays").fit(df)  # doctest: +SKIP
+    >>> model.recommendForAllUsers(10).write.parquet("recommendations")  # doctest: +SKIP
+    """
+
+    @keyword_only
+    def __init__(
+        self,
+        *,
+        rank: int = 10,
+        maxIter: int = 10,
+        regParam: float = 0.1,
+        numUserBlocks: int = 0,
+        numItemBlocks: int = 0,
+        implicitPrefs: bool = True,
+        alpha: float = 1.0,
+        userCol: str = "user",
+        itemCol: str = "item",
+        seed: int | None = None,
+        ratingCol: str = "rating",
+        nonnegative: bool = False,
+        checkpointInterval: int = 10,
+        intermediateStorageLevel: str = "MEMORY_AND_DISK",
+        finalStorageLevel: str = "MEMORY_AND_DISK",
+        coldStartStrategy: str = "nan",
+        blockSize: int = 4096,
+        predictionCol: str = "prediction",
+        solver: str = "cholesky",
+        confidence: str = "linear",
+        epsilon: float = 1.0,
+        unobserved_weight: float = 1.0,
+        regularization_exponent: float = 1.0,
+        regularization_count: str = "entries",
+        calculate_training_loss: bool = False,
+    ) -> None:
+        super().__init__()
+        self._set(**self._input_kwargs)
+
+    @keyword_only
+    def setParams(self, **kwargs: Any) -> "ALS":
+        """Set parameters by name, and return self."""
+        return self._set(**self._input_kwargs)
+
+    def _fit(self, dataset: DataFrame) -> "ALSModel":
+        objective = self._checked_objective()
+        spark = classic_session(dataset)
+        check_workers(spark)
+        names = (self._value(name) for name in ("userCol", "itemCol", "ratingCol"))
+        ratings = checked(dataset, *names, self._value("alpha"))
+        layout = Layout(
+            *(self._value(name) or _blocks(spark, ratings.count) for name in ("numUserBlocks", "numItemBlocks"))
+        )
+        settings = Settings(
+            objective,
+            self._solver(),
+            self._value("rank"),
+            self._value("maxIter"),
+            self._value("seed"),
+            layout,
+            self._value("checkpointInterval"),
+            self._value("calculate_training_loss"),
+            _level(self._value("intermediateStorageLevel")),
+            _level(self._value("finalStorageLevel")),
+        )
+        trained = train(ratings.table, settings)
+        users, items = (
+            spark.createDataFrame(rdd, _schema(field.dataType), verifySchema=False)
+            for rdd, field in ((trained.user, ratings.user), (trained.item, ratings.item))
+        )
+        model = ALSModel(
+            users, items, ratings.user.dataType, ratings.item.dataType, layout, self._local_parameters(), trained.losses
+        )
+        return self._copyValues(model)
+
+
+def _blocks(spark: SparkSession, count: int) -> int:
+    context = spark.sparkContext
+    at_once = context.defaultParallelism // int(context.getConf().get("spark.task.cpus", "1"))
+    return max(1, at_once, -(-count // _RATINGS_A_BLOCK))
+
+
+def _level(name: str) -> StorageLevel:
+    level = getattr(StorageLevel, name, None)
+    if not isinstance(level, StorageLevel) or name == "NONE":
+        raise ValueError(f"{name!r} is no storage level: take MEMORY_AND_DISK, or another one of pyspark.StorageLevel")
+    return level
+
+
+def _schema(kind: types.DataType) -> str:
+    """Of blocks of factors: a block may lie in many rows."""
+    return f"block int, ids array<{'string' if isinstance(kind, types.StringType) else 'bigint'}>, factors binary"
+
+
+@with_setters
+class ALSModel(Model, ALSModelParams, MLReadable, MLWritable):
+    """What `ALS` fits: factors of users and of items, on Spark.
+
+    Attributes
+    ----------
+    rank : int
+    userFactors, itemFactors : DataFrame
+        "id" and "features", an array of `rank` floats; in the canonical basis of the single-machine package.
+    training_loss : list of float
+        The objective after each iteration, if ``calculate_training_loss`` was set.
+    """
+
+    def __init__(
+        self,
+        users: DataFrame | None = None,
+        items: DataFrame | None = None,
+        user_type: types.DataType | None = None,
+        item_type: types.DataType | None = None,
+        layout: Layout | None = None,
+        parameters: dict[str, Any] | None = None,
+        training_loss: Iterable[float] = (),
+    ) -> None:
+        super().__init__()
+        self._users, self._items, self._user_type, self._item_type = users, items, user_type, item_type
+        self._layout, self._parameters, self.training_loss = layout, parameters, list(training_loss)
+
+    @property
+    def rank(self) -> int:
+        return self._parameters["factors"]
+
+    @property
+    def userFactors(self) -> DataFrame:
+        return self._factors(self._users, self._user_type)
+
+    @property
+    def itemFactors(self) -> DataFrame:
+        return self._factors(self._items, self._item_type)
+
+    def _factors(self, blocks: DataFrame, kind: types.DataType) -> DataFrame:
+        ids = "string" if isinstance(kind, types.StringType) else "bigint"
+        rows = blocks.mapInArrow(partial(_unpacked, self.rank), f"id {ids}, features array<float>")
+        return rows.withColumn("id", functions.col("id").cast(kind))
+
+    def _transform(self, dataset: DataFrame) -> DataFrame:
+        name = self._value("predictionCol")
+        user, item = (
+            id_column(dataset[self._value(column)], kind)
+            for column, kind in (("userCol", self._user_type), ("itemCol", self._item_type))
+        )
+        users = self.userFactors.toDF("__user_id", "__user_features")
+        items = self.itemFactors.toDF("__item_id", "__item_features")
+        found = dataset.join(users, user == id_column(users["__user_id"], self._user_type), "left").join(
+            items, item == id_column(items["__item_id"], self._item_type), "left"
+        )
+        score = functions.expr(
+            "cast(aggregate(zip_with(__user_features, __item_features, (x, y) -> cast(x as double) * y), 0D, (a, b) -> a + b)"
+            " as float)"
+        )
+        found = found.withColumn(name, functions.coalesce(score, functions.lit(float("nan")).cast("float")))
+        found = found.drop("__user_id", "__user_features", "__item_id", "__item_features")
+        if self._value("coldStartStrategy").lower() == "drop":
+            found = found.where(~functions.isnan(found[name]))
+        return found
+
+    def recommendForAllUsers(self, numItems: int) -> DataFrame:
+        """The items of the highest scores for every user: rows of the user and of "recommendations", best first.
+
+        Of equal scores the lower id comes first.
+        """
+        return self._recommended("user", self._users, numItems)
+
+    def recommendForAllItems(self, numUsers: int) -> DataFrame:
+        """The users of the highest scores for every item."""
+        return self._recommended("item", self._items, numUsers)
+
+    def recommendForUserSubset(self, dataset: DataFrame, numItems: int) -> DataFrame:
+        """As `recommendForAllUsers`, for the users in the column `userCol` of a table; those not fitted are left out."""
+        return self._recommended("user", self._subset("user", dataset), numItems)
+
+    def recommendForItemSubset(self, dataset: DataFrame, numUsers: int) -> DataFrame:
+        """As `recommendForAllItems`, for the items in the column `itemCol` of a table."""
+        return self._recommended("item", self._subset("item", dataset), numUsers)
+
+    def _recommended(self, side: str, queries: DataFrame, n: int) -> DataFrame:
+        user = types.StructField(self._value("userCol"), self._user_type)
+        item = types.StructField(self._value("itemCol"), self._item_type)
+        return recommend_all(
+            queries,
+            self._items if side == "user" else self._users,
+            n,
+            rank=self.rank,
+            query=user if side == "user" else item,
+            candidate=item if side == "user" else user,
+            query_blocks=self._layout.size(side),
+        )
+
+    def _subset(self, side: str, dataset: DataFrame) -> DataFrame:
+        kind = self._user_type if side == "user" else self._item_type
+        factors = self.userFactors if side == "user" else self.itemFactors
+        ids = dataset.select(id_column(dataset[self._value(f"{side}Col")], kind).alias("id")).distinct()
+        factors = factors.withColumn("id", id_column(factors["id"], kind)).join(ids, "id", "left_semi")
+        block = functions.pmod(functions.xxhash64("id"), functions.lit(self._layout.size(side))).cast("int")
+        return factors.select(block.alias("block"), "id", "features").mapInArrow(_packed, _schema(kind))
+
+    def write(self) -> "_ModelWriter":
+        return _ModelWriter(self)
+
+    @classmethod
+    def read(cls) -> "_ModelReader":
+        return _ModelReader()
+
+
+def _unpacked(rank: int, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Blocks of factors as rows (id, features)."""
+    for batch in batches:
+        for ids, factors in zip(batch["ids"], batch["factors"], strict=True):
+            numbers = pa.array(np.frombuffer(factors.as_buffer(), np.float32))
+            bounds = pa.array(np.arange(len(ids) + 1, dtype=np.int32) * rank)
+            for first in range(0, len(ids), _ROWS_A_PIECE):
+                features = pa.ListArray.from_arrays(bounds[first : first + _ROWS_A_PIECE + 1], numbers)
+                yield pa.record_batch([ids.values[first : first + _ROWS_A_PIECE], features], ["id", "features"])
+
+
+def _packed(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Rows (block, id, features) as blocks of factors, many for each."""
+    for batch in batches:
+        block = batch["block"].to_numpy()
+        order = np.argsort(block, kind="stable")
+        rows = batch.take(pa.array(order))
+        starts = np.flatnonzero(np.diff(block[order], prepend=-1))
+        bounds = pa.array(np.append(starts, len(order)).astype(np.int32))
+        features = rows["features"].flatten().to_numpy().reshape(len(order), -1)
+        packed = [features[a:b].tobytes() for a, b in zip(starts, bounds.to_pylist()[1:], strict=True)]
+        yield pa.record_batch(
+            [rows["block"].take(pa.array(starts)), pa.ListArray.from_arrays(bounds, rows["id"]), pa.array(packed, pa.binary())],
+            ["block", "ids", "factors"],
+        )
+
+
+class _ModelWriter(MLWriter):
+    def __init__(self, model: ALSModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def saveImpl(self, path: str) -> None:
+        model = self.model
+        extra = {
+            "userType": model._user_type.simpleString(),
+            "itemType": model._item_type.simpleString(),
+            "blocks": [model._layout.user, model._layout.item],
+            "parameters": model._parameters,
+            "trainingLoss": model.training_loss,
+        }
+        DefaultParamsWriter.saveMetadata(model, path, self.sparkSession, extraMetadata=extra)
+        model._users.write.parquet(f"{path}/userFactors")
+        model._items.write.parquet(f"{path}/itemFactors")
+
+
+class _ModelReader(MLReader):
+    def load(self, path: str) -> ALSModel:
+        metadata = DefaultParamsReader.loadMetadata(path, self.sparkSession, f"{ALSModel.__module__}.{ALSModel.__name__}")
+        users, items = (self.sparkSession.read.parquet(f"{path}/{side}Factors") for side in ("user", "item"))
+        kinds = (types.DataType.fromDDL(metadata[f"{side}Type"]) for side in ("user", "item"))
+        layout = Layout(*metadata["blocks"])
+        model = ALSModel(users, items, *kinds, layout, metadata["parameters"], metadata["trainingLoss"])
+        model._resetUid(metadata["uid"])
+        DefaultParamsReader.getAndSetParams(model, metadata)
+        return model

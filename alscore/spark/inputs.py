@@ -1,0 +1,147 @@
+"""What a table of ratings must be, verified on Spark by one aggregation, before anything is built from it."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from pyspark.sql import Column, DataFrame, SparkSession, functions, types
+
+import alscore
+
+_INTEGERS = (types.ByteType, types.ShortType, types.IntegerType, types.LongType)
+_FLOAT_MAX = float(np.finfo(np.float32).max)
+_FLOAT_LEAST = 2.0**-149  # below half of it a float32 is 0
+
+
+class Ratings(NamedTuple):
+    """Ratings as training takes them: users, items (bigint or string) and float ratings, none of them 0.
+
+    Attributes
+    ----------
+    table : DataFrame
+    user, item : StructField
+        Name and type of the columns of ids as they were given.
+    count : int
+        Rows.
+    """
+
+    table: DataFrame
+    user: types.StructField
+    item: types.StructField
+    count: int
+
+
+def classic_session(dataset: DataFrame) -> SparkSession:
+    """The session of a table, verified to be one whose driver this process is."""
+    spark = dataset.sparkSession
+    if type(spark).__module__.startswith("pyspark.sql.connect"):
+        raise TypeError(
+            "alscore.spark trains by jobs that Spark Connect does not offer: run it on the driver, with a session that "
+            "SparkSession.builder.master(...).getOrCreate() gives"
+        )
+    return spark
+
+
+def check_workers(spark: SparkSession) -> None:
+    """Verify that the Python workers of the executors have this version of alscore."""
+    context = spark.sparkContext
+
+    def versions(_: Any) -> list[str]:  # sent by value, so that it runs where alscore is missing too
+        try:
+            import alscore
+
+            return [alscore.__version__]
+        except ImportError as error:
+            import sys
+
+            return [f"none ({sys.executable}: {error})"]
+
+    tasks = max(1, context.defaultParallelism)
+    found = set(context.parallelize(range(tasks), tasks).mapPartitions(versions).collect())
+    if found != {alscore.__version__}:
+        raise RuntimeError(
+            f"the Python workers of Spark have alscore {', '.join(sorted(found))}, the driver has {alscore.__version__}: "
+            f"install alscore=={alscore.__version__} on every executor, and point PYSPARK_PYTHON to the Python that has it"
+        )
+
+
+def checked(dataset: DataFrame, user: str, item: str, rating: str, alpha: float) -> Ratings:
+    """Verify a table of ratings.
+
+    Parameters
+    ----------
+    dataset : DataFrame
+    user, item, rating : str
+        Names of the columns. With an empty `rating` every row counts 1.
+    alpha : float
+        Scale of the confidence.
+
+    Raises
+    ------
+    ValueError
+        A column is missing; there are missing ids, or ratings that are missing, not finite, or beyond what float32
+        holds; or there is no rating but 0.
+    TypeError
+        A column of another type than integers or strings (ids), or numbers (ratings).
+    """
+    fields = {name: _field(dataset, param, name) for param, name in (("userCol", user), ("itemCol", item))}
+    for param, name in (("userCol", user), ("itemCol", item)):
+        if not isinstance(fields[name].dataType, (*_INTEGERS, types.StringType)):
+            raise TypeError(
+                f"{param}: column {name!r} is {fields[name].dataType.simpleString()}; ids must be integers or strings: cast it"
+            )
+    values = functions.lit(1.0)
+    if rating:
+        kind = _field(dataset, "ratingCol", rating).dataType
+        if not isinstance(kind, types.NumericType):
+            raise TypeError(f"ratingCol: column {rating!r} is {kind.simpleString()}; ratings must be numbers: cast it")
+        values = dataset[rating].cast("double")
+    columns = {user: dataset[user], item: dataset[item], rating or "ratingCol": values}
+    count = _verify(dataset, columns, alpha)
+    table = dataset.select(
+        id_column(dataset[user], fields[user].dataType).alias("user"),
+        id_column(dataset[item], fields[item].dataType).alias("item"),
+        values.cast("float").alias("rating"),
+    ).where("rating != 0")
+    return Ratings(table, fields[user], fields[item], count)
+
+
+def id_column(column: Column, kind: types.DataType) -> Column:
+    """`column` in the type that blocks have for ids of this type."""
+    return column.cast("string" if isinstance(kind, types.StringType) else "bigint")
+
+
+def _field(dataset: DataFrame, param: str, name: str) -> types.StructField:
+    if name not in dataset.columns:
+        raise ValueError(f"{param}: there is no column {name!r} among {dataset.columns}; set {param}")
+    return dataset.schema[name]
+
+
+def _verify(dataset: DataFrame, columns: dict[str, Column], alpha: float) -> int:
+    """Count what cannot be trained on, in one pass; return the number of ratings that can."""
+    (user, users), (item, items), (rating, values) = columns.items()
+    finite = ~functions.isnan(values) & (functions.abs(values) < functions.lit(float("inf")))
+    size = functions.abs(values)
+    faults = [
+        (user, "missing ids", users.isNull(), "leave these rows out: .dropna(subset=[...])"),
+        (item, "missing ids", items.isNull(), "leave these rows out: .dropna(subset=[...])"),
+        (rating, "missing ratings", values.isNull(), "leave these rows out, or fill them: .fillna(...)"),
+        (rating, "NaN or infinite ratings", ~finite, "correct them, or leave these rows out"),
+        (
+            rating,
+            "ratings whose confidence overflows float32",
+            finite & ((size > _FLOAT_MAX) | (size * alpha >= _FLOAT_MAX / 4)),
+            "scale the ratings or alpha down",
+        ),
+        (rating, "ratings that float32 rounds to 0", (size > 0) & (size <= _FLOAT_LEAST / 2), "scale them up"),
+    ]
+    counts = [functions.count_if(fault).alias(f"fault_{i}") for i, (_, _, fault, _) in enumerate(faults)]
+    found = dataset.agg(functions.count_if(values != 0).alias("usable"), functions.count("*").alias("rows"), *counts).first()
+    for i, (name, what, _, remedy) in enumerate(faults):
+        if found[f"fault_{i}"]:
+            raise ValueError(f"column {name!r} has {what} in {found[f'fault_{i}']:,} of {found['rows']:,} rows: {remedy}")
+    if not found["usable"]:
+        raise ValueError(
+            f"there is nothing to train on: the table has {found['rows']:,} rows, and none with a rating other than 0 in "
+            f"column {rating!r}"
+        )
+    return int(found["usable"])

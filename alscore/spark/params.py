@@ -1,0 +1,112 @@
+"""The parameters: those of pyspark.ml.recommendation.ALS, with its names, and those that alscore adds, with alscore's."""
+
+from typing import Any
+
+from pyspark.ml.param import Param, Params, TypeConverters
+from pyspark.ml.recommendation import _ALSModelParams, _ALSParams  # MLlib's own names, getters and descriptions
+
+from alscore.objective import Objective
+
+
+def _own(name: str, doc: str, converter: Any) -> Any:
+    return Param(Params._dummy(), name, doc, typeConverter=converter)
+
+
+class ALSModelParams(_ALSModelParams):
+    """Parameters of a fitted model."""
+
+    def _value(self, name: str) -> Any:
+        return self.getOrDefault(name)
+
+
+class ALSParams(_ALSParams, ALSModelParams):
+    """Parameters of a fit."""
+
+    solver = _own("solver", "name of the solver", TypeConverters.toString)
+    confidence = _own("confidence", "how confidence grows with a rating: linear, log or raw", TypeConverters.toString)
+    epsilon = _own("epsilon", "ε of the log confidence", TypeConverters.toFloat)
+    unobserved_weight = _own("unobserved_weight", "confidence where there is no rating", TypeConverters.toFloat)
+    regularization_exponent = _own(
+        "regularization_exponent", "power of a row's size by which regParam is multiplied", TypeConverters.toFloat
+    )
+    regularization_count = _own(
+        "regularization_count", "what a row's size counts: entries, or all", TypeConverters.toString
+    )
+    calculate_training_loss = _own(
+        "calculate_training_loss", "whether to compute the objective after each iteration", TypeConverters.toBoolean
+    )
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._setDefault(
+            implicitPrefs=True,
+            numUserBlocks=0,
+            numItemBlocks=0,
+            intermediateStorageLevel="MEMORY_AND_DISK",
+            solver="cholesky",
+            confidence="linear",
+            epsilon=1.0,
+            unobserved_weight=1.0,
+            regularization_exponent=1.0,
+            regularization_count="entries",
+            calculate_training_loss=False,
+        )
+
+    def _solver(self) -> str:
+        return "nonnegative" if self._value("nonnegative") else self._value("solver")
+
+    def _objective_parameters(self) -> dict[str, Any]:
+        names = (
+            "alpha",
+            "confidence",
+            "epsilon",
+            "unobserved_weight",
+            "regularization_exponent",
+            "regularization_count",
+        )
+        return {"regularization": self._value("regParam"), **{name: self._value(name) for name in names}}
+
+    def _local_parameters(self) -> dict[str, Any]:
+        """These parameters by their names in `alscore.AlternatingLeastSquares`."""
+        return {
+            "factors": self._value("rank"),
+            "iterations": self._value("maxIter"),
+            "solver": self._solver(),
+            **self._objective_parameters(),
+        }
+
+    def _checked_objective(self) -> Objective:
+        """The objective, after all parameters are verified."""
+        if not self._value("implicitPrefs"):
+            raise ValueError(
+                "implicitPrefs must be True: alscore factorises implicit feedback; for ratings that are to be predicted "
+                "take pyspark.ml.recommendation.ALS"
+            )
+        for name, least in (("rank", 1), ("maxIter", 1), ("numUserBlocks", 0), ("numItemBlocks", 0)):
+            if self._value(name) < least:
+                raise ValueError(f"{name} must be an integer of at least {least}, not {self._value(name)!r}")
+        if not self._value("regParam") >= 0:
+            raise ValueError(f"regParam must be at least 0, not {self._value('regParam')!r}")
+        if self._value("coldStartStrategy").lower() not in ("nan", "drop"):
+            raise ValueError(f"coldStartStrategy must be 'nan' or 'drop', not {self._value('coldStartStrategy')!r}")
+        if self._value("nonnegative") and self._value("solver") not in ("nonnegative", "cholesky"):
+            raise ValueError(
+                f"nonnegative=True is solver='nonnegative': leave out solver={self._value('solver')!r}, or nonnegative"
+            )
+        return Objective(**self._objective_parameters())
+
+
+def with_setters(cls: type) -> type:
+    """Add to a class of parameters a setter for each, named as in MLlib: setRank, setSolver."""
+
+    def setter(name: str) -> Any:
+        def set_value(self: Any, value: Any) -> Any:
+            return self._set(**{name: value})
+
+        set_value.__doc__ = f"Set the parameter `{name}`, and return self."
+        return set_value
+
+    for name, value in [(name, getattr(cls, name)) for name in dir(cls)]:
+        if isinstance(value, Param):
+            setattr(cls, f"set{name[0].upper()}{name[1:]}", setter(name))
+    return cls
