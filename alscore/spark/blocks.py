@@ -20,7 +20,6 @@ from alscore.half_sweeps import Side, zero_factors
 from alscore.objective import Objective, penalty
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MOST = 1 << 31  # bytes that Spark sends in one piece
 
 
 def hashes(ids: Any) -> np.ndarray:
@@ -192,6 +191,7 @@ class Rows(NamedTuple):
 class Solved(NamedTuple):
     """A block's factors, on their way to itself."""
 
+    side: str
     ids: pa.Array
     factors: np.ndarray
 

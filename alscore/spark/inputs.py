@@ -45,7 +45,8 @@ def check_workers(spark: SparkSession) -> None:
     """Verify that the Python workers of the executors have this version of alscore."""
     context = spark.sparkContext
 
-    def versions(_: Any) -> list[str]:  # sent by value, so that it runs where alscore is missing too
+    def versions(numbers: Any) -> list[str]:  # sent by value, so that it runs where alscore is missing too
+        list(numbers)
         try:
             import alscore
 

@@ -1,13 +1,14 @@
 """The alternation as jobs of Spark: one shuffle and one entry into Python for each half-sweep.
 
-Every block has a partition of its own number, first those of users, then those of items; the last partition takes
-reports. What a block computes is sent by number: factors to the blocks of the other side that need them, its own
+Every block has the partition of its number; the last partition takes reports. What a block computes is sent by number: factors to the blocks of the other side that need them, its own
 factors to itself where they will be needed again, and a report, of k x k numbers, to the last partition. A job that
 reads this last one alone makes Spark write the shuffle of all, from which the next half-sweep reads: nothing is computed
 or sent twice, and only reports come to the driver.
 """
 
 import dataclasses
+import functools
+import gc
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -31,12 +32,11 @@ _MOST = 1 << 31  # bytes that Spark sends in one piece
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Which partition is whose.
+    """Numbers of blocks of users and of items; a block of either lies in the partition of its number.
 
     Attributes
     ----------
     user, item : int
-        Numbers of blocks.
     """
 
     user: int
@@ -44,16 +44,8 @@ class Layout:
 
     @property
     def reports(self) -> int:
-        return self.user + self.item
-
-    def partition(self, side: str, block: int) -> int:
-        return block if side == "user" else self.user + block
-
-    def block(self, partition: int) -> tuple[str | None, int]:
-        """(side, number) of the block in a partition; the side is None for that of reports."""
-        if partition < self.user:
-            return "user", partition
-        return ("item" if partition < self.reports else None), partition - self.user
+        """The last partition, which has no blocks."""
+        return max(self.user, self.item)
 
     def size(self, side: str) -> int:
         return self.user if side == "user" else self.item
@@ -150,8 +142,8 @@ class _Training:
         self.half_sweeps, self.losses, self.penalty = 0, [], 0.0
         self.rotation: np.ndarray | None = None
         self.checkpoint: RDD | None = None
-        cut = ratings.mapInArrow(partial(_cut, self.layout), "partition int, chunk binary")
-        chunks = self.layout.scattered(cut.rdd.map(tuple))
+        cut = ratings.mapInArrow(partial(_cut, self.layout), "block int, side string, chunk binary")
+        chunks = self.layout.scattered(cut.rdd.map(lambda row: (row.block, (row.side, row.chunk))))
         self.held = {
             side: self.layout.scattered(
                 chunks.mapPartitionsWithIndex(partial(_build, self.layout, side, settings.objective))
@@ -216,12 +208,12 @@ class _Training:
         rotations: dict[str, np.ndarray | None] = {"user": None, "item": None}
         if not solvers.keeps_basis(self.solver):
             rotation = principal_axes(self.gram)[1]
-            extremes = self.sent.mapPartitionsWithIndex(partial(_extremes, self.layout, _single(rotation))).collect()
+            extremes = self.sent.mapPartitions(partial(_extremes, _single(rotation))).collect()
             lowest, highest = np.min([low for low, _ in extremes], axis=0), np.max([high for _, high in extremes], axis=0)
             rotation = rotation * np.where(-lowest > highest, -1, 1)
             rotations = {"user": self.rotation @ rotation, "item": rotation}
         tables = {
-            side: self.sent.mapPartitionsWithIndex(partial(_table, self.layout, side, _single(rotations[side]))).persist(
+            side: self.sent.mapPartitionsWithIndex(partial(_table, side, _single(rotations[side]))).persist(
                 self.settings.final_level
             )
             for side in SIDES
@@ -240,13 +232,8 @@ def _single(matrix: np.ndarray | None) -> np.ndarray | None:
 
 
 def _values(records: Iterable[tuple[int, Any]]) -> Iterator[Any]:
+    _settled()
     return (record for _, record in records)
-
-
-def _num_threads() -> int:
-    """As many as Spark gives the task."""
-    context = TaskContext.get()
-    return 1 if context is None else context.cpus()
 
 
 def _delete_checkpoint(rdd: RDD | None) -> None:
@@ -262,8 +249,24 @@ def _delete_checkpoint(rdd: RDD | None) -> None:
 # and the next one starts anew, which takes longer than a half-sweep of a million ratings.
 
 
+@functools.cache
+def _settled() -> None:
+    """Once in each worker: keep what is imported out of the garbage collections with which PySpark ends each task.
+
+    Without, each takes 50 ms.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def _num_threads() -> int:
+    """As many as Spark gives the task."""
+    context = TaskContext.get()
+    return 1 if context is None else context.cpus()
+
+
 def _cut(layout: Layout, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Ratings as chunks (partition, Arrow stream), each for one block: every rating for one of users and one of items."""
+    """Ratings as chunks (block, side, Arrow stream): every rating in one for a block of users and one for one of items."""
     collected, size = [], 0
     for batch in batches:
         collected.append(batch)
@@ -278,17 +281,17 @@ def _cut(layout: Layout, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Recor
 def _chunks(layout: Layout, batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     users, items, values = (column.combine_chunks() for column in pa.Table.from_batches(batches).columns)
     chunks = [
-        (layout.partition(side, block), _packed(batch))
+        (block, side, _stream(batch))
         for side, rows, columns in (("user", users, items), ("item", items, users))
         for block, batch in blocks.split(rows, columns, values, layout.size(side))
     ]
-    partitions, packed = zip(*chunks, strict=True)
+    numbers, sides, streams = zip(*chunks, strict=True)
     return pa.record_batch(
-        [pa.array(partitions, pa.int32()), pa.array(packed, pa.binary())], names=["partition", "chunk"]
+        [pa.array(numbers, pa.int32()), pa.array(sides), pa.array(streams, pa.binary())], ["block", "side", "chunk"]
     )
 
 
-def _packed(batch: pa.RecordBatch) -> bytes:
+def _stream(batch: pa.RecordBatch) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
@@ -296,87 +299,79 @@ def _packed(batch: pa.RecordBatch) -> bytes:
 
 
 def _build(
-    layout: Layout, side: str, objective: Objective, partition: int, chunks: Iterable[tuple[int, bytes]]
-) -> Iterator[tuple[int, Block | Exception]]:
-    mine = layout.block(partition)[0] == side
-    batches = [batch for _, chunk in chunks if mine for batch in pa.ipc.open_stream(chunk)]
+    layout: Layout, side: str, objective: Objective, number: int, chunks: Iterable[tuple[int, tuple[str, bytes]]]
+) -> Iterator[tuple[int, Block]]:
+    batches = [batch for _, (of, chunk) in chunks if of == side for batch in pa.ipc.open_stream(chunk)]
     if batches:
-        yield partition, Block.of(batches, objective, layout.size(other(side)))
+        yield number, Block.of(batches, objective, layout.size(other(side)))
 
 
-def _start(
-    settings: Settings, partition: int, records: Iterable[tuple[int, Block]]
-) -> Iterator[tuple[int, Rows | Report]]:
+def _start(settings: Settings, number: int, records: Iterable[tuple[int, Block]]) -> Iterator[tuple[int, Any]]:
+    _settled()
     nonnegative = solvers.is_nonnegative(solvers.resolve(settings.solver))
     for _, block in records:
-        number = settings.layout.block(partition)[1]
         factors = blocks.first_factors(block.ids, settings.rank, settings.seed, nonnegative)
         yield settings.layout.reports, blocks.gram_of(number, factors, _num_threads())
-        yield from _messages(settings.layout, "item", number, block, factors)
+        yield from _messages("item", number, block, factors)
 
 
-def _messages(
-    layout: Layout, side: str, number: int, block: Block, factors: np.ndarray
-) -> Iterator[tuple[int, Rows]]:
+def _messages(side: str, number: int, block: Block, factors: np.ndarray) -> Iterator[tuple[int, Rows]]:
     for receiver, rows in block.messages(factors):
         if rows.nbytes >= _MOST:
             raise ValueError(
                 f"{side} block {number} has {rows.nbytes:,} bytes for one block of the other side, and Spark sends less "
                 f"than {_MOST:,} at a time: raise numUserBlocks and numItemBlocks"
             )
-        yield layout.partition(other(side), receiver), Rows(number, rows)
+        yield receiver, Rows(number, rows)
 
 
 def _solve(
-    layout: Layout, step: Step, partition: int, records: Iterable[tuple[int, Any]]
+    layout: Layout, step: Step, number: int, records: Iterable[tuple[int, Any]]
 ) -> Iterator[tuple[int, Rows | Solved | Report]]:
-    side, number = layout.block(partition)
-    arrived = [record for _, record in records]
-    previous = next((each for each in arrived if isinstance(each, Solved)), None)
-    if side != step.side:
-        if previous is not None:  # to where it will be looked for after the next shuffle
-            yield partition, previous
-        return
-    block = next((each for each in arrived if isinstance(each, Block)), None)
+    _settled()
+    block, previous, rows = None, None, []
+    for _, record in records:
+        if isinstance(record, Block):
+            block = record
+        elif isinstance(record, Rows):
+            rows.append(record)
+        elif isinstance(record, Solved) and record.side == step.side:
+            previous = record
+        elif isinstance(record, Solved):  # to where it will be looked for after the next shuffle
+            yield number, record
     if block is None:
         return
-    rows = [each for each in arrived if isinstance(each, Rows)]
     factors, report = blocks.half_sweep(step, number, block, rows, previous, _num_threads())
     yield layout.reports, report
     if factors is None:
         return
     if step.keeps:
-        yield partition, Solved(block.ids, factors)
+        yield number, Solved(step.side, block.ids, factors)
     if step.sends:
-        yield from _messages(layout, side, number, block, factors)
+        yield from _messages(step.side, number, block, factors)
 
 
-def _solved(
-    layout: Layout, side: str, rotation: np.ndarray | None, partition: int, records: Iterable[tuple[int, Any]]
-) -> Iterator[tuple[int, Solved]]:
+def _solved(side: str, rotation: np.ndarray | None, records: Iterable[tuple[int, Any]]) -> Iterator[Solved]:
     """A block's factors after the last half-sweep, in another basis."""
-    mine = layout.block(partition)[0] == side
     for _, record in records:
-        if mine and isinstance(record, Solved):
+        if isinstance(record, Solved) and record.side == side:
             factors = np.array(record.factors)
             if rotation is not None:
                 with _threads.one_blas_thread():
                     _sweep.rotate(factors, rotation, _num_threads())
-            yield partition, Solved(record.ids, factors)
+            yield Solved(side, record.ids, factors)
 
 
-def _extremes(
-    layout: Layout, rotation: np.ndarray, partition: int, records: Iterable[tuple[int, Any]]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _extremes(rotation: np.ndarray, records: Iterable[tuple[int, Any]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The least and the largest number in each column of a block of item factors."""
-    for _, solved in _solved(layout, "item", rotation, partition, records):
-        yield solved.factors.min(axis=0), solved.factors.max(axis=0)
+    for _, _, factors in _solved("item", rotation, records):
+        yield factors.min(axis=0), factors.max(axis=0)
 
 
 def _table(
-    layout: Layout, side: str, rotation: np.ndarray | None, partition: int, records: Iterable[tuple[int, Any]]
+    side: str, rotation: np.ndarray | None, number: int, records: Iterable[tuple[int, Any]]
 ) -> Iterator[tuple[int, list, bytearray]]:
-    for _, solved in _solved(layout, side, rotation, partition, records):
-        for first in range(0, len(solved.ids), _PART):
-            ids, factors = solved.ids[first : first + _PART], solved.factors[first : first + _PART]
-            yield layout.block(partition)[1], ids.to_pylist(), bytearray(factors.tobytes())
+    for _, ids, factors in _solved(side, rotation, records):
+        for first in range(0, len(ids), _PART):
+            part = slice(first, first + _PART)
+            yield number, ids[part].to_pylist(), bytearray(factors[part].tobytes())
