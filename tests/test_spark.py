@@ -115,7 +115,9 @@ def assert_same_fit(model, expected):
     scores = expected.user_factors @ expected.item_factors.T
     assert np.linalg.norm(X @ Y.T - scores) <= tolerance("fit", np.float32) * np.linalg.norm(scores)
     for found, wanted in ((X, expected.user_factors), (Y, expected.item_factors)):
-        assert found == pytest.approx(wanted, abs=1e-3 * float(np.abs(wanted).max()))  # axes of near energies turn a little
+        assert found == pytest.approx(
+            wanted, abs=1e-3 * float(np.abs(wanted).max())
+        )  # axes of near energies turn a little
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ block, and what it gets are the factors of the columns that its entries name, by
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -33,7 +33,9 @@ def hashes(ids: Any) -> np.ndarray:
     ids = ids if isinstance(ids, pa.Array) else pa.array(ids)
     if pa.types.is_integer(ids.type):
         return _mixed(ids.cast(pa.int64()).to_numpy().view(np.uint64))
-    return pd.util.hash_array(ids.to_numpy(zero_copy_only=False), categorize=False)
+    from pandas.util import hash_array
+
+    return hash_array(ids.to_numpy(zero_copy_only=False), categorize=False)
 
 
 def _mixed(numbers: np.ndarray) -> np.ndarray:
@@ -127,11 +129,18 @@ class Block:
         pairs = rows * n_other + (np.searchsorted(received, np.searchsorted(used, columns), side="right") - 1)
         pairs = pairs[np.diff(pairs, prepend=-1) > 0]
         order = np.argsort(pairs % n_other, kind="stable")
+        try:
+            strength = objective.strength(values)
+        except ValueError as error:
+            raise ValueError(
+                "ratingCol: the ratings of one user and item sum to more than float32 can hold a confidence for: scale "
+                "the ratings or alpha down"
+            ) from error
         return cls(
             ids,
             np.searchsorted(rows, np.arange(len(ids) + 1)),
             np.searchsorted(used, columns).astype(np.int32),
-            objective.strength(values),
+            strength,
             received,
             (pairs[order] // n_other).astype(np.int32),
             np.searchsorted(pairs[order] % n_other, np.arange(n_other + 1)),
@@ -200,8 +209,8 @@ class Report(NamedTuple):
     """What the driver gets from a block after a half-sweep: nothing that grows with its rows."""
 
     block: int
-    n_rows: int
-    gram: np.ndarray | None
+    n_rows: int = 0
+    gram: np.ndarray | None = None
     loss: float = 0.0
     failure: Exception | None = None
 
@@ -261,7 +270,9 @@ def half_sweep(
     fixed, out = zero_factors(block.received[-1], step.rank, dtype), zero_factors(len(block.ids), step.rank, dtype)
     counts = np.diff(block.received)
     if {rows.source: len(rows.factors) for rows in arrived} != {int(c): int(counts[c]) for c in np.flatnonzero(counts)}:
-        raise RuntimeError(f"{step.side} block {number} did not get the factors it needs: the ratings changed meanwhile")
+        raise RuntimeError(
+            f"{step.side} block {number} did not get the factors it needs: the ratings changed meanwhile"
+        )
     for rows in arrived:
         fixed[block.received[rows.source] : block.received[rows.source + 1]] = rows.factors
     solver = solvers.resolve(step.solver)
@@ -279,7 +290,7 @@ def half_sweep(
         try:
             has_shares = side.solve(solver, fixed, step.gram, out, shares)
         except (solvers.NotPositiveDefiniteError, FloatingPointError) as error:
-            return None, Report(number, len(out), None, failure=error)
+            return None, Report(number, failure=type(error)(_with_id(str(error), block.ids)))
         gram = _sweep.gram(out, num_threads)
         loss = 0.0
         if step.wants_loss and step.side == "user":
@@ -296,3 +307,8 @@ def half_sweep(
                 + penalty(out, side.regularization)
             )
     return out, Report(number, len(out), gram, loss)
+
+
+def _with_id(message: str, ids: pa.Array) -> str:
+    """A message about a row of a block, with the row's id instead of its number."""
+    return re.sub(r"row (\d+)", lambda row: repr(ids[int(row[1])].as_py()), message, count=1)

@@ -1,12 +1,10 @@
 """The estimator and the model of pyspark.ml."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow as pa
-from pyspark import StorageLevel, keyword_only
+from pyspark import RDD, StorageLevel, keyword_only
 from pyspark.ml import Estimator, Model
 from pyspark.ml.util import (
     DefaultParamsReadable,
@@ -20,34 +18,34 @@ from pyspark.ml.util import (
 )
 from pyspark.sql import DataFrame, SparkSession, functions, types
 
-from alscore._checks import require_integer
+from alscore.spark import tasks
 from alscore.spark.inputs import check_workers, checked, classic_session, id_column
 from alscore.spark.params import ALSModelParams, ALSParams, with_setters
 from alscore.spark.ranking import recommend_all
-from alscore.spark.training import Layout, Settings, train
+from alscore.spark.tasks import Layout
+from alscore.spark.training import Settings, train
 
 if TYPE_CHECKING:
     from alscore.recommender import Recommender
 
 _RATINGS_A_BLOCK = 50_000_000  # 400 MB
-_ROWS_A_PIECE = 1 << 14
 
 
 @with_setters
 class ALS(Estimator, ALSParams, DefaultParamsReadable, DefaultParamsWritable):
-    """Matrix factorisation of implicit feedback by alternating least squares, on Spark: exact, and the single machine's.
+    """Matrix factorisation of implicit feedback by alternating least squares on Spark, as on a single machine.
 
     Takes the place of `pyspark.ml.recommendation.ALS` with ``implicitPrefs=True``: parameters have the same names and
-    defaults, and the objective is the same, λ n_u included, but that n_u counts all ratings of a user, and MLlib's those
-    above 0 alone. Where a rating is below 0 the user rejected the item; a rating of 0 is the same as none; those of one
-    pair are summed.
+    defaults, and the objective is the same, λ n_u included, but that n_u counts all ratings of a user, and MLlib's
+    counts those above 0 alone. Where a rating is below 0 the user rejected the item; a rating of 0 is the same as none;
+    those of one pair are summed.
 
     The factors are those of `alscore.AlternatingLeastSquares` from the same start, but for rounding. They depend on the
     ratings, the parameters, and in their last bits on the numbers of blocks, not on partitions, threads or executors.
 
-    A half-sweep is one job. An executor that is lost in the middle takes what it had sent in the half-sweeps before with
-    it, and Spark computes that anew: with ``SparkContext.setCheckpointDir`` at most the last `checkpointInterval`
-    iterations, and without all of them. The blocks of ratings that it held are built anew from the table.
+    A half-sweep is one job. An executor that is lost takes with it what it had sent in the half-sweeps before, and Spark
+    computes that anew: with ``SparkContext.setCheckpointDir`` of at most `checkpointInterval` iterations, and without
+    of all of them. The blocks of ratings that it held are built anew from the table.
 
     Parameters
     ----------
@@ -58,8 +56,8 @@ class ALS(Estimator, ALSParams, DefaultParamsReadable, DefaultParamsWritable):
     regParam : float
         λ.
     numUserBlocks, numItemBlocks : int
-        Into how many blocks to divide users and items. 0, the default, takes as many as Spark runs tasks at once, and one
-        for 50 million ratings at least.
+        Into how many blocks to divide users and items. 0, the default, takes as many as Spark runs tasks at once, and
+        at least one for 50 million ratings.
     implicitPrefs : bool
         True, which is the default; there is no other way here.
     alpha : float
@@ -93,7 +91,7 @@ class ALS(Estimator, ALSParams, DefaultParamsReadable, DefaultParamsWritable):
     Examples
     --------
     >>> from alscore.spark import ALS
-    >>> model = ALS(rank=64, regParam=0.1, userCol="user", itemCol="artist", ratingCol="plays").fit(df)  # doctest: +SKIP
+    >>> model = ALS(rank=64, userCol="user", itemCol="artist", ratingCol="plays").fit(df)  # doctest: +SKIP
     >>> model.recommendForAllUsers(10).write.parquet("recommendations")  # doctest: +SKIP
     """
 
@@ -158,7 +156,7 @@ class ALS(Estimator, ALSParams, DefaultParamsReadable, DefaultParamsWritable):
         )
         trained = train(ratings.table, settings)
         users, items = (
-            spark.createDataFrame(rdd, _schema(field.dataType), verifySchema=False)
+            factor_blocks(spark, rdd, field.dataType)
             for rdd, field in ((trained.user, ratings.user), (trained.item, ratings.item))
         )
         model = ALSModel(
@@ -183,6 +181,11 @@ def _level(name: str) -> StorageLevel:
 def _schema(kind: types.DataType) -> str:
     """Of blocks of factors: a block may lie in many rows."""
     return f"block int, ids array<{'string' if isinstance(kind, types.StringType) else 'bigint'}>, factors binary"
+
+
+def factor_blocks(spark: SparkSession, rows: RDD, kind: types.DataType) -> DataFrame:
+    """Rows of a block's number, ids of this type, and their factors as bytes, as a table."""
+    return spark.createDataFrame(rows, _schema(kind), verifySchema=False)
 
 
 @with_setters
@@ -226,7 +229,7 @@ class ALSModel(Model, ALSModelParams, MLReadable, MLWritable):
 
     def _factors(self, blocks: DataFrame, kind: types.DataType) -> DataFrame:
         ids = "string" if isinstance(kind, types.StringType) else "bigint"
-        rows = blocks.mapInArrow(partial(_unpacked, self.rank), f"id {ids}, features array<float>")
+        rows = blocks.mapInArrow(partial(tasks.unpacked, self.rank), f"id {ids}, features array<float>")
         return rows.withColumn("id", functions.col("id").cast(kind))
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
@@ -240,10 +243,8 @@ class ALSModel(Model, ALSModelParams, MLReadable, MLWritable):
         found = dataset.join(users, user == id_column(users["__user_id"], self._user_type), "left").join(
             items, item == id_column(items["__item_id"], self._item_type), "left"
         )
-        score = functions.expr(
-            "cast(aggregate(zip_with(__user_features, __item_features, (x, y) -> cast(x as double) * y), 0D, (a, b) -> a + b)"
-            " as float)"
-        )
+        products = "zip_with(__user_features, __item_features, (x, y) -> cast(x as double) * y)"
+        score = functions.expr(f"cast(aggregate({products}, 0D, (sum, product) -> sum + product) as float)")
         found = found.withColumn(name, functions.coalesce(score, functions.lit(float("nan")).cast("float")))
         found = found.drop("__user_id", "__user_features", "__item_id", "__item_features")
         if self._value("coldStartStrategy").lower() == "drop":
@@ -262,11 +263,11 @@ class ALSModel(Model, ALSModelParams, MLReadable, MLWritable):
         return self._recommended("item", self._items, numUsers)
 
     def recommendForUserSubset(self, dataset: DataFrame, numItems: int) -> DataFrame:
-        """As `recommendForAllUsers`, for the users in the column `userCol` of a table; those not fitted are left out."""
+        """As `recommendForAllUsers`, for the users in column `userCol` of a table; those not fitted are left out."""
         return self._recommended("user", self._subset("user", dataset), numItems)
 
     def recommendForItemSubset(self, dataset: DataFrame, numUsers: int) -> DataFrame:
-        """As `recommendForAllItems`, for the items in the column `itemCol` of a table."""
+        """As `recommendForAllItems`, for the items in column `itemCol` of a table."""
         return self._recommended("item", self._subset("item", dataset), numUsers)
 
     def _recommended(self, side: str, queries: DataFrame, n: int) -> DataFrame:
@@ -288,7 +289,50 @@ class ALSModel(Model, ALSModelParams, MLReadable, MLWritable):
         ids = dataset.select(id_column(dataset[self._value(f"{side}Col")], kind).alias("id")).distinct()
         factors = factors.withColumn("id", id_column(factors["id"], kind)).join(ids, "id", "left_semi")
         block = functions.pmod(functions.xxhash64("id"), functions.lit(self._layout.size(side))).cast("int")
-        return factors.select(block.alias("block"), "id", "features").mapInArrow(_packed, _schema(kind))
+        return factors.select(block.alias("block"), "id", "features").mapInArrow(tasks.packed, _schema(kind))
+
+    def to_local(self, ratings: DataFrame | None = None) -> "Recommender":
+        """The model of the single-machine package, with its labels: everything must fit the driver's memory.
+
+        Parameters
+        ----------
+        ratings : DataFrame, optional
+            What the model was fitted on, with the columns `userCol`, `itemCol` and perhaps `rating`: what users have
+            already, which recommendations leave out. Without it, nobody has anything: pass plays with each request, or
+            ``filter_already_liked_items=False``, where that matters.
+
+        Returns
+        -------
+        alscore.Recommender
+            Users and items in ascending order of their ids; `model` is the AlternatingLeastSquares.
+
+        Raises
+        ------
+        ValueError
+            `ratings` has users or items that were not fitted, or is otherwise no table that `ALS` would fit.
+        """
+        from alscore.spark.local import to_local
+
+        return to_local(self, ratings)
+
+    @classmethod
+    def from_local(cls, spark: SparkSession, recommender: "Recommender") -> "ALSModel":
+        """A fitted Recommender of the single-machine package, as a model on Spark.
+
+        Parameters
+        ----------
+        spark : SparkSession
+        recommender : alscore.Recommender
+            With labels that are integers or strings. Factors of float64 become float32.
+
+        Raises
+        ------
+        TypeError
+            Labels of another type, or a solver that is an object: it needs a name.
+        """
+        from alscore.spark.local import from_local
+
+        return from_local(spark, recommender)
 
     def write(self) -> "_ModelWriter":
         return _ModelWriter(self)
@@ -296,33 +340,6 @@ class ALSModel(Model, ALSModelParams, MLReadable, MLWritable):
     @classmethod
     def read(cls) -> "_ModelReader":
         return _ModelReader()
-
-
-def _unpacked(rank: int, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Blocks of factors as rows (id, features)."""
-    for batch in batches:
-        for ids, factors in zip(batch["ids"], batch["factors"], strict=True):
-            numbers = pa.array(np.frombuffer(factors.as_buffer(), np.float32))
-            bounds = pa.array(np.arange(len(ids) + 1, dtype=np.int32) * rank)
-            for first in range(0, len(ids), _ROWS_A_PIECE):
-                features = pa.ListArray.from_arrays(bounds[first : first + _ROWS_A_PIECE + 1], numbers)
-                yield pa.record_batch([ids.values[first : first + _ROWS_A_PIECE], features], ["id", "features"])
-
-
-def _packed(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Rows (block, id, features) as blocks of factors, many for each."""
-    for batch in batches:
-        block = batch["block"].to_numpy()
-        order = np.argsort(block, kind="stable")
-        rows = batch.take(pa.array(order))
-        starts = np.flatnonzero(np.diff(block[order], prepend=-1))
-        bounds = pa.array(np.append(starts, len(order)).astype(np.int32))
-        features = rows["features"].flatten().to_numpy().reshape(len(order), -1)
-        packed = [features[a:b].tobytes() for a, b in zip(starts, bounds.to_pylist()[1:], strict=True)]
-        yield pa.record_batch(
-            [rows["block"].take(pa.array(starts)), pa.ListArray.from_arrays(bounds, rows["id"]), pa.array(packed, pa.binary())],
-            ["block", "ids", "factors"],
-        )
 
 
 class _ModelWriter(MLWriter):
@@ -346,7 +363,9 @@ class _ModelWriter(MLWriter):
 
 class _ModelReader(MLReader):
     def load(self, path: str) -> ALSModel:
-        metadata = DefaultParamsReader.loadMetadata(path, self.sparkSession, f"{ALSModel.__module__}.{ALSModel.__name__}")
+        metadata = DefaultParamsReader.loadMetadata(
+            path, self.sparkSession, f"{ALSModel.__module__}.{ALSModel.__name__}"
+        )
         users, items = (self.sparkSession.read.parquet(f"{path}/{side}Factors") for side in ("user", "item"))
         kinds = (types.DataType.fromDDL(metadata[f"{side}Type"]) for side in ("user", "item"))
         layout = Layout(*metadata["blocks"])

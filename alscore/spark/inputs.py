@@ -60,8 +60,8 @@ def check_workers(spark: SparkSession) -> None:
     found = set(context.parallelize(range(tasks), tasks).mapPartitions(versions).collect())
     if found != {alscore.__version__}:
         raise RuntimeError(
-            f"the Python workers of Spark have alscore {', '.join(sorted(found))}, the driver has {alscore.__version__}: "
-            f"install alscore=={alscore.__version__} on every executor, and point PYSPARK_PYTHON to the Python that has it"
+            f"Spark's Python workers have alscore {', '.join(sorted(found))}, the driver has {alscore.__version__}: install "
+            f"alscore[spark]=={alscore.__version__} on every executor, and set PYSPARK_PYTHON to the Python that has it"
         )
 
 
@@ -86,9 +86,10 @@ def checked(dataset: DataFrame, user: str, item: str, rating: str, alpha: float)
     """
     fields = {name: _field(dataset, param, name) for param, name in (("userCol", user), ("itemCol", item))}
     for param, name in (("userCol", user), ("itemCol", item)):
-        if not isinstance(fields[name].dataType, (*_INTEGERS, types.StringType)):
+        kind = fields[name].dataType
+        if not isinstance(kind, (*_INTEGERS, types.StringType)):
             raise TypeError(
-                f"{param}: column {name!r} is {fields[name].dataType.simpleString()}; ids must be integers or strings: cast it"
+                f"{param}: column {name!r} is {kind.simpleString()}; ids must be integers or strings: cast it"
             )
     values = functions.lit(1.0)
     if rating:
@@ -136,13 +137,17 @@ def _verify(dataset: DataFrame, columns: dict[str, Column], alpha: float) -> int
         (rating, "ratings that float32 rounds to 0", (size > 0) & (size <= _FLOAT_LEAST / 2), "scale them up"),
     ]
     counts = [functions.count_if(fault).alias(f"fault_{i}") for i, (_, _, fault, _) in enumerate(faults)]
-    found = dataset.agg(functions.count_if(values != 0).alias("usable"), functions.count("*").alias("rows"), *counts).first()
+    found = dataset.agg(
+        functions.count_if(values != 0).alias("usable"), functions.count("*").alias("rows"), *counts
+    ).first()
     for i, (name, what, _, remedy) in enumerate(faults):
         if found[f"fault_{i}"]:
-            raise ValueError(f"column {name!r} has {what} in {found[f'fault_{i}']:,} of {found['rows']:,} rows: {remedy}")
+            raise ValueError(
+                f"column {name!r} has {what} in {found[f'fault_{i}']:,} of {found['rows']:,} rows: {remedy}"
+            )
     if not found["usable"]:
         raise ValueError(
-            f"there is nothing to train on: the table has {found['rows']:,} rows, and none with a rating other than 0 in "
-            f"column {rating!r}"
+            f"there is nothing to train on: the table has {found['rows']:,} rows, none of them with a rating other than 0 "
+            f"in column {rating!r}"
         )
     return int(found["usable"])

@@ -1,4 +1,4 @@
-"""The parameters: those of pyspark.ml.recommendation.ALS, with its names, and those that alscore adds, with alscore's."""
+"""The parameters: those of pyspark.ml.recommendation.ALS by its names, and those that alscore adds by alscore's."""
 
 from typing import Any
 
@@ -79,8 +79,8 @@ class ALSParams(_ALSParams, ALSModelParams):
         """The objective, after all parameters are verified."""
         if not self._value("implicitPrefs"):
             raise ValueError(
-                "implicitPrefs must be True: alscore factorises implicit feedback; for ratings that are to be predicted "
-                "take pyspark.ml.recommendation.ALS"
+                "implicitPrefs must be True: alscore factorises implicit feedback; to predict ratings take "
+                "pyspark.ml.recommendation.ALS"
             )
         for name, least in (("rank", 1), ("maxIter", 1), ("numUserBlocks", 0), ("numItemBlocks", 0)):
             if self._value(name) < least:

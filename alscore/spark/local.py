@@ -1,0 +1,91 @@
+"""From a model on Spark to one in the driver's memory, and back."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession, types
+from scipy import sparse
+
+from alscore.als import AlternatingLeastSquares
+from alscore.interactions import Interactions
+from alscore.recommender import Recommender
+from alscore.spark.estimator import ALSModel, factor_blocks
+from alscore.spark.inputs import checked
+from alscore.spark.tasks import Layout
+
+_ROWS_A_PIECE = 1 << 14
+
+
+def to_local(model: ALSModel, ratings: DataFrame | None) -> Recommender:
+    """See `ALSModel.to_local`."""
+    (users, X), (items, Y) = (_collected(table, model.rank) for table in (model._users, model._items))
+    local = AlternatingLeastSquares(**model._parameters)
+    local.user_factors, local.item_factors = X, Y
+    shape = len(users), len(items)
+    matrix = sparse.csr_array(shape, dtype=np.float32) if ratings is None else _matrix(model, ratings, users, items)
+    return Recommender(local, Interactions(matrix, users, items))
+
+
+def _collected(blocks: DataFrame, rank: int) -> tuple[pd.Index, np.ndarray]:
+    """(ids that ascend, their factors)"""
+    table = blocks.select("ids", "factors").toArrow()
+    ids = pd.Index(table["ids"].combine_chunks().flatten().to_numpy(zero_copy_only=False))
+    factors = np.concatenate([np.frombuffer(part.as_buffer(), np.float32) for part in table["factors"]])
+    order = ids.argsort()
+    return ids[order], factors.reshape(-1, rank)[order]
+
+
+def _matrix(model: ALSModel, ratings: DataFrame, users: pd.Index, items: pd.Index) -> sparse.coo_array:
+    names = model.getUserCol(), model.getItemCol()
+    rating = "rating" if "rating" in ratings.columns else ""
+    table = checked(ratings, *names, rating, model._parameters["alpha"]).table.toArrow()
+    codes = []
+    for name, column, known in zip(names, ("user", "item"), (users, items), strict=True):
+        ids = table[column].to_numpy()
+        codes.append(known.get_indexer(ids))
+        if (codes[-1] < 0).any():
+            raise ValueError(
+                f"column {name!r} has ids that the model was not fitted on, such as {ids[codes[-1] < 0][0]!r}: give the "
+                "ratings that it was fitted on"
+            )
+    return sparse.coo_array((table["rating"].to_numpy(), tuple(codes)), shape=(len(users), len(items)))
+
+
+def from_local(spark: SparkSession, recommender: Recommender) -> ALSModel:
+    """See `ALSModel.from_local`."""
+    model, known = recommender._fitted()
+    if not isinstance(model.solver, str):
+        raise TypeError(f"the model's solver is {model.solver!r}; on Spark it must be a name: set model.solver")
+    sides = [(known.users, model.user_factors, "users"), (known.items, model.item_factors, "items")]
+    tables, kinds = zip(*(_distributed(spark, *side) for side in sides), strict=True)
+    names = (
+        *("factors", "iterations", "solver", "regularization", "alpha", "confidence", "epsilon"),
+        *("unobserved_weight", "regularization_exponent", "regularization_count"),
+    )
+    parameters: dict[str, Any] = {name: getattr(model, name) for name in names}
+    n_blocks = max(1, spark.sparkContext.defaultParallelism)
+    return ALSModel(*tables, *kinds, Layout(n_blocks, n_blocks), parameters)
+
+
+def _distributed(
+    spark: SparkSession, labels: pd.Index, factors: np.ndarray, name: str
+) -> tuple[DataFrame, types.DataType]:
+    ids = pa.array(labels)
+    if pa.types.is_integer(ids.type):
+        kind: types.DataType = types.LongType()
+    elif pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type):
+        kind = types.StringType()
+    else:
+        raise TypeError(
+            f"{name} have labels of type {labels.dtype}; on Spark ids are integers or strings: convert them"
+        )
+    n_blocks = max(1, spark.sparkContext.defaultParallelism)
+    pieces = []
+    for piece, first in enumerate(range(0, len(ids), _ROWS_A_PIECE)):
+        part = slice(first, first + _ROWS_A_PIECE)
+        packed = bytearray(np.ascontiguousarray(factors[part], np.float32).tobytes())
+        pieces.append((piece % n_blocks, ids[part].to_pylist(), packed))
+    rdd = spark.sparkContext.parallelize(pieces, n_blocks)
+    return factor_blocks(spark, rdd, kind), kind
