@@ -2,17 +2,17 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
-import time
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scipy import sparse
 
-from alscore import AlternatingLeastSquares, Interactions, calculate_loss
+from alscore import AlternatingLeastSquares, Interactions, Recommender, calculate_loss
+from alscore.objective import Objective
 from alscore.testing import tolerance
 
 
@@ -33,15 +33,14 @@ except ImportError:
 required(pyspark is not None, "pyspark is not installed: pip install 'alscore[spark]'")
 required(has_java(), "there is no Java: Spark needs version 17")
 
-from pyspark.ml import Pipeline, PipelineModel  # noqa: E402
+from pyspark.ml import Pipeline, PipelineModel, recommendation  # noqa: E402
 from pyspark.ml.evaluation import RegressionEvaluator  # noqa: E402
-from pyspark.ml.recommendation import ALS as MLlibALS  # noqa: E402
+from pyspark.ml.feature import SQLTransformer  # noqa: E402
 from pyspark.ml.tuning import CrossValidator, ParamGridBuilder  # noqa: E402
 from pyspark.sql import SparkSession, functions  # noqa: E402
 
-from alscore.objective import Objective  # noqa: E402
 from alscore.spark import ALS, ALSModel, first_factors  # noqa: E402
-from alscore.spark.blocks import Block, hashes, split  # noqa: E402
+from alscore.spark.blocks import Block, split  # noqa: E402
 
 RANK, SEED = 6, 3
 
@@ -136,3 +135,299 @@ def test_factors_are_the_single_machines(table, ratings, parameters):
     assert_same_fit(model, expected)
     assert model.training_loss == pytest.approx(expected.training_loss, rel=1e-5)
     assert factors_of(model.userFactors)[0] == list(range(ratings.shape[0]))
+
+
+@pytest.fixture(scope="module")
+def model(table):
+    return small().fit(table)
+
+
+def bits(model):
+    return [factors_of(side)[1].tobytes() for side in (model.userFactors, model.itemFactors)]
+
+
+def test_partitions_do_not_change_a_bit_and_blocks_no_more_than_rounding(table, ratings, model):
+    assert bits(small().fit(table.repartition(5))) == bits(model)
+    expected = single_machine(ratings, np.arange(ratings.shape[1]))
+    assert_same_fit(model, expected)
+    assert_same_fit(small(numUserBlocks=5, numItemBlocks=1).fit(table), expected)
+
+
+def test_string_and_long_ids_repeats_zeros_and_blocks_without_rows(spark):
+    """Six users in eight blocks; an item that has a third of all plays; pairs that come again, or sum to 0."""
+    rows = [("ann", 2**40 + 1, 1.0), ("ann", -5, 2.0), ("bob", 2**40 + 1, 3.0), ("bob", 7, 0.0), ("cat", -5, 4.0)]
+    rows += [("ann", -5, 3.0), ("dän", 2**40 + 1, 1.5), ("dän", 9, 2.0), ("eve", 2**40 + 1, 2.0), ("eve", -5, -2.0)]
+    rows += [("fay", 9, 1.0), ("fay", 9, -1.0)]
+    table = spark.createDataFrame(rows, "user string, item bigint, rating double")
+    model = small(numUserBlocks=8, numItemBlocks=2).fit(table)
+    items = sorted([2**40 + 1, -5, 9])
+    users = sorted(["ann", "bob", "cat", "dän", "eve", "fay"])
+    dense = np.zeros((6, 3), np.float32)
+    for user, item, rating in rows:
+        if rating:
+            dense[users.index(user), items.index(item)] += rating
+    expected = single_machine(sparse.csr_array(dense), np.array(items))
+    assert_same_fit(model, expected)
+    assert factors_of(model.userFactors)[0] == users
+    assert factors_of(model.itemFactors)[0] == items
+    assert not factors_of(model.userFactors)[1][users.index("fay")].any()
+    assert dict(model.userFactors.dtypes)["id"] == "string"
+    assert dict(model.itemFactors.dtypes)["id"] == "bigint"
+
+
+def test_the_objective_is_mllibs(spark):
+    rng = np.random.default_rng(1)
+    dense = np.where(rng.random((40, 30)) < 0.3, rng.integers(1, 6, (40, 30)), 0).astype(np.float32)
+    table = spark.createDataFrame(entries(dense), "user int, item int, rating float").coalesce(1).cache()
+    reached = []
+    for estimator in (recommendation.ALS, ALS):
+        model = estimator(rank=4, maxIter=20, regParam=0.05, alpha=2.0, implicitPrefs=True, seed=1).fit(table)
+        (_, X), (_, Y) = factors_of(model.userFactors), factors_of(model.itemFactors)
+        loss = calculate_loss(
+            sparse.csr_array(dense), X, Y, 0.05, 2.0, regularization_exponent=1, regularization_count="entries"
+        )
+        reached.append(loss)
+    assert reached[1] == pytest.approx(reached[0], rel=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "schema", "message"),
+    [
+        ([(1, 2, 1.0), (None, 2, 1.0)], "user int, item int, rating float", "column 'user' has missing ids in 1 of 2"),
+        ([(1, 2, 1.0), (1, None, 1.0)], "user int, item int, rating float", "column 'item' has missing ids in 1 of 2"),
+        ([(1, 2, None)], "user int, item int, rating float", "column 'rating' has missing ratings in 1 of 1"),
+        (
+            [(1, 2, float("nan")), (1, 3, float("inf"))],
+            "user int, item int, rating float",
+            "'rating' has NaN .* in 2 of 2",
+        ),
+        ([(1, 2, 1e38)], "user int, item int, rating double", "'rating' has ratings whose confidence overflows"),
+        ([(1, 2, 1e-60)], "user int, item int, rating double", "'rating' has ratings that float32 rounds to 0"),
+        ([(1, 2, 8e37), (1, 2, 8e37)], "user int, item int, rating double", "ratingCol: the ratings of one user and"),
+        ([(1, 2, 0.0)], "user int, item int, rating float", "nothing to train on: the table has 1 rows"),
+        ([], "user int, item int, rating float", "nothing to train on: the table has 0 rows"),
+        ([(1, 2)], "user int, item int", "ratingCol: there is no column 'rating' among"),
+        ([(1, 2, 1.0)], "user int, song int, rating float", "itemCol: there is no column 'item' among"),
+        ([(1.5, 2, 1.0)], "user double, item int, rating float", "userCol: column 'user' is double; ids must be"),
+        ([(1, 2, "3")], "user int, item int, rating string", "ratingCol: column 'rating' is string; ratings must be"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "int" not in value else "",
+)
+def test_a_bad_table_is_refused_by_column(spark, rows, schema, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        small(alpha=1.0).fit(spark.createDataFrame(rows, schema))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"rank": 0}, "rank must be an integer of at least 1, not 0"),
+        ({"maxIter": 0}, "maxIter must be"),
+        ({"regParam": -1.0}, "regParam must be at least 0"),
+        ({"numUserBlocks": -1}, "numUserBlocks must be"),
+        ({"implicitPrefs": False}, "implicitPrefs must be True"),
+        ({"confidence": "squared"}, "confidence must be one of"),
+        ({"coldStartStrategy": "zero"}, "coldStartStrategy must be 'nan' or 'drop'"),
+        ({"nonnegative": True, "solver": "cg"}, "leave out solver='cg', or nonnegative"),
+        ({"solver": "magic"}, "no solver is named 'magic'"),
+        ({"intermediateStorageLevel": "SHELF"}, "'SHELF' is no storage level"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_bad_parameter_is_refused_by_name(table, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        small(**parameters).fit(table)
+
+
+def test_a_row_that_cannot_be_solved_is_named_by_its_id(spark):
+    table = spark.createDataFrame(
+        [("ann", 1, 0.1), ("bob", 2, 0.1), ("bob", 1, 0.2)], "user string, item int, rating float"
+    )
+    with pytest.raises(ArithmeticError, match="user '(ann|bob)': the system is not positive definite"):
+        small(confidence="raw", unobserved_weight=50.0, regParam=1e-4, rank=2).fit(table)
+
+
+def test_transform_scores_pairs_and_says_nothing_of_strangers(spark, table, model):
+    (_, X), (_, Y) = factors_of(model.userFactors), factors_of(model.itemFactors)
+    asked = spark.createDataFrame(
+        [(0, 1, "a"), (3, 2, "b"), (10**6, 1, "c"), (1, None, "d")], "user int, item int, note string"
+    )
+    rows = {row.note: row for row in model.transform(asked).collect()}
+    assert model.transform(asked).columns == ["user", "item", "note", "prediction"]
+    assert [rows["a"].prediction, rows["b"].prediction] == pytest.approx([X[0] @ Y[1], X[3] @ Y[2]], rel=1e-4, abs=1e-6)
+    assert np.isnan([rows["c"].prediction, rows["d"].prediction]).all()
+    dropping = model.copy().setColdStartStrategy("drop").setPredictionCol("score")
+    assert {row.note for row in dropping.transform(asked).collect()} == {"a", "b"}
+    assert dropping.transform(asked).columns[-1] == "score"
+
+
+def test_recommendations_are_the_best_of_all(spark, model):
+    (users, X), (items, Y) = factors_of(model.userFactors), factors_of(model.itemFactors)
+    scores = X @ Y.T
+    found = {row.user: row.recommendations for row in model.recommendForAllUsers(4).collect()}
+    assert sorted(found) == users
+    for user in (users[0], users[-1]):
+        assert [each.rating for each in found[user]] == pytest.approx(np.sort(scores[user])[:-5:-1], rel=1e-4)
+        assert scores[user][[each.item for each in found[user]]] == pytest.approx(
+            np.sort(scores[user])[:-5:-1], rel=1e-4
+        )
+    some = spark.createDataFrame([(5,), (5,), (10**6,)], "item int")
+    (row,) = model.recommendForItemSubset(some, 3).collect()
+    assert row.item == 5
+    assert [each.rating for each in row.recommendations] == pytest.approx(np.sort(scores[:, 5])[:-4:-1], rel=1e-4)
+
+
+def test_saved_in_a_pipeline_and_searched_by_a_cross_validator(table, tmp_path):
+    rename = SQLTransformer(statement="SELECT user AS listener, item, abs(rating) AS rating FROM __THIS__")
+    als = small(userCol="listener", coldStartStrategy="drop", calculate_training_loss=True)
+    pipeline = Pipeline(stages=[rename, als])
+    search = CrossValidator(
+        estimator=pipeline,
+        estimatorParamMaps=ParamGridBuilder().addGrid(als.rank, [1, 3]).build(),
+        evaluator=RegressionEvaluator(labelCol="rating", metricName="rmse"),
+        numFolds=2,
+        seed=1,
+    ).fit(table)
+    assert np.isfinite(search.avgMetrics).all()
+    assert len(set(search.avgMetrics)) == 2
+    fitted = search.bestModel
+    fitted.write().overwrite().save(str(tmp_path / "model"))
+    loaded = PipelineModel.load(str(tmp_path / "model"))
+    assert isinstance(loaded.stages[1], ALSModel)
+    assert loaded.stages[1].uid == fitted.stages[1].uid
+    assert loaded.stages[1].rank == fitted.stages[1].rank in (1, 3)
+    assert loaded.stages[1].training_loss == fitted.stages[1].training_loss != []
+    assert bits(loaded.stages[1]) == bits(fitted.stages[1])
+    assert loaded.stages[1].getUserCol() == "listener"
+    assert loaded.transform(table).count() == table.count()
+    als.write().overwrite().save(str(tmp_path / "estimator"))
+    assert ALS.load(str(tmp_path / "estimator")).getUserCol() == "listener"
+
+
+def test_to_a_single_machine_and_back(spark, table, ratings, model):
+    local = model.to_local(table)
+    assert isinstance(local, Recommender)
+    assert (local.interactions.matrix != ratings).nnz == 0
+    assert list(local.interactions.users) == list(range(ratings.shape[0]))
+    assert local.model.user_factors.tobytes() == factors_of(model.userFactors)[1].tobytes()
+    assert local.model.regularization_count == "entries"
+    assert len(local.recommend([0], n=3)) == 3
+    assert model.to_local().interactions.nnz == 0
+    assert bits(ALSModel.from_local(spark, local)) == bits(model)
+    with pytest.raises(ValueError, match="column 'user' has ids that the model was not fitted on, such as 9999"):
+        model.to_local(spark.createDataFrame([(9999, 1, 1.0)], "user int, item int, rating float"))
+    named = Recommender(local.model, Interactions(ratings, items=[("a", i) for i in range(ratings.shape[1])]))
+    with pytest.raises(TypeError, match="items have labels of type"):
+        ALSModel.from_local(spark, named)
+
+
+def test_checkpoints_change_nothing_and_only_the_last_is_kept(spark, table, tmp_path):
+    without = small(maxIter=3, solver="cg").fit(table)
+    spark.sparkContext.setCheckpointDir(str(tmp_path))
+    (folder,) = tmp_path.iterdir()
+    assert bits(small(maxIter=3, solver="cg", checkpointInterval=1).fit(table)) == bits(without)
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_a_worker_without_this_version_is_told(table, monkeypatch):
+    monkeypatch.setattr("alscore.__version__", "99.1")
+    with pytest.raises(RuntimeError, match=r"Python workers have alscore \d.*, the driver has 99.1: install"):
+        small().fit(table)
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from pyspark.sql import SparkSession
+sys.path.insert(0, {tests!r})
+from test_spark import factors_of, session, small
+from alscore.spark import training
+from pathlib import Path
+
+spark = session("local-cluster[2,1,1024]", Path({folder!r}))
+table = spark.read.parquet({table!r})
+
+def executor(numbers):
+    list(numbers)
+    daemon = os.getppid()
+    return [int(open(f"/proc/{{daemon}}/stat").read().rsplit(")", 1)[1].split()[1])]
+
+class Killing(training._Training):
+    killed = []
+
+    def _half_sweep(self, *args, **kwargs):
+        if self.half_sweeps == 3:
+            executors = set(spark.sparkContext.parallelize(range(8), 8).mapPartitions(executor).collect())
+            self.killed.append(min(executors))
+            os.kill(self.killed[0], signal.SIGKILL)
+        return super()._half_sweep(*args, **kwargs)
+
+training._Training = Killing
+model = small(maxIter=3).fit(table)
+assert len(Killing.killed) == 1
+np.savez({out!r}, users=factors_of(model.userFactors)[1], items=factors_of(model.itemFactors)[1])
+spark.stop()
+"""
+
+
+def test_an_executor_killed_in_the_middle_changes_nothing(table, tmp_path):
+    table.write.parquet(str(tmp_path / "ratings"))
+    names = {
+        "folder": tmp_path,
+        "table": tmp_path / "ratings",
+        "out": tmp_path / "out.npz",
+        "tests": Path(__file__).parent,
+    }
+    code = KILLED.format(**{name: str(path) for name, path in names.items()})
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    with np.load(tmp_path / "out.npz") as found:
+        assert [found["users"].tobytes(), found["items"].tobytes()] == bits(small(maxIter=3).fit(table))
+
+
+@pytest.mark.parametrize("label", [int, str])
+def test_blocks_send_each_other_what_their_entries_name(label):
+    """Every block's entries, put together from what the others send it, are the ratings."""
+    rng = np.random.default_rng(2)
+    dense = np.where(rng.random((50, 20)) < 0.2, rng.integers(1, 9, (50, 20)), 0)
+    users, items, values = (np.repeat(part, 2) for part in (*np.nonzero(dense), dense[dense != 0]))
+    columns = [pa.array([label(i) for i in ids]) for ids in (users, items)]
+    n_blocks, ratings = {"user": 3, "item": 2}, pa.array(values / 2, pa.float32())
+    blocks = {
+        side: {
+            number: Block.of([batch], Objective(0.1), n_blocks[other])
+            for number, batch in split(rows, others, ratings, n_blocks[side])
+        }
+        for side, other, rows, others in (("user", "item", *columns), ("item", "user", *columns[::-1]))
+    }
+    for side, other in (("user", "item"), ("item", "user")):
+        found = np.zeros(dense.shape if side == "user" else dense.shape[::-1])
+        for number, block in blocks[side].items():
+            names = np.full(block.received[-1], -1)
+            for source, sender in blocks[other].items():
+                ids = np.array([int(i) for i in sender.ids.to_pylist()])
+                for receiver, sent in sender.messages(ids):
+                    if receiver == number:
+                        names[block.received[source] : block.received[source + 1]] = sent
+            rows = np.repeat([int(i) for i in block.ids.to_pylist()], np.diff(block.indptr))
+            found[rows, names[block.indices]] += block.strength
+        assert np.array_equal(found if side == "user" else found.T, dense)
+
+
+def test_the_start_of_an_item_depends_on_nothing_but_its_id_and_the_seed():
+    ids = np.arange(20_000) - 100
+    start = first_factors(ids, 5, seed=1)
+    assert np.array_equal(first_factors(ids[7:9], 5, seed=1), start[7:9])
+    assert np.array_equal(first_factors(pa.array(ids.astype(np.int32)[7:9]), 5, seed=1), start[7:9])
+    assert not np.array_equal(first_factors(ids, 5, seed=2), start)
+    scaled = start * np.sqrt(5) / 0.1
+    assert abs(scaled.mean()) < 0.02
+    assert abs(np.cov(scaled.T) - np.eye(5)).max() < 0.05
+    assert abs((scaled**4).mean() - 3) < 0.1
+    assert first_factors(["a", "b"], 4, seed=1).shape == (2, 4)
+    assert np.array_equal(first_factors(ids, 5, seed=1, nonnegative=True), abs(start))
+
+
+def test_without_pyspark_the_remedy_is_told(run_python):
+    result = run_python("import sys; sys.modules['pyspark'] = None; import alscore.spark")
+    assert "ImportError: alscore.spark needs pyspark 4: pip install 'alscore[spark]', and Java 17" in result.stderr

@@ -43,9 +43,9 @@ class ALS(Estimator, ALSParams, DefaultParamsReadable, DefaultParamsWritable):
     The factors are those of `alscore.AlternatingLeastSquares` from the same start, but for rounding. They depend on the
     ratings, the parameters, and in their last bits on the numbers of blocks, not on partitions, threads or executors.
 
-    A half-sweep is one job. An executor that is lost takes with it what it had sent in the half-sweeps before, and Spark
-    computes that anew: with ``SparkContext.setCheckpointDir`` of at most `checkpointInterval` iterations, and without
-    of all of them. The blocks of ratings that it held are built anew from the table.
+    A half-sweep is one job. A lost executor takes with it what it had sent in the half-sweeps before, and Spark
+    computes that anew: with ``SparkContext.setCheckpointDir`` for at most `checkpointInterval` iterations, without it for all of
+    them. The blocks of ratings that it held are built anew from the table.
 
     Parameters
     ----------

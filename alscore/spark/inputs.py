@@ -60,8 +60,8 @@ def check_workers(spark: SparkSession) -> None:
     found = set(context.parallelize(range(tasks), tasks).mapPartitions(versions).collect())
     if found != {alscore.__version__}:
         raise RuntimeError(
-            f"Spark's Python workers have alscore {', '.join(sorted(found))}, the driver has {alscore.__version__}: install "
-            f"alscore[spark]=={alscore.__version__} on every executor, and set PYSPARK_PYTHON to the Python that has it"
+            f"Spark's Python workers have alscore {', '.join(sorted(found))}, the driver has {alscore.__version__}: "
+            "install the driver's on every executor, and set PYSPARK_PYTHON to the Python that has it"
         )
 
 
@@ -147,7 +147,7 @@ def _verify(dataset: DataFrame, columns: dict[str, Column], alpha: float) -> int
             )
     if not found["usable"]:
         raise ValueError(
-            f"there is nothing to train on: the table has {found['rows']:,} rows, none of them with a rating other than 0 "
-            f"in column {rating!r}"
+            f"there is nothing to train on: the table has {found['rows']:,} rows, none with a rating other than "
+            f"0 in column {rating!r}"
         )
     return int(found["usable"])

@@ -67,7 +67,7 @@ def _num_threads() -> int:
 
 
 def cut(layout: Layout, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Ratings as chunks (block, side, Arrow stream): every one in a chunk for its user's block and one for its item's."""
+    """Ratings as chunks (block, side, Arrow stream): each in one for the block of its user and one for its item's."""
     collected, size = [], 0
     for batch in batches:
         collected.append(batch)
