@@ -44,8 +44,8 @@ class ALS(Estimator, ALSParams, DefaultParamsReadable, DefaultParamsWritable):
     ratings, the parameters, and in their last bits on the numbers of blocks, not on partitions, threads or executors.
 
     A half-sweep is one job. A lost executor takes with it what it had sent in the half-sweeps before, and Spark
-    computes that anew: with ``SparkContext.setCheckpointDir`` for at most `checkpointInterval` iterations, without it for all of
-    them. The blocks of ratings that it held are built anew from the table.
+    computes that anew: with ``SparkContext.setCheckpointDir`` for at most `checkpointInterval` iterations, without it
+    for all of them. The blocks of ratings that it held are built anew from the table.
 
     Parameters
     ----------
@@ -297,8 +297,8 @@ class ALSModel(Model, ALSModelParams, MLReadable, MLWritable):
         Parameters
         ----------
         ratings : DataFrame, optional
-            What the model was fitted on, with the columns `userCol`, `itemCol` and perhaps `rating`: what users have
-            already, which recommendations leave out. Without it, nobody has anything: pass plays with each request, or
+            What the model was fitted on, with the same columns: what users have already, which recommendations leave
+            out. Without it, nobody has anything: pass plays with each request, or
             ``filter_already_liked_items=False``, where that matters.
 
         Returns

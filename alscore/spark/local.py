@@ -38,11 +38,10 @@ def _collected(blocks: DataFrame, rank: int) -> tuple[pd.Index, np.ndarray]:
 
 
 def _matrix(model: ALSModel, ratings: DataFrame, users: pd.Index, items: pd.Index) -> sparse.coo_array:
-    names = model.getUserCol(), model.getItemCol()
-    rating = "rating" if "rating" in ratings.columns else ""
-    table = checked(ratings, *names, rating, model._parameters["alpha"]).table.toArrow()
+    names = [model._value(name) for name in ("userCol", "itemCol", "ratingCol")]
+    table = checked(ratings, *names, model._parameters["alpha"]).table.toArrow()
     codes = []
-    for name, column, known in zip(names, ("user", "item"), (users, items), strict=True):
+    for name, column, known in zip(names[:2], ("user", "item"), (users, items), strict=True):
         ids = table[column].to_numpy()
         codes.append(known.get_indexer(ids))
         if (codes[-1] < 0).any():

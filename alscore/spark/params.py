@@ -15,6 +15,12 @@ def _own(name: str, doc: str, converter: Any) -> Any:
 class ALSModelParams(_ALSModelParams):
     """Parameters of a fitted model."""
 
+    ratingCol = _own("ratingCol", "column name for ratings", TypeConverters.toString)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._setDefault(userCol="user", itemCol="item", ratingCol="rating", coldStartStrategy="nan")
+
     def _value(self, name: str) -> Any:
         return self.getOrDefault(name)
 
