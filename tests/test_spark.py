@@ -59,6 +59,9 @@ def session(master, folder):
         .config("spark.sql.warehouse.dir", str(folder / "warehouse"))
         .config("spark.local.dir", str(folder))
         .config("spark.log.level", "ERROR")
+        .config("spark.network.timeout", "900s")  # a machine that stands still is no reason to give up
+        .config("spark.shuffle.io.maxRetries", "1")  # to ask an executor that was killed
+        .config("spark.shuffle.io.retryWait", "1s")
         .getOrCreate()
     )
 
@@ -421,7 +424,7 @@ def test_the_start_of_an_item_depends_on_nothing_but_its_id_and_the_seed():
     assert np.array_equal(first_factors(ids[7:9], 5, seed=1), start[7:9])
     assert np.array_equal(first_factors(pa.array(ids.astype(np.int32)[7:9]), 5, seed=1), start[7:9])
     assert not np.array_equal(first_factors(ids, 5, seed=2), start)
-    scaled = start * np.sqrt(5) / 0.1
+    scaled = start * np.sqrt(5)
     assert abs(scaled.mean()) < 0.02
     assert abs(np.cov(scaled.T) - np.eye(5)).max() < 0.05
     assert abs((scaled**4).mean() - 3) < 0.1

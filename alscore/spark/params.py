@@ -15,7 +15,7 @@ def _own(name: str, doc: str, converter: Any) -> Any:
 class ALSModelParams(_ALSModelParams):
     """Parameters of a fitted model."""
 
-    ratingCol = _own("ratingCol", "column name for ratings", TypeConverters.toString)
+    ratingCol = _own("ratingCol", "column name for ratings", TypeConverters.toString)  # noqa: N815
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
