@@ -211,10 +211,16 @@ class Report(NamedTuple):
     """What the driver gets from a block after a half-sweep: nothing that grows with its rows."""
 
     block: int
-    n_rows: int = 0
-    gram: np.ndarray | None = None
+    n_rows: int
+    gram: np.ndarray
     loss: float = 0.0
-    failure: Exception | None = None
+
+
+class Failure(NamedTuple):
+    """What the driver gets instead, to raise it."""
+
+    block: int
+    error: Exception
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,10 +268,10 @@ def gram_of(number: int, factors: np.ndarray, num_threads: int) -> Report:
 
 def half_sweep(
     step: Step, number: int, block: Block, arrived: list[Rows], previous: Solved | None, num_threads: int
-) -> tuple[np.ndarray | None, Report]:
+) -> tuple[np.ndarray | None, Report | Failure]:
     """Solve the rows of a block on the factors that arrived.
 
-    Returns the factors, None where a row cannot be solved, and the report. Its loss is the block's share of the
+    Returns the factors, None where a row cannot be solved, and the report or the failure. Its loss is the block's share of the
     penalty where the rows are users, and of all the rest of the objective where they are items.
     """
     dtype = np.dtype(np.float32)
@@ -292,12 +298,12 @@ def half_sweep(
         try:
             has_shares = side.solve(solver, fixed, step.gram, out, shares)
         except (solvers.NotPositiveDefiniteError, FloatingPointError) as error:
-            return None, Report(number, failure=type(error)(_with_id(str(error), block.ids)))
+            return None, Failure(number, type(error)(_with_id(str(error), block.ids)))
         gram = _sweep.gram(out, num_threads)
         loss = 0.0
         if step.wants_loss and step.side == "user":
             loss = penalty(out, side.regularization)
-        elif step.wants_loss and has_shares:
+        elif shares is not None and has_shares:
             loss = float(shares.sum())
         elif step.wants_loss:
             entries = block.indptr, block.indices, block.strength

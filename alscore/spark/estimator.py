@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyspark import RDD, StorageLevel, keyword_only
 from pyspark.ml import Estimator, Model
@@ -19,7 +19,7 @@ from pyspark.ml.util import (
 from pyspark.sql import DataFrame, SparkSession, functions, types
 
 from alscore.spark import tasks
-from alscore.spark.inputs import check_workers, checked, classic_session, id_column
+from alscore.spark.inputs import check_workers, checked, classic_session, id_column, id_type
 from alscore.spark.params import ALSModelParams, ALSParams, with_setters
 from alscore.spark.ranking import recommend_all
 from alscore.spark.tasks import Layout
@@ -32,7 +32,7 @@ _RATINGS_A_BLOCK = 50_000_000  # 400 MB
 
 
 @with_setters
-class ALS(Estimator, ALSParams, DefaultParamsReadable, DefaultParamsWritable):
+class ALS(Estimator["ALSModel"], ALSParams, DefaultParamsReadable["ALS"], DefaultParamsWritable):
     """Matrix factorisation of implicit feedback by alternating least squares on Spark, as on a single machine.
 
     Takes the place of `pyspark.ml.recommendation.ALS` with ``implicitPrefs=True``: parameters have the same names and
@@ -95,6 +95,8 @@ class ALS(Estimator, ALSParams, DefaultParamsReadable, DefaultParamsWritable):
     >>> model.recommendForAllUsers(10).write.parquet("recommendations")  # doctest: +SKIP
     """
 
+    _input_kwargs: dict[str, Any]  # set by keyword_only
+
     @keyword_only
     def __init__(
         self,
@@ -137,10 +139,10 @@ class ALS(Estimator, ALSParams, DefaultParamsReadable, DefaultParamsWritable):
         objective = self._checked_objective()
         spark = classic_session(dataset)
         check_workers(spark)
-        names = (self._value(name) for name in ("userCol", "itemCol", "ratingCol"))
-        ratings = checked(dataset, *names, self._value("alpha"))
+        user, item, rating = (self._value(name) for name in ("userCol", "itemCol", "ratingCol"))
+        ratings = checked(dataset, user, item, rating, self._value("alpha"))
         layout = Layout(
-            *(self._value(name) or _blocks(spark, ratings.count) for name in ("numUserBlocks", "numItemBlocks"))
+            *(self._value(name) or _blocks(spark, ratings.size) for name in ("numUserBlocks", "numItemBlocks"))
         )
         settings = Settings(
             objective,
@@ -155,13 +157,9 @@ class ALS(Estimator, ALSParams, DefaultParamsReadable, DefaultParamsWritable):
             _level(self._value("finalStorageLevel")),
         )
         trained = train(ratings.table, settings)
-        users, items = (
-            factor_blocks(spark, rdd, field.dataType)
-            for rdd, field in ((trained.user, ratings.user), (trained.item, ratings.item))
-        )
-        model = ALSModel(
-            users, items, ratings.user.dataType, ratings.item.dataType, layout, self._local_parameters(), trained.losses
-        )
+        users = FactorTable.of(spark, trained.user, ratings.user.dataType)
+        items = FactorTable.of(spark, trained.item, ratings.item.dataType)
+        model = ALSModel(users, items, layout, self._local_parameters(), trained.losses)
         return self._copyValues(model)
 
 
@@ -178,18 +176,37 @@ def _level(name: str) -> StorageLevel:
     return level
 
 
-def _schema(kind: types.DataType) -> str:
-    """Of blocks of factors: a block may lie in many rows."""
-    return f"block int, ids array<{'string' if isinstance(kind, types.StringType) else 'bigint'}>, factors binary"
+class FactorTable(NamedTuple):
+    """The factors of users or of items.
+
+    Attributes
+    ----------
+    blocks : DataFrame
+        "block", "ids" and "factors", the bytes of float32: a block may lie in many rows.
+    kind : DataType
+        Of the column of ids as it was given.
+    """
+
+    blocks: DataFrame
+    kind: types.DataType
+
+    @classmethod
+    def of(cls, spark: SparkSession, rows: "RDD[Any]", kind: types.DataType) -> "FactorTable":
+        return cls(spark.createDataFrame(rows, block_schema(kind), verifySchema=False), kind)
+
+    def rows(self, rank: int) -> DataFrame:
+        """A row (id, features) for each."""
+        schema = f"id {id_type(self.kind)}, features array<float>"
+        table = self.blocks.mapInArrow(partial(tasks.unpacked, rank), schema)
+        return table.withColumn("id", functions.col("id").cast(self.kind))
 
 
-def factor_blocks(spark: SparkSession, rows: RDD, kind: types.DataType) -> DataFrame:
-    """Rows of a block's number, ids of this type, and their factors as bytes, as a table."""
-    return spark.createDataFrame(rows, _schema(kind), verifySchema=False)
+def block_schema(kind: types.DataType) -> str:
+    return f"block int, ids array<{id_type(kind)}>, factors binary"
 
 
 @with_setters
-class ALSModel(Model, ALSModelParams, MLReadable, MLWritable):
+class ALSModel(Model, ALSModelParams, MLReadable["ALSModel"], MLWritable):
     """What `ALS` fits: factors of users and of items, on Spark.
 
     Attributes
@@ -203,46 +220,36 @@ class ALSModel(Model, ALSModelParams, MLReadable, MLWritable):
 
     def __init__(
         self,
-        users: DataFrame | None = None,
-        items: DataFrame | None = None,
-        user_type: types.DataType | None = None,
-        item_type: types.DataType | None = None,
-        layout: Layout | None = None,
-        parameters: dict[str, Any] | None = None,
+        users: FactorTable,
+        items: FactorTable,
+        layout: Layout,
+        parameters: dict[str, Any],
         training_loss: Iterable[float] = (),
     ) -> None:
         super().__init__()
-        self._users, self._items, self._user_type, self._item_type = users, items, user_type, item_type
-        self._layout, self._parameters, self.training_loss = layout, parameters, list(training_loss)
+        self._users, self._items, self._layout, self._parameters = users, items, layout, parameters
+        self.training_loss = list(training_loss)
 
     @property
     def rank(self) -> int:
-        return self._parameters["factors"]
+        return int(self._parameters["factors"])
 
     @property
     def userFactors(self) -> DataFrame:
-        return self._factors(self._users, self._user_type)
+        return self._users.rows(self.rank)
 
     @property
     def itemFactors(self) -> DataFrame:
-        return self._factors(self._items, self._item_type)
-
-    def _factors(self, blocks: DataFrame, kind: types.DataType) -> DataFrame:
-        ids = "string" if isinstance(kind, types.StringType) else "bigint"
-        rows = blocks.mapInArrow(partial(tasks.unpacked, self.rank), f"id {ids}, features array<float>")
-        return rows.withColumn("id", functions.col("id").cast(kind))
+        return self._items.rows(self.rank)
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         name = self._value("predictionCol")
-        user, item = (
-            id_column(dataset[self._value(column)], kind)
-            for column, kind in (("userCol", self._user_type), ("itemCol", self._item_type))
-        )
         users = self.userFactors.toDF("__user_id", "__user_features")
         items = self.itemFactors.toDF("__item_id", "__item_features")
-        found = dataset.join(users, user == id_column(users["__user_id"], self._user_type), "left").join(
-            items, item == id_column(items["__item_id"], self._item_type), "left"
-        )
+        user = id_column(dataset[self._value("userCol")], self._users.kind)
+        item = id_column(dataset[self._value("itemCol")], self._items.kind)
+        found = dataset.join(users, user == id_column(users["__user_id"], self._users.kind), "left")
+        found = found.join(items, item == id_column(items["__item_id"], self._items.kind), "left")
         products = "zip_with(__user_features, __item_features, (x, y) -> cast(x as double) * y)"
         score = functions.expr(f"cast(aggregate({products}, 0D, (sum, product) -> sum + product) as float)")
         found = found.withColumn(name, functions.coalesce(score, functions.lit(float("nan")).cast("float")))
@@ -256,11 +263,11 @@ class ALSModel(Model, ALSModelParams, MLReadable, MLWritable):
 
         Of equal scores the lower id comes first.
         """
-        return self._recommended("user", self._users, numItems)
+        return self._recommended("user", self._users.blocks, numItems)
 
     def recommendForAllItems(self, numUsers: int) -> DataFrame:
         """The users of the highest scores for every item."""
-        return self._recommended("item", self._items, numUsers)
+        return self._recommended("item", self._items.blocks, numUsers)
 
     def recommendForUserSubset(self, dataset: DataFrame, numItems: int) -> DataFrame:
         """As `recommendForAllUsers`, for the users in column `userCol` of a table; those not fitted are left out."""
@@ -271,11 +278,11 @@ class ALSModel(Model, ALSModelParams, MLReadable, MLWritable):
         return self._recommended("item", self._subset("item", dataset), numUsers)
 
     def _recommended(self, side: str, queries: DataFrame, n: int) -> DataFrame:
-        user = types.StructField(self._value("userCol"), self._user_type)
-        item = types.StructField(self._value("itemCol"), self._item_type)
+        user = types.StructField(self._value("userCol"), self._users.kind)
+        item = types.StructField(self._value("itemCol"), self._items.kind)
         return recommend_all(
             queries,
-            self._items if side == "user" else self._users,
+            (self._items if side == "user" else self._users).blocks,
             n,
             rank=self.rank,
             query=user if side == "user" else item,
@@ -284,12 +291,13 @@ class ALSModel(Model, ALSModelParams, MLReadable, MLWritable):
         )
 
     def _subset(self, side: str, dataset: DataFrame) -> DataFrame:
-        kind = self._user_type if side == "user" else self._item_type
-        factors = self.userFactors if side == "user" else self.itemFactors
-        ids = dataset.select(id_column(dataset[self._value(f"{side}Col")], kind).alias("id")).distinct()
-        factors = factors.withColumn("id", id_column(factors["id"], kind)).join(ids, "id", "left_semi")
+        """Blocks of the factors of those that are in a table."""
+        table = self._users if side == "user" else self._items
+        ids = dataset.select(id_column(dataset[self._value(f"{side}Col")], table.kind).alias("id")).distinct()
+        rows = table.rows(self.rank)
+        rows = rows.withColumn("id", id_column(rows["id"], table.kind)).join(ids, "id", "left_semi")
         block = functions.pmod(functions.xxhash64("id"), functions.lit(self._layout.size(side))).cast("int")
-        return factors.select(block.alias("block"), "id", "features").mapInArrow(tasks.packed, _schema(kind))
+        return rows.select(block.alias("block"), "id", "features").mapInArrow(tasks.packed, block_schema(table.kind))
 
     def to_local(self, ratings: DataFrame | None = None) -> "Recommender":
         """The model of the single-machine package, with its labels: everything must fit the driver's memory.
@@ -350,26 +358,27 @@ class _ModelWriter(MLWriter):
     def saveImpl(self, path: str) -> None:
         model = self.model
         extra = {
-            "userType": model._user_type.simpleString(),
-            "itemType": model._item_type.simpleString(),
+            "userType": model._users.kind.simpleString(),
+            "itemType": model._items.kind.simpleString(),
             "blocks": [model._layout.user, model._layout.item],
             "parameters": model._parameters,
             "trainingLoss": model.training_loss,
         }
         DefaultParamsWriter.saveMetadata(model, path, self.sparkSession, extraMetadata=extra)
-        model._users.write.parquet(f"{path}/userFactors")
-        model._items.write.parquet(f"{path}/itemFactors")
+        model._users.blocks.write.parquet(f"{path}/userFactors")
+        model._items.blocks.write.parquet(f"{path}/itemFactors")
 
 
-class _ModelReader(MLReader):
+class _ModelReader(MLReader[ALSModel]):
     def load(self, path: str) -> ALSModel:
-        metadata = DefaultParamsReader.loadMetadata(
-            path, self.sparkSession, f"{ALSModel.__module__}.{ALSModel.__name__}"
+        spark, expected = self.sparkSession, f"{ALSModel.__module__}.{ALSModel.__name__}"
+        metadata = DefaultParamsReader.loadMetadata(path, spark, expected)
+        users, items = (
+            FactorTable(spark.read.parquet(f"{path}/{side}Factors"), types.DataType.fromDDL(metadata[f"{side}Type"]))
+            for side in ("user", "item")
         )
-        users, items = (self.sparkSession.read.parquet(f"{path}/{side}Factors") for side in ("user", "item"))
-        kinds = (types.DataType.fromDDL(metadata[f"{side}Type"]) for side in ("user", "item"))
         layout = Layout(*metadata["blocks"])
-        model = ALSModel(users, items, *kinds, layout, metadata["parameters"], metadata["trainingLoss"])
+        model = ALSModel(users, items, layout, metadata["parameters"], metadata["trainingLoss"])
         model._resetUid(metadata["uid"])
         DefaultParamsReader.getAndSetParams(model, metadata)
         return model

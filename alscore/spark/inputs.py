@@ -20,14 +20,14 @@ class Ratings(NamedTuple):
     table : DataFrame
     user, item : StructField
         Name and type of the columns of ids as they were given.
-    count : int
+    size : int
         Rows.
     """
 
     table: DataFrame
     user: types.StructField
     item: types.StructField
-    count: int
+    size: int
 
 
 def classic_session(dataset: DataFrame) -> SparkSession:
@@ -107,9 +107,14 @@ def checked(dataset: DataFrame, user: str, item: str, rating: str, alpha: float)
     return Ratings(table, fields[user], fields[item], count)
 
 
+def id_type(kind: types.DataType) -> str:
+    """The type that blocks have for ids of this type."""
+    return "string" if isinstance(kind, types.StringType) else "bigint"
+
+
 def id_column(column: Column, kind: types.DataType) -> Column:
     """`column` in the type that blocks have for ids of this type."""
-    return column.cast("string" if isinstance(kind, types.StringType) else "bigint")
+    return column.cast(id_type(kind))
 
 
 def _field(dataset: DataFrame, param: str, name: str) -> types.StructField:
@@ -139,7 +144,7 @@ def _verify(dataset: DataFrame, columns: dict[str, Column], alpha: float) -> int
     counts = [functions.count_if(fault).alias(f"fault_{i}") for i, (_, _, fault, _) in enumerate(faults)]
     found = dataset.agg(
         functions.count_if(values != 0).alias("usable"), functions.count("*").alias("rows"), *counts
-    ).first()
+    ).collect()[0]
     for i, (name, what, _, remedy) in enumerate(faults):
         if found[f"fault_{i}"]:
             raise ValueError(

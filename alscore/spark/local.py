@@ -8,11 +8,13 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession, types
 from scipy import sparse
 
+from alscore._arrays import Floats
 from alscore.als import AlternatingLeastSquares
 from alscore.interactions import Interactions
 from alscore.recommender import Recommender
-from alscore.spark.estimator import ALSModel, factor_blocks
+from alscore.spark.estimator import ALSModel, FactorTable
 from alscore.spark.inputs import checked
+from alscore.spark.params import LOCAL_PARAMETERS
 from alscore.spark.tasks import Layout
 
 _ROWS_A_PIECE = 1 << 14
@@ -20,7 +22,7 @@ _ROWS_A_PIECE = 1 << 14
 
 def to_local(model: ALSModel, ratings: DataFrame | None) -> Recommender:
     """See `ALSModel.to_local`."""
-    (users, X), (items, Y) = (_collected(table, model.rank) for table in (model._users, model._items))
+    (users, X), (items, Y) = (_collected(table.blocks, model.rank) for table in (model._users, model._items))
     local = AlternatingLeastSquares(**model._parameters)
     local.user_factors, local.item_factors = X, Y
     shape = len(users), len(items)
@@ -38,10 +40,10 @@ def _collected(blocks: DataFrame, rank: int) -> tuple[pd.Index, np.ndarray]:
 
 
 def _matrix(model: ALSModel, ratings: DataFrame, users: pd.Index, items: pd.Index) -> sparse.coo_array:
-    names = [model._value(name) for name in ("userCol", "itemCol", "ratingCol")]
-    table = checked(ratings, *names, model._parameters["alpha"]).table.toArrow()
+    user, item, rating = (model._value(name) for name in ("userCol", "itemCol", "ratingCol"))
+    table = checked(ratings, user, item, rating, model._parameters["alpha"]).table.toArrow()
     codes = []
-    for name, column, known in zip(names[:2], ("user", "item"), (users, items), strict=True):
+    for name, column, known in zip((user, item), ("user", "item"), (users, items), strict=True):
         ids = table[column].to_numpy()
         codes.append(known.get_indexer(ids))
         if (codes[-1] < 0).any():
@@ -57,34 +59,28 @@ def from_local(spark: SparkSession, recommender: Recommender) -> ALSModel:
     model, known = recommender._fitted()
     if not isinstance(model.solver, str):
         raise TypeError(f"the model's solver is {model.solver!r}; on Spark it must be a name: set model.solver")
-    sides = [(known.users, model.user_factors, "users"), (known.items, model.item_factors, "items")]
-    tables, kinds = zip(*(_distributed(spark, *side) for side in sides), strict=True)
-    names = (
-        *("factors", "iterations", "solver", "regularization", "alpha", "confidence", "epsilon"),
-        *("unobserved_weight", "regularization_exponent", "regularization_count"),
-    )
-    parameters: dict[str, Any] = {name: getattr(model, name) for name in names}
+    users = _distributed(spark, known.users, model.user_factors, "users")
+    items = _distributed(spark, known.items, model.item_factors, "items")
     n_blocks = max(1, spark.sparkContext.defaultParallelism)
-    return ALSModel(*tables, *kinds, Layout(n_blocks, n_blocks), parameters)
+    parameters = {name: getattr(model, name) for name in LOCAL_PARAMETERS}
+    return ALSModel(users, items, Layout(n_blocks, n_blocks), parameters)
 
 
-def _distributed(
-    spark: SparkSession, labels: pd.Index, factors: np.ndarray, name: str
-) -> tuple[DataFrame, types.DataType]:
+def _distributed(spark: SparkSession, labels: "pd.Index[Any]", factors: Floats, name: str) -> FactorTable:
     ids = pa.array(labels)
-    if pa.types.is_integer(ids.type):
-        kind: types.DataType = types.LongType()
-    elif pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type):
-        kind = types.StringType()
-    else:
-        raise TypeError(
-            f"{name} have labels of type {labels.dtype}; on Spark ids are integers or strings: convert them"
-        )
+    kind = _kind(ids, name)
     n_blocks = max(1, spark.sparkContext.defaultParallelism)
     pieces = []
     for piece, first in enumerate(range(0, len(ids), _ROWS_A_PIECE)):
         part = slice(first, first + _ROWS_A_PIECE)
         packed = bytearray(np.ascontiguousarray(factors[part], np.float32).tobytes())
         pieces.append((piece % n_blocks, ids[part].to_pylist(), packed))
-    rdd = spark.sparkContext.parallelize(pieces, n_blocks)
-    return factor_blocks(spark, rdd, kind), kind
+    return FactorTable.of(spark, spark.sparkContext.parallelize(pieces, n_blocks), kind)
+
+
+def _kind(ids: pa.Array, name: str) -> types.DataType:
+    if pa.types.is_integer(ids.type):
+        return types.LongType()
+    if pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type):
+        return types.StringType()
+    raise TypeError(f"{name} have labels of type {ids.type}; on Spark ids are integers or strings: convert them")

@@ -1,11 +1,19 @@
 """The parameters: those of pyspark.ml.recommendation.ALS by its names, and those that alscore adds by alscore's."""
 
+import dataclasses
 from typing import Any
 
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.recommendation import _ALSModelParams, _ALSParams  # MLlib's own names, getters and descriptions
 
 from alscore.objective import Objective
+
+# Of AlternatingLeastSquares, in its names, and what MLlib calls them.
+_MLLIB_NAMES = {"factors": "rank", "iterations": "maxIter", "regularization": "regParam"}
+LOCAL_PARAMETERS = (
+    *("factors", "iterations", "regularization", "alpha", "solver", "confidence", "epsilon"),
+    *("unobserved_weight", "regularization_exponent", "regularization_count"),
+)
 
 
 def _own(name: str, doc: str, converter: Any) -> Any:
@@ -61,25 +69,10 @@ class ALSParams(_ALSParams, ALSModelParams):
     def _solver(self) -> str:
         return "nonnegative" if self._value("nonnegative") else self._value("solver")
 
-    def _objective_parameters(self) -> dict[str, Any]:
-        names = (
-            "alpha",
-            "confidence",
-            "epsilon",
-            "unobserved_weight",
-            "regularization_exponent",
-            "regularization_count",
-        )
-        return {"regularization": self._value("regParam"), **{name: self._value(name) for name in names}}
-
     def _local_parameters(self) -> dict[str, Any]:
         """These parameters by their names in `alscore.AlternatingLeastSquares`."""
-        return {
-            "factors": self._value("rank"),
-            "iterations": self._value("maxIter"),
-            "solver": self._solver(),
-            **self._objective_parameters(),
-        }
+        values = {name: self._value(_MLLIB_NAMES.get(name, name)) for name in LOCAL_PARAMETERS}
+        return {**values, "solver": self._solver()}
 
     def _checked_objective(self) -> Objective:
         """The objective, after all parameters are verified."""
@@ -99,7 +92,8 @@ class ALSParams(_ALSParams, ALSModelParams):
             raise ValueError(
                 f"nonnegative=True is solver='nonnegative': leave out solver={self._value('solver')!r}, or nonnegative"
             )
-        return Objective(**self._objective_parameters())
+        local = self._local_parameters()
+        return Objective(**{field.name: local[field.name] for field in dataclasses.fields(Objective)})
 
 
 def with_setters(cls: type) -> type:

@@ -17,7 +17,7 @@ from pyspark import TaskContext
 from alscore import _sweep, _threads
 from alscore.objective import Objective
 from alscore.spark import blocks
-from alscore.spark.blocks import Block, Report, Rows, Solved, Step
+from alscore.spark.blocks import Block, Failure, Report, Rows, Solved, Step
 
 SIDES = ("user", "item")
 _CHUNK = 1 << 21  # ratings that are split at a time
@@ -96,7 +96,7 @@ def _stream(batch: pa.RecordBatch) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 def values(records: Iterable[tuple[int, Any]]) -> Iterator[Any]:
@@ -106,23 +106,23 @@ def values(records: Iterable[tuple[int, Any]]) -> Iterator[Any]:
 
 def build(
     layout: Layout, side: str, objective: Objective, number: int, chunks: Iterable[tuple[int, tuple[str, bytes]]]
-) -> Iterator[tuple[int, Block | Report]]:
-    """A block of its chunks; or a report that it cannot be built, which `start` and `solve` pass on."""
+) -> Iterator[tuple[int, Block | Failure]]:
+    """A block of its chunks; or a failure, which `start` and `solve` pass on."""
     batches = [batch for _, (of, chunk) in chunks if of == side for batch in pa.ipc.open_stream(chunk)]
     if batches:
         try:
             yield number, Block.of(batches, objective, layout.size(other(side)))
         except ValueError as error:
-            yield layout.reports, Report(number, failure=error)
+            yield layout.reports, Failure(number, error)
 
 
 def start(
-    layout: Layout, rank: int, seed: int, nonnegative: bool, number: int, records: Iterable[tuple[int, Block]]
-) -> Iterator[tuple[int, Rows | Report]]:
+    layout: Layout, rank: int, seed: int, nonnegative: bool, number: int, records: Iterable[tuple[int, Block | Failure]]
+) -> Iterator[tuple[int, Rows | Report | Failure]]:
     """The random start of a block of items."""
     _settled()
     for _, block in records:
-        if isinstance(block, Report):
+        if isinstance(block, Failure):
             yield layout.reports, block
             continue
         factors = blocks.first_factors(block.ids, rank, seed, nonnegative)
@@ -142,15 +142,16 @@ def _messages(side: str, number: int, block: Block, factors: np.ndarray) -> Iter
 
 def solve(
     layout: Layout, step: Step, number: int, records: Iterable[tuple[int, Any]]
-) -> Iterator[tuple[int, Rows | Solved | Report]]:
+) -> Iterator[tuple[int, Rows | Solved | Report | Failure]]:
     _settled()
-    block, previous, rows = None, None, []
+    block, previous = None, None
+    rows: list[Rows] = []
     for _, record in records:
         if isinstance(record, Block):
             block = record
         elif isinstance(record, Rows):
             rows.append(record)
-        elif isinstance(record, Report) and record.failure is not None:
+        elif isinstance(record, Failure):
             yield layout.reports, record
         elif isinstance(record, Solved) and record.side == step.side:
             previous = record
@@ -179,7 +180,9 @@ def _solved(side: str, rotation: np.ndarray | None, records: Iterable[tuple[int,
             yield Solved(side, record.ids, factors)
 
 
-def extremes(rotation: np.ndarray, records: Iterable[tuple[int, Any]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def extremes(
+    rotation: np.ndarray | None, records: Iterable[tuple[int, Any]]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The least and the largest number in each column of a block of item factors."""
     for _, _, factors in _solved("item", rotation, records):
         yield factors.min(axis=0), factors.max(axis=0)
@@ -187,7 +190,7 @@ def extremes(rotation: np.ndarray, records: Iterable[tuple[int, Any]]) -> Iterat
 
 def table(
     side: str, rotation: np.ndarray | None, number: int, records: Iterable[tuple[int, Any]]
-) -> Iterator[tuple[int, list, bytearray]]:
+) -> Iterator[tuple[int, list[Any], bytearray]]:
     for _, ids, factors in _solved(side, rotation, records):
         for first in range(0, len(ids), _PART):
             part = slice(first, first + _PART)

@@ -8,7 +8,7 @@ all, from which the next half-sweep reads: nothing is computed or sent twice, an
 
 import dataclasses
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from pyspark import RDD, StorageLevel
@@ -18,7 +18,7 @@ from alscore import solvers
 from alscore.half_sweeps import principal_axes
 from alscore.objective import Objective
 from alscore.spark import tasks
-from alscore.spark.blocks import Report, Step
+from alscore.spark.blocks import Failure, Report, Step
 from alscore.spark.tasks import SIDES, Layout
 
 
@@ -58,8 +58,8 @@ def _itself(partition: int) -> int:  # one function object, by which Spark knows
 class Trained(NamedTuple):
     """Factors by block, as rows (block, ids, factors as bytes), and the objective after each iteration."""
 
-    user: RDD
-    item: RDD
+    user: "RDD[Any]"
+    item: "RDD[Any]"
     losses: list[float]
 
 
@@ -89,7 +89,7 @@ class _Training:
     ----------
     held : dict
         The blocks of each side, cached.
-    sent : RDD
+    sent : "RDD[Any]"
         What the last half-sweep sent, scattered.
     gram : float64 array (rank, rank)
         Of the factors that it sent.
@@ -102,9 +102,10 @@ class _Training:
     def __init__(self, ratings: DataFrame, settings: Settings) -> None:
         self.settings, self.layout = settings, settings.layout
         self.solver = solvers.resolve(settings.solver)
-        self.half_sweeps, self.losses, self.penalty = 0, [], 0.0
+        self.half_sweeps = 0
+        self.losses: list[float] = []
         self.rotation: np.ndarray | None = None
-        self.checkpoint: RDD | None = None
+        self.checkpoint: RDD[Any] | None = None
         cut = ratings.mapInArrow(partial(tasks.cut, self.layout), "block int, side string, chunk binary")
         chunks = self._scattered(cut.rdd.map(lambda row: (row.block, (row.side, row.chunk))))
         self.held = {
@@ -117,20 +118,20 @@ class _Training:
         start = partial(tasks.start, self.layout, settings.rank, settings.seed, nonnegative)
         self._send("item", self.held["item"].mapPartitionsWithIndex(start))
 
-    def _scattered(self, records: RDD) -> RDD:
+    def _scattered(self, records: "RDD[Any]") -> "RDD[Any]":
         """`records`, pairs of a partition and what is to go there, in that partition."""
         return records.partitionBy(self.layout.reports + 1, _itself)
 
-    def _send(self, side: str, records: RDD, checkpoint: bool = False) -> float:
+    def _send(self, side: str, records: "RDD[Any]", checkpoint: bool = False) -> float:
         """Make Spark scatter what the blocks of a side compute; return the sum of their losses."""
         self.sent = self._scattered(records)
         if checkpoint:
             self.sent.checkpoint()
         found = self.sent.context.runJob(self.sent, tasks.values, [self.layout.reports])
+        failures = [each.error for each in found if isinstance(each, Failure)]
+        if failures:
+            raise failures[0]
         reports: list[Report] = sorted(found, key=lambda report: report.block)
-        for report in reports:
-            if report.failure is not None:
-                raise report.failure
         self.gram = np.sum([report.gram for report in reports], axis=0)
         self.n_rows = sum(report.n_rows for report in reports)
         return float(sum(report.loss for report in reports))
@@ -175,7 +176,7 @@ class _Training:
     def finished(self) -> Trained:
         """Both sides' factors in the canonical basis, cached and computed."""
         rotations: dict[str, np.ndarray | None] = {"user": None, "item": None}
-        if not solvers.keeps_basis(self.solver):
+        if self.rotation is not None:
             rotation = principal_axes(self.gram)[1]
             extremes = self.sent.mapPartitions(partial(tasks.extremes, _single(rotation))).collect()
             lowest, highest = (
@@ -203,10 +204,10 @@ def _single(matrix: np.ndarray | None) -> np.ndarray | None:
     return None if matrix is None else np.ascontiguousarray(matrix, np.float32)
 
 
-def _delete_checkpoint(rdd: RDD | None) -> None:
+def _delete_checkpoint(rdd: "RDD[Any] | None") -> None:
     """Delete the files of a checkpoint that a later one has replaced, as MLlib does."""
     if rdd is None or rdd.getCheckpointFile() is None:
         return
-    context = rdd.context
+    context: Any = rdd.context
     path = context._jvm.org.apache.hadoop.fs.Path(rdd.getCheckpointFile())
     path.getFileSystem(context._jsc.hadoopConfiguration()).delete(path, True)
