@@ -271,8 +271,8 @@ def half_sweep(
 ) -> tuple[np.ndarray | None, Report | Failure]:
     """Solve the rows of a block on the factors that arrived.
 
-    Returns the factors, None where a row cannot be solved, and the report or the failure. Its loss is the block's share of the
-    penalty where the rows are users, and of all the rest of the objective where they are items.
+    Returns the factors, None where a row cannot be solved, and the report or the failure. The loss is the block's share
+    of the penalty where the rows are users, and of all the rest of the objective where they are items.
     """
     dtype = np.dtype(np.float32)
     fixed, out = zero_factors(block.received[-1], step.rank, dtype), zero_factors(len(block.ids), step.rank, dtype)
