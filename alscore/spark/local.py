@@ -48,7 +48,7 @@ def _matrix(model: ALSModel, ratings: DataFrame, users: pd.Index, items: pd.Inde
         codes.append(known.get_indexer(ids))
         if (codes[-1] < 0).any():
             raise ValueError(
-                f"column {name!r} has ids that the model was not fitted on, such as {ids[codes[-1] < 0][0]!r}: give "
+                f"column {name!r} has ids that the model was not fitted on, such as {ids[codes[-1] < 0][0]}: give "
                 "the ratings that it was fitted on"
             )
     return sparse.coo_array((table["rating"].to_numpy(), tuple(codes)), shape=(len(users), len(items)))
