@@ -1,6 +1,7 @@
 """What TOML cannot say: the extension modules. Everything else is in pyproject.toml."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,9 +12,17 @@ from setuptools.command.build_ext import build_ext
 DEBUG = os.environ.get("ALSCORE_DEBUG") == "1"  # bounds checks
 # gnu11, not c99: with a strict standard GCC does not contract a*b+c to one FMA
 CFLAGS = ["-std=gnu11", "-fno-math-errno", "-O1" if DEBUG else "-O3", "-g" if DEBUG else "-g0"]
-OPENMP = ["-fopenmp"] if sys.platform != "win32" else ["/openmp"]
-KERNELS = [f"src_c/{name}.c" for name in ("dispatch", "kernels_generic", "kernels_avx2", "kernels_avx512")]
-HEADERS = ["src_c/kernels.h", "src_c/kernels.inc.h", "src_c/kernels.body.h", "alscore/include/alscore.h"]
+if sys.platform == "win32":
+    CFLAGS = [f"/clang:{flag}" for flag in CFLAGS]
+OPENMP, LINK_OPENMP = {
+    "win32": (["/openmp"], ["libomp.lib"]),  # LLVM's, as its clang-cl is
+    "darwin": (["-Xpreprocessor", "-fopenmp"], ["-lomp"]),  # Apple's clang has no -fopenmp of its own, nor a library
+}.get(sys.platform, (["-fopenmp"], ["-fopenmp"]))
+KERNELS = ["src_c/dispatch.c", *(f"src_c/kernels_{isa}.c" for isa in ("generic", "avx2", "avx512", "neon"))]
+HEADERS = [
+    "alscore/include/alscore.h",
+    *(f"src_c/{name}.h" for name in ("kernels", "kernels.inc", "kernels.body", "x86")),
+]
 
 
 def extension(name, sources=()):
@@ -23,12 +32,16 @@ def extension(name, sources=()):
         include_dirs=["src_c", "alscore/include"],
         depends=HEADERS,
         extra_compile_args=[*CFLAGS, *OPENMP],
-        extra_link_args=OPENMP,
+        extra_link_args=LINK_OPENMP,
     )
 
 
 class BuildExtensions(build_ext):
     """Compiles everything afresh after a build in the other mode: time stamps do not tell the two apart."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
 
     def run(self):
         stamps = Path("build/release"), Path("build/debug")
@@ -36,6 +49,18 @@ class BuildExtensions(build_ext):
         stamps[not DEBUG].unlink(missing_ok=True)
         super().run()
         stamps[DEBUG].touch()
+
+    def build_extensions(self):
+        if self.compiler.compiler_type == "msvc":
+            self._use_clang_cl()
+        super().build_extensions()
+
+    def _use_clang_cl(self):
+        tools = [shutil.which(name) for name in ("clang-cl", "lld-link")]
+        if None in tools:
+            sys.exit("alscore: cl.exe does not know vector types: install LLVM and put clang-cl and lld-link into PATH")
+        self.compiler.initialize()  # else it looks for its own compiler later
+        self.compiler.cc, self.compiler.linker = tools
 
 
 setup(

@@ -164,7 +164,7 @@ _MODEL_OPTIONS = (
     ("--alpha", "alpha", float, "weight of the plays in the confidence"),
     ("--iterations", "iterations", int, "number of sweeps at most"),
     ("--tol", "tol", float, "stop when a sweep lowers the loss by less than this fraction"),
-    ("--solver", "solver", str, "cholesky, cg, auto, or the name of an installed plug-in"),
+    ("--solver", "solver", str, "cholesky, cg, auto, nonnegative, or the name of an installed plug-in"),
     ("--confidence", "confidence", str, "linear, log or raw"),
     ("--epsilon", "epsilon", float, "unit of the plays in the log confidence"),
     ("--unobserved-weight", "unobserved_weight", float, "confidence of what was not played"),
@@ -613,7 +613,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
 
 _FOLDERS = "alscore-half-sweep,implicit"
 _UPDATERS = "alscore-2-sweeps,alscore-fit"
-_ISAS = "avx512", "avx2", "generic"
+_ISAS = "avx512", "avx2", "neon", "generic"
 # Named here, since their modules take longer to import than most commands to run.
 _TRAINERS = (
     "implicit-cholesky,implicit-cg,irspack-cholesky,irspack-cg,irspack-ialspp,cmfrec-cholesky,cmfrec-cg,lenskit,"
@@ -691,6 +691,21 @@ def _bench_data(args: argparse.Namespace, folder: str) -> tuple[Any, str]:
     return path, described
 
 
+def _info_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def _info(args: argparse.Namespace) -> None:
+    """show versions, kernels, BLAS and threads: for a bug report"""
+    from alscore import _info
+
+    info = _info.collect()
+    if args.json:
+        _print_json(info)
+    else:
+        print(*_info.lines(info), sep="\n")
+
+
 def _messages(args: argparse.Namespace) -> Callable[..., None]:
     """Return a `print` for people: silent if --quiet, to stderr if stdout is for a JSON document."""
     if args.quiet:
@@ -731,4 +746,5 @@ COMMANDS = {
     "similar": (_similar, _similar_arguments),
     "evaluate": (_evaluate, _evaluate_arguments),
     "bench": (_bench, _bench_arguments),
+    "info": (_info, _info_arguments),
 }

@@ -1,27 +1,26 @@
 /* Which kernel sets this processor can run. */
 #include "kernels.h"
+#include "x86.h"
 
-extern const als_kernels als_kernels_generic, als_kernels_avx2, als_kernels_avx512;
+extern const als_kernels als_kernels_generic, als_kernels_avx2, als_kernels_avx512, als_kernels_neon;
 
 const als_kernels *const *als_available(void)
 {
     static const als_kernels *found[4];
     int count = 0;
-#ifdef __x86_64__
-    __builtin_cpu_init();
-    const int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    const int avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-    /* Zen 4 runs a 64-byte vector as two halves: no more FMA a second, but more padding. An exact sweep of the full
-     * Last.fm shape at k = 128 takes 1.1 times as long with AVX-512 (alscore bench sweep --isa avx2,avx512). Of AMD's
-     * processors with AVX-512 it is the one without VP2INTERSECT; GCC 12 does not know it by name. */
-    const int halves = __builtin_cpu_is("amd") && !__builtin_cpu_supports("avx512vp2intersect");
-    if (avx2 && halves)
+#ifdef ALS_X86
+    /* Halved vectors bring no more FMA a second, but more padding. An exact sweep of the full Last.fm shape at k = 128
+     * on Zen 4 takes 1.1 times as long with AVX-512 (alscore bench sweep --isa avx2,avx512). */
+    const int avx2_first = x86_halves_avx512();
+    if (x86_avx2() && avx2_first)
         found[count++] = &als_kernels_avx2;
-    if (avx512)
+    if (x86_avx512())
         found[count++] = &als_kernels_avx512;
-    if (avx2 && !halves)
+    if (x86_avx2() && !avx2_first)
         found[count++] = &als_kernels_avx2;
+#endif
+#ifdef __aarch64__
+    found[count++] = &als_kernels_neon;
 #endif
     found[count++] = &als_kernels_generic;
     found[count] = NULL;

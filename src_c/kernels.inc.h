@@ -1,5 +1,6 @@
-/* Included once by each kernels_<isa>.c, with ALS_ISA (a name), ALS_BYTES (of one vector) and ALS_REGISTERS
- * (how many vectors) defined: the bodies for float and for double, and the table that holds them. */
+/* Included once by each kernels_<isa>.c, with ALS_ISA (a name), ALS_BYTES (of one vector) and ALS_REGISTERS (how many
+ * vectors) defined, and ALS_TARGET where that needs more than the compiler's baseline: the bodies for float and for
+ * double, and the table that holds them. */
 #include "kernels.h"
 
 #include <math.h>
@@ -9,6 +10,7 @@
 #define ALS_PASTE(a, b, c) ALS_PASTE_(a, b, c)
 #define ALS_STRING_(a) #a
 #define ALS_STRING(a) ALS_STRING_(a)
+#define PRAGMA(text) _Pragma(ALS_STRING(text))
 #define FN(name) ALS_PASTE(name, _, SUFFIX)
 #define INLINE static inline __attribute__((always_inline))
 
@@ -16,6 +18,14 @@
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (FN(ivec)){__VA_ARGS__})
+#endif
+
+#ifdef ALS_TARGET
+#ifdef __clang__
+PRAGMA(clang attribute push(__attribute__((target(ALS_TARGET))), apply_to = function))
+#else
+PRAGMA(GCC target(ALS_TARGET))
+#endif
 #endif
 
 /* Asks for the next `rows` rows, if there are so many. */
@@ -46,6 +56,10 @@ INLINE void fetch(als_ahead *ahead, ptrdiff_t rows)
 #define SQRT sqrt
 #define LANES (ALS_BYTES / 8)
 #include "kernels.body.h"
+
+#if defined(ALS_TARGET) && defined(__clang__)
+#pragma clang attribute pop
+#endif
 
 #define ALS_TABLE(suffix, width)                                                                                       \
     {ALS_BYTES / width, gather_rows_##suffix, gather_columns_##suffix, rank_update_##suffix,                           \

@@ -2,6 +2,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "x86.h"
+
 /* Independent chains: latency times units, and no more than leave room for the two constants among the registers. */
 #ifdef __x86_64__
 #define CHAINS 12
@@ -28,7 +30,7 @@
     }
 
 FMA_CHAINS(16, )
-#ifdef __x86_64__
+#ifdef ALS_X86
 FMA_CHAINS(32, __attribute__((target("avx2,fma"))))
 FMA_CHAINS(64, __attribute__((target("avx512f"))))
 #endif
@@ -37,17 +39,15 @@ FMA_CHAINS(64, __attribute__((target("avx512f"))))
 ptrdiff_t probe_fma_flops(int bytes)
 {
     int there = bytes == 16;
-#ifdef __x86_64__
-    __builtin_cpu_init();
-    there |= bytes == 32 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    there |= bytes == 64 && __builtin_cpu_supports("avx512f");
+#ifdef ALS_X86
+    there |= (bytes == 32 && x86_avx2()) || (bytes == 64 && x86_avx512());
 #endif
     return there ? 2 * CHAINS * bytes / 4 : 0;
 }
 
 double probe_fma(int bytes, ptrdiff_t steps, float multiplier, float addend)
 {
-#ifdef __x86_64__
+#ifdef ALS_X86
     if (bytes == 64)
         return fma_64(steps, multiplier, addend);
     if (bytes == 32)

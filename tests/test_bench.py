@@ -500,7 +500,7 @@ def test_json_to_a_file_leaves_the_table(tmp_path, capsys):
         (["--alpha=0"], "argument --alpha: must be a finite number above 0"),
         (["--alpha=much"], "argument --alpha: must be a finite number above 0, not 'much'"),
         (["--regularization=-1"], "argument --regularization: must be a finite number of at least 0"),
-        (["--isa=avx2,altivec"], "argument --isa: must be some of avx512,avx2,generic, not 'altivec'"),
+        (["--isa=avx2,altivec"], "argument --isa: must be some of avx512,avx2,neon,generic, not 'altivec'"),
     ],
 )
 def test_wrong_values_are_refused_at_the_door(options, message, capsys):

@@ -1,5 +1,10 @@
 """The kernel sets: which one is in use, and that all of them train the same model."""
 
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -51,3 +56,41 @@ def test_sets_train_the_same_model(solver, dtype, plays):
     for isa, other in scores.items():
         difference = np.linalg.norm(other - scores["generic"]) / np.linalg.norm(scores["generic"])
         assert difference <= tolerance("fit", dtype), isa
+
+
+HERE = Path(__file__).parent
+COMPILERS = {  # how to compile, and what runs the program
+    "gcc": (["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"], []),
+    "clang": (["-O2"], []),
+    "aarch64-linux-gnu-gcc": (["-O3", "-static"], ["qemu-aarch64"]),
+}
+
+
+@pytest.fixture(scope="module", params=COMPILERS)
+def compiler(request, tmp_path_factory):
+    """A command that compiles and links with the kernels, and one that runs programs."""
+    flags, emulator = COMPILERS[request.param]
+    if missing := [tool for tool in (request.param, *emulator) if not shutil.which(tool)]:
+        if os.environ.get("ALSCORE_REQUIRE_COMPILERS"):
+            pytest.fail(f"ALSCORE_REQUIRE_COMPILERS is set, but there is no {missing[0]}")
+        pytest.skip(f"no {missing[0]}")
+    source = HERE.parent / "src_c"
+    folder = tmp_path_factory.mktemp("kernels")
+    command = [request.param, "-std=gnu11", "-fno-math-errno", "-Wall", "-Werror", f"-I{source}", *flags]
+    run(*command, "-c", *source.glob("*.c"), folder=folder)
+    return [*command, *folder.glob("*.o")], emulator
+
+
+def run(*command, folder):
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("precision", [32, 64])
+def test_every_kernel_equals_plain_loops(compiler, precision, tmp_path):
+    """tests/kernels_check.c, on this processor and, emulated, on another."""
+    command, emulator = compiler
+    run(*command, f"-DPRECISION={precision}", HERE / "kernels_check.c", "-o", "check", "-lm", folder=tmp_path)
+    sets = run(*emulator, tmp_path / "check", folder=tmp_path).split()
+    assert sets == (["neon", "generic"] if emulator else _kernels.available())

@@ -158,7 +158,7 @@ def describe() -> dict[str, Any]:
         "numpy", "scipy".
     """
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cpus": _threads.available_cpus(),
         "caches": _caches(),
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
@@ -196,7 +196,7 @@ def _aligned_ones(rows: int, k: int) -> npt.NDArray[np.uint32]:
     return memory[first : first + rows * k].reshape(rows, k)
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
     with contextlib.suppress(OSError):
         if model := re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
             return model[1]

@@ -1,0 +1,71 @@
+"""alscore info: what a bug report pastes."""
+
+import importlib.metadata
+import json
+import platform
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+from alscore import __version__, _kernels, _threads
+from alscore.cli import main
+
+
+@pytest.fixture
+def info(capsys):
+    assert main(["info", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_versions(info):
+    assert info["version"] == __version__
+    assert info["python"] == f"{platform.python_implementation()} {platform.python_version()}"
+    assert info["dependencies"]["numpy"] == np.__version__
+    required = {re.match(r"[\w-]+", line)[0] for line in importlib.metadata.requires("alscore") if "extra" not in line}
+    assert set(info["dependencies"]) == required
+
+
+def test_kernel_sets_are_those_in_use_and_available(info):
+    assert info["isa"] == _kernels.isa()
+    assert info["isa_available"] == _kernels.available()
+    assert info["cpus"] == _threads.available_cpus()
+
+
+def test_every_library_with_threads_is_there_without_the_path_to_it(info):
+    loaded = {(each["filepath"], each["num_threads"]) for each in threadpool_info()}
+    told = [(each["file"], each["threads"]) for each in info["blas"] + info["openmp"]]
+    assert {(Path(path).name, threads) for path, threads in loaded} == {(Path(path).name, n) for path, n in told}
+    assert all(len(Path(path).parts) == 2 for path, _ in told)
+    assert info["openmp"], "alscore has loops in OpenMP"
+
+
+def test_solvers_by_name(info):
+    assert info["solvers"]["cholesky"] == f"alscore.solvers:Cholesky from alscore {__version__}"
+    assert set(info["solvers"]) == importlib.metadata.entry_points(group="alscore.solvers").names
+
+
+def test_environment_that_matters_and_no_more(monkeypatch, capsys):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("ALSCORE_DATA", "/home/me")
+    main(["info"])
+    out = capsys.readouterr().out
+    assert "OMP_NUM_THREADS 3" in out
+    assert "/home/me" not in out
+
+
+def test_lines_say_the_same(info, capsys):
+    main(["info"])
+    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["version"] == __version__
+    assert lines["isa"] == info["isa"]
+    assert lines["isa available"] == ", ".join(info["isa_available"])
+    assert f"numpy {np.__version__}" in lines["dependencies"]
+    assert "libgomp" in lines["openmp"] or "libomp" in lines["openmp"] or "libiomp" in lines["openmp"]
+
+
+def test_a_set_that_was_forced_is_told(run_python):
+    code = "from alscore.cli import main; main(['info'])"
+    assert "\nisa: generic\n" in run_python(code, ALSCORE_ISA="generic").stdout
