@@ -325,7 +325,7 @@ def test_to_a_single_machine_and_back(spark, table, ratings, model):
     with pytest.raises(ValueError, match="column 'user' has ids that the model was not fitted on, such as 9999"):
         model.to_local(spark.createDataFrame([(9999, 1, 1.0)], "user int, item int, rating float"))
     named = Recommender(local.model, Interactions(ratings, items=[("a", i) for i in range(ratings.shape[1])]))
-    with pytest.raises(TypeError, match="items have labels of type"):
+    with pytest.raises(TypeError, match=r"items have labels such as \('a', 0\)"):
         ALSModel.from_local(spark, named)
 
 

@@ -67,8 +67,7 @@ def from_local(spark: SparkSession, recommender: Recommender) -> ALSModel:
 
 
 def _distributed(spark: SparkSession, labels: "pd.Index[Any]", factors: Floats, name: str) -> FactorTable:
-    ids = pa.array(labels)
-    kind = _kind(ids, name)
+    ids, kind = _ids(labels, name)
     n_blocks = max(1, spark.sparkContext.defaultParallelism)
     pieces = []
     for piece, first in enumerate(range(0, len(ids), _ROWS_A_PIECE)):
@@ -78,9 +77,16 @@ def _distributed(spark: SparkSession, labels: "pd.Index[Any]", factors: Floats, 
     return FactorTable.of(spark, spark.sparkContext.parallelize(pieces, n_blocks), kind)
 
 
-def _kind(ids: pa.Array, name: str) -> types.DataType:
+def _ids(labels: "pd.Index[Any]", name: str) -> tuple[pa.Array, types.DataType]:
+    """Labels as ids of Spark, and the type of these."""
+    try:
+        ids = pa.array(np.asarray(labels))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        ids = pa.nulls(0)
     if pa.types.is_integer(ids.type):
-        return types.LongType()
+        return ids, types.LongType()
     if pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type):
-        return types.StringType()
-    raise TypeError(f"{name} have labels of type {ids.type}; on Spark ids are integers or strings: convert them")
+        return ids, types.StringType()
+    raise TypeError(
+        f"{name} have labels such as {labels[0]!r} ({labels.dtype}); on Spark ids are integers or strings: convert them"
+    )
