@@ -544,7 +544,7 @@ def _require_matplotlib() -> None:
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(metavar="KIND", required=True, dest="kind")
-    data, training, ranking, updating = (argparse.ArgumentParser(add_help=False) for _ in range(4))
+    data, training, ranking, updating, sparking = (argparse.ArgumentParser(add_help=False) for _ in range(5))
     source = data.add_mutually_exclusive_group()
     source.add_argument("--data", metavar="PATH", help="Last.fm 360K file; default: synthetic plays of its shape")
     source.add_argument(
@@ -567,18 +567,24 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         "--json", metavar="FILE", nargs="?", const="-", help="write one JSON document there, or print it, not the table"
     )
     data.add_argument("--plot", metavar="FILE", help="draw a PNG; needs matplotlib")
-    for common in (training, ranking, updating):
+    for common in (training, ranking, updating, sparking):
         common.add_argument("--factors", type=_positive, default=128, help="default: %(default)s")
         common.add_argument("--threads", type=_natural, default=0, help="0: all that this process may use")
         common.add_argument("--seed", type=_natural, default=0, help="default: %(default)s")
     training.add_argument(
         "--solver", metavar="NAMES", type=_names, default="cholesky,cg,auto", help="ours; default: %(default)s"
     )
+    sparking.add_argument(
+        "--solver", metavar="NAMES", type=_names, default="cholesky", help="ours; default: %(default)s"
+    )
     training.add_argument(
         "--isa", metavar="SETS", type=_isas, default="", help=f"kernel sets, ours runs with each: {','.join(_ISAS)}"
     )
-    training.add_argument("--alpha", type=_above_0, default=1.0, help="weight of the plays; default: %(default)s")
-    training.add_argument("--regularization", type=_at_least_0, default=0.01, help="λ; default: %(default)s")
+    for fitting, regularization in ((training, 0.01), (sparking, 0.1)):
+        fitting.add_argument("--alpha", type=_above_0, default=1.0, help="weight of the plays; default: %(default)s")
+        fitting.add_argument(
+            "--regularization", type=_at_least_0, default=regularization, help="λ; default: %(default)s"
+        )
     ranking.add_argument("--top", type=_positive, default=10, help="items for each user; default: %(default)s")
 
     def add(
@@ -607,7 +613,15 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     update.add_argument("--sweeps", type=_positive, default=15, help="of the fit; default: %(default)s")
     add("load", [], "pandas,bytes,saved", "pandas,bytes,saved", "seconds to read a file")
     judging = add("evaluate", [ranking], "implicit", "implicit", "seconds to rank and judge by held-out plays")
-    for sampling in (topn, foldin, judging):
+    on_spark = add("spark", [sparking], "mllib", "mllib", "seconds of an iteration on Apache Spark, and to recommend")
+    on_spark.add_argument(
+        "--interactions", type=_positive, help="so many, made by Spark itself, instead of --scale; without MLlib"
+    )
+    on_spark.add_argument("--iterations", type=_positive, default=2, help="that count; default: %(default)s")
+    on_spark.add_argument("--blocks", type=_natural, default=0, help="of users, and of items; 0: two a thread")
+    on_spark.add_argument("--memory", default="8g", help="of Java, such as 12g; default: %(default)s")
+    on_spark.add_argument("--top", type=_natural, default=10, help="items for each user; default: %(default)s")
+    for sampling in (topn, foldin, judging, on_spark):
         sampling.add_argument("--users", type=_positive, help="size of a random sample of them")
 
 
@@ -649,8 +663,8 @@ def _bench(args: argparse.Namespace) -> None:
     say = functools.partial(print, file=sys.stderr, flush=True)
     measure = getattr(bench, args.kind)
     ours = [f"alscore-{name}" for name in args.solver] if "solver" in args else ["alscore"]
-    options = {name: value for name, value in vars(args).items() if name in inspect.signature(measure).parameters}
-    options |= {"contenders": [*ours, *args.against], "python": dict(args.python), "say": say}
+    options = vars(args) | {"contenders": [*ours, *args.against], "python": dict(args.python), "say": say}
+    options = {name: value for name, value in options.items() if name in inspect.signature(measure).parameters}
     # Files are opened first, so that a path that cannot be written to fails now and not after the measurement.
     with (
         atomic_writer(args.plot) if args.plot else contextlib.nullcontext() as plot,
@@ -679,6 +693,8 @@ def _bench_data(args: argparse.Namespace, folder: str) -> tuple[Any, str]:
     """What a benchmark measures on, a file for `load` and a matrix for the others; and what that is, in words."""
     from alscore import datasets
 
+    if getattr(args, "interactions", None):
+        return args.interactions, f"made by Spark ({args.interactions:,} interactions, seed 0)"
     if args.data:
         return args.data if args.kind == "load" else datasets.lastfm_360k(args.data).matrix, args.data
     described = f"synthetic (scale {args.scale:g}, seed 0)"

@@ -103,3 +103,19 @@ def run_python():
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def spark():
+    """A Spark session on two threads of this process."""
+    pytest.importorskip("pyspark")
+    from alscore.bench import on_spark
+
+    try:
+        on_spark.require_java()
+    except RuntimeError as error:
+        if {"CI", "ALSCORE_REQUIRE_SPARK"} & os.environ.keys():
+            raise
+        pytest.skip(str(error))
+    with on_spark.session(2, "1g") as session:
+        yield session

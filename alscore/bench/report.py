@@ -30,6 +30,15 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
     "load": (("rows/s", "rows_per_second", _scaled(1)), ("entries", "entries", _scaled(1)), _PEAK),
     "foldin": (("users/s", "users_per_second", _scaled(1)), ("first call", "first", "{:.3f}".format)),
     "update": (("objective", "objective", _scaled(1)),),
+    "spark": (
+        ("setup", "setup", "{:.1f}".format),
+        ("shuffle MB", "shuffle_bytes", _scaled(1e6)),
+        ("JVM MB", "jvm_bytes", _scaled(1e6)),
+        ("Python MB", "python_bytes", _scaled(1e6)),
+        ("objective", "objective", _scaled(1)),
+        ("top-N", "top_seconds", "{:.1f}".format),
+        ("top-N ratio", "top_ratio", "{:.2f}".format),
+    ),
     "evaluate": (
         ("users/s", "users_per_second", _scaled(1)),
         ("NDCG", "ndcg", "{:.4f}".format),
@@ -43,6 +52,7 @@ _MEASURED = {
     "load": "seconds to read",
     "foldin": "seconds to solve users from their rows",
     "update": "seconds to take in new plays, one in twenty",
+    "spark": "seconds of an iteration on Apache Spark, users and items",
     "evaluate": "seconds to rank and judge",
 }
 
@@ -65,6 +75,10 @@ def above(answer: dict[str, Any]) -> list[str]:
             f"measured peaks: FMA {answer['fma_peak'] / 1e9:,.0f} GFLOP/s, "
             f"gather {answer['gather_bandwidth'] / 1e9:,.1f} GB/s; "
             f"transpose and factors alone: {answer['least_bytes'] / 1e6:,.0f} MB"
+        )
+    if "expected_shuffle_bytes" in answer:
+        lines.append(
+            f"factors that blocks need of each other: {answer['expected_shuffle_bytes'] / 1e6:,.0f} MB an iteration"
         )
     if "targets" in answer:
         targets = {f"after {settings['reference_sweeps']} exact sweeps": answer["reference"], **answer["targets"]}

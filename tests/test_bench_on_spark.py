@@ -1,0 +1,122 @@
+"""The benchmark on Spark: that it measures what it says, not how fast anything is."""
+
+import json
+import statistics
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyspark")
+
+from pyspark.sql import functions
+
+from alscore import bench, datasets
+from alscore.bench import on_spark, report
+from alscore.cli import main
+from alscore.testing import half_sweep, loss
+
+pytestmark = pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas")
+
+
+def row(answer, contender):
+    return next(row for row in answer["results"] if row["contender"] == contender)
+
+
+def test_both_come_to_the_minimum_of_the_same_objective(spark):
+    """Which dense float64 sweeps find too, from another start."""
+    plays = datasets.synthetic(60, 50, seed=0).matrix
+    answer = bench.spark(
+        plays, ["alscore-cholesky", "mllib"], factors=3, iterations=15, repeats=1, blocks=2, regularization=2, users=9
+    )
+    assert answer["failed"] == {}
+    of_rows = {"regularization": 2, "regularization_exponent": 1, "regularization_count": "entries"}
+    dense, Y = plays.toarray(), np.random.default_rng(0).standard_normal((50, 3))
+    for _ in range(31):
+        X = half_sweep(dense, Y, **of_rows)
+        Y = half_sweep(dense.T, X, **of_rows)
+    for contender in ("alscore-cholesky", "mllib"):
+        assert row(answer, contender)["objective"] == pytest.approx(loss(dense, X, Y, **of_rows), rel=0.01)
+        (run,) = answer["runs"][contender]
+        seconds = [one["seconds"] for one in run["measured"]]
+        assert len(seconds) == 15
+        assert row(answer, contender)["median"] == statistics.median(seconds)
+        assert row(answer, contender)["shuffle_bytes"] > 110 * 3 * 4 / 2  # factors, half of which another block needs
+        assert row(answer, contender)["jvm_bytes"] > 1e6
+        assert row(answer, contender)["top_seconds"] == run["top_seconds"] > 0
+    assert row(answer, "alscore-cholesky")["python_bytes"] > 1e7
+    n_users, n_items = np.count_nonzero(dense.any(axis=1)), np.count_nonzero(dense.any(axis=0))
+    assert answer["data"] == {"users": n_users, "items": n_items, "entries": plays.nnz}
+    needed = sum(2 - 2 * 0.5**n for n in [*np.count_nonzero(dense, axis=0), *np.count_nonzero(dense, axis=1)])
+    assert answer["expected_shuffle_bytes"] == pytest.approx(needed * 3 * 4)
+
+
+def test_command_on_plays_that_spark_makes(spark, capsys):
+    command = ["bench", "spark", "--interactions=20000", "--factors=4", "--iterations=1", "--repeats=1", "--blocks=2"]
+    assert main([*command, "--top=0", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["skipped"] == {"mllib": "its ids have 32 bits"}
+    assert row(answer, "alscore-cholesky")["objective"] is None
+    assert answer["data"]["entries"] == pytest.approx(20_000, rel=0.2)
+    header, (cells,) = report.table(answer)
+    assert dict(zip(header, cells, strict=True))["top-N"] == "-"
+    assert any("seconds of an iteration on Apache Spark" in line for line in report.above(answer))
+
+
+def test_made_plays(spark):
+    """Those of Last.fm's proportions, each pair once, the same whatever the partitions."""
+    table = on_spark.made_plays(spark, 100_000).cache()
+    assert table.count() == pytest.approx(100_000, rel=0.05)
+    assert table.groupBy("user", "item").count().where("count > 1").count() == 0
+    n_users, most = table.select("user").distinct().count(), table.groupBy("item").count().agg({"count": "max"}).first()
+    assert n_users == 100_000 // 49
+    assert most[0] / n_users == pytest.approx(0.2, abs=0.05)
+    lowest, median = table.selectExpr("min(plays)", "percentile(plays, 0.5)").first()
+    assert lowest >= 1
+    assert median == pytest.approx(np.exp(4.54), rel=0.05)
+    assert table.where(functions.abs("item") > 2**40).count() > 90_000
+    assert table.exceptAll(on_spark.made_plays(spark, 100_000).repartition(7)).count() == 0
+    assert on_spark.made_plays(spark, 100_000, seed=1).exceptAll(table).count() > 50_000
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (None, "needs Java 17 or later, and there is none: install one .*openjdk-17-jre-headless"),
+        ('openjdk version "11.0.22" 2024-01-16', "and .*java is Java 11: install one"),
+        ('java version "1.8.0_392"', "and .*java is Java 8: install one"),
+        ('openjdk version "21" 2023-09-19', ""),
+    ],
+)
+def test_java_is_looked_at_first(said, message, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    if said:
+        (tmp_path / "bin").mkdir()
+        java = tmp_path / "bin" / "java"
+        java.write_text(f"#!/bin/sh\necho '{said}' >&2\n")
+        java.chmod(0o755)
+    if message:
+        with pytest.raises(RuntimeError, match=message):
+            on_spark.require_java()
+    else:
+        on_spark.require_java()
+
+
+def test_java_on_the_path(tmp_path, monkeypatch):
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RuntimeError, match="there is none"):
+        on_spark.require_java()
+
+
+def test_wrong_contender():
+    with pytest.raises(ValueError, match=r"no contender is named 'nobody'; there are: alscore-cholesky, .*, mllib"):
+        bench.spark(None, ["nobody"])
+
+
+def test_a_failure_is_told(spark, monkeypatch):
+    plays = datasets.synthetic(6, 5, seed=0).matrix
+    real = on_spark._estimator
+    monkeypatch.setattr(on_spark, "_estimator", lambda *args: real(*args).setRatingCol("nothing"))
+    answer = bench.spark(plays, ["mllib"], factors=2, iterations=1, repeats=1, users=2)
+    assert "nothing" in answer["failed"]["mllib"]
+    assert answer["results"] == []
