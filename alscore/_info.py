@@ -56,7 +56,7 @@ def _libraries() -> list[dict[str, Any]]:
 
     for module in ("numpy", "scipy.linalg.cython_blas", "alscore._sweep"):
         importlib.import_module(module)
-    return threadpool_info()
+    return list(threadpool_info())
 
 
 def _described(library: dict[str, Any]) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def spark(
     if unknown:
         raise ValueError(f"no contender is named {unknown[0]!r}; there are: {', '.join(CONTENDERS)}")
     threads = _threads.resolve(threads)
-    settings = {
+    settings: dict[str, Any] = {
         "bench": "spark", "factors": factors, "threads": threads, "blocks": blocks or 2 * threads,
         "iterations": iterations, "repeats": repeats, "regularization": regularization, "alpha": alpha, "seed": seed,
         "top": top, "users": users, "memory": memory,
@@ -171,7 +171,7 @@ def session(threads: int, memory: str) -> "Iterator[SparkSession]":
         yield active
         return
     require_java()
-    options = {
+    options: dict[str, bool | float | int | str | None] = {
         "spark.driver.memory": memory,
         "spark.driver.host": "localhost",
         "spark.pyspark.python": sys.executable,
@@ -252,7 +252,7 @@ def _shape(table: "DataFrame") -> dict[str, int]:
     from pyspark.sql import functions
 
     counts = table.agg(functions.count_distinct("user"), functions.count_distinct("item"), functions.count("*"))
-    return dict(zip(("users", "items", "entries"), counts.first(), strict=True))
+    return dict(zip(("users", "items", "entries"), counts.collect()[0], strict=True))
 
 
 def _rows_sent(table: "DataFrame", blocks: int) -> float:
@@ -262,7 +262,8 @@ def _rows_sent(table: "DataFrame", blocks: int) -> float:
     from pyspark.sql import functions
 
     needed = functions.lit(blocks) * (1 - functions.pow(functions.lit(1 - 1 / blocks), "count"))
-    return sum(table.groupBy(side).count().agg(functions.sum(needed)).first()[0] for side in ("user", "item"))
+    sums = (table.groupBy(side).count().agg(functions.sum(needed)).collect()[0][0] for side in ("user", "item"))
+    return float(sum(sums))
 
 
 class _Trial:
@@ -379,17 +380,17 @@ class _Trial:
 
 
 def _estimator(name: str, settings: dict[str, Any]) -> Any:
-    options = _COLUMNS | {
+    from pyspark.ml import recommendation
+
+    from alscore.spark import ALS
+
+    options: dict[str, Any] = _COLUMNS | {
         "rank": settings["factors"], "regParam": settings["regularization"], "alpha": settings["alpha"],
         "implicitPrefs": True, "seed": settings["seed"],
         "numUserBlocks": settings["blocks"], "numItemBlocks": settings["blocks"],
     }  # fmt: skip
     if name == "mllib":
-        from pyspark.ml.recommendation import ALS
-
-        return ALS(**options)
-    from alscore.spark import ALS
-
+        return recommendation.ALS(**options)
     return ALS(**options, solver=name.removeprefix("alscore-"))
 
 
@@ -405,7 +406,8 @@ def _dense(frame: "DataFrame", n: int) -> np.ndarray:
 @contextlib.contextmanager
 def _peaks(started: "SparkSession") -> Iterator[dict[str, int]]:
     """Peaks of memory while the block runs: of Java's heap, and of the Python workers that Java has started."""
-    java = started.sparkContext._jvm.java.lang
+    java: Any = started.sparkContext._jvm
+    java = java.java.lang
     java.System.gc()
     pools = [
         pool for pool in java.management.ManagementFactory.getMemoryPoolMXBeans() if pool.getType().name() == "HEAP"

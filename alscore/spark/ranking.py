@@ -1,7 +1,7 @@
 """Exact top-N for everybody as one distributed job: a task holds a block of queries, and all candidates stream by."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -66,9 +66,10 @@ def recommend_all(
     names = query.name, candidate.name
 
     def answer(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return _answer(batches, n, rank, names, TaskContext.get().cpus())
+        context = TaskContext.get()
+        return _answer(batches, n, rank, names, context.cpus() if context else 1)
 
-    ids = [side.schema["ids"].dataType.elementType for side in (queries, candidates)]
+    ids = [cast(types.ArrayType, side.schema["ids"].dataType).elementType for side in (queries, candidates)]
     wanted = _schema(names, [query.dataType, candidate.dataType])
     found = rows.mapInArrow(answer, _schema(names, ids))
     return found.select(*(functions.col(f"`{field.name}`").cast(field.dataType) for field in wanted))
@@ -89,7 +90,7 @@ def _keys(spark: SparkSession, n: int) -> list[int]:
     tried = 4 * n
     while len(keys) < n:
         tried *= 2
-        partitions = spark.sql(f"SELECT transform(sequence(1, {tried}), key -> pmod(hash(key), {n}))").first()[0]
+        ((partitions,),) = spark.sql(f"SELECT transform(sequence(1, {tried}), key -> pmod(hash(key), {n}))").collect()
         keys = dict(zip(reversed(partitions), range(tried, 0, -1), strict=True))
     return [keys[partition] for partition in range(n)]
 
