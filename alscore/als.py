@@ -40,7 +40,8 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         Length k of every factor vector.
     regularization : float
         λ, at least 0. A direction in which the other side's factors have no energy (there are more factors than items,
-        say) gets a ridge of 16 eps times the largest energy besides, so that rows stay near 0 there even with 0.
+        say) gets a ridge besides, 16 eps of the largest energy in float32 and 1e-12 of it in float64, so that rows stay
+        near 0 there even with 0.
     alpha : float
         Scale of the confidence.
     iterations : int

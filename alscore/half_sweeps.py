@@ -29,7 +29,7 @@ def principal_axes(gram: Doubles) -> tuple[Doubles, Doubles]:
 
 
 def with_ridge(energy: Doubles, dtype: np.dtype) -> Doubles:
-    """`energy`, raised to 16 eps of the largest where it is no more than the rounding of the Gram matrix.
+    """`energy`, raised to 16 eps or 1e-12 of the largest where it is no more than the rounding of the Gram matrix.
 
     Factors have numbers in such a direction (there are more of them than items, say), but nothing except rounding: the
     ridge keeps rows from explaining themselves by it where regularization does not.
