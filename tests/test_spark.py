@@ -197,6 +197,22 @@ def test_the_objective_is_mllibs(spark, tmp_path):
     assert reached[1] == pytest.approx(reached[0], rel=5e-3)
 
 
+def test_guide_carries_mllibs_model_across(spark):
+    guide = (Path(__file__).parents[1] / "docs" / "migrating-from-spark.md").read_text(encoding="utf-8")
+    (block,) = (part for part in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "als_model" in part)
+    dense = np.random.default_rng(1).integers(0, 3, (40, 30)) + np.eye(40, 30)
+    table = spark.createDataFrame(entries(dense), "user int, artist int, plays float").coalesce(1).cache()
+    columns = {"userCol": "user", "itemCol": "artist", "ratingCol": "plays"}
+    als_model = recommendation.ALS(rank=4, maxIter=2, implicitPrefs=True, seed=1, **columns).fit(table)
+    names = {"als_model": als_model, "ratings": table.toPandas(), "model": AlternatingLeastSquares(4)}
+    names |= {"Interactions": Interactions, "Recommender": Recommender}
+    exec(compile(block, "guide", "exec"), names)
+    found = names["recommender"].recommend(5, n=3, filter_already_liked_items=False)
+    (wanted,) = (row.recommendations for row in als_model.recommendForAllUsers(3).collect() if row.user == 5)
+    assert found["item"].tolist() == [best.artist for best in wanted]
+    assert found["score"].tolist() == pytest.approx([best.rating for best in wanted], rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("rows", "schema", "message"),
     [
