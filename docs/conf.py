@@ -2,7 +2,7 @@
 
 from sphinx.util import logging
 
-import alscore
+import alscore.spark
 
 project = "alscore"
 author = "the alscore authors"
@@ -58,16 +58,18 @@ nb_merge_streams = True
 def check_reference(app, env):
     """Warn of each public name that the reference leaves out."""
     documented = env.get_domain("py").data["objects"]
-    for name in alscore.__all__:
-        if f"alscore.{name}" not in documented:
-            logging.getLogger(__name__).warning("alscore.%s is public, and not in docs/reference.md", name)
+    for module in (alscore, alscore.spark):
+        for name in module.__all__:
+            if f"{module.__name__}.{name}" not in documented:
+                warn = logging.getLogger(__name__).warning
+                warn("%s.%s is public, and not in docs/reference.md", module.__name__, name)
 
 
-def skip_field_aliases(app, what, name, obj, skip, options):
-    """Leave out what named tuples say of their fields."""
-    return skip or str(getattr(obj, "__doc__", "")).startswith("Alias for field number")
+def skip_generated(app, what, name, obj, skip, options):
+    """Leave out what named tuples say of their fields, and Spark's setters of their parameters."""
+    return skip or str(getattr(obj, "__doc__", "")).startswith(("Alias for field number", "Set the parameter `"))
 
 
 def setup(app):
-    app.connect("autodoc-skip-member", skip_field_aliases)
+    app.connect("autodoc-skip-member", skip_generated)
     app.connect("env-check-consistency", check_reference)

@@ -259,22 +259,64 @@ class ALSModel(Model, ALSModelParams, MLReadable["ALSModel"], MLWritable):
         return found
 
     def recommendForAllUsers(self, numItems: int) -> DataFrame:
-        """The items of the highest scores for every user: rows of the user and of "recommendations", best first.
+        """The items of the highest scores for every user, those that the user has already among them.
 
-        Of equal scores the lower id comes first.
+        Parameters
+        ----------
+        numItems : int
+
+        Returns
+        -------
+        DataFrame
+            A row for each user: the id, and "recommendations", structs of the item and "rating", the score. Best first;
+            of equal scores the lower id.
         """
         return self._recommended("user", self._users.blocks, numItems)
 
     def recommendForAllItems(self, numUsers: int) -> DataFrame:
-        """The users of the highest scores for every item."""
+        """The users of the highest scores for every item.
+
+        Parameters
+        ----------
+        numUsers : int
+
+        Returns
+        -------
+        DataFrame
+            As from `recommendForAllUsers`, with the two sides exchanged.
+        """
         return self._recommended("item", self._items.blocks, numUsers)
 
     def recommendForUserSubset(self, dataset: DataFrame, numItems: int) -> DataFrame:
-        """As `recommendForAllUsers`, for the users in column `userCol` of a table; those not fitted are left out."""
+        """As `recommendForAllUsers`, for some of the users.
+
+        Parameters
+        ----------
+        dataset : DataFrame
+            With the users in column `userCol`; those not fitted are left out.
+        numItems : int
+
+        Returns
+        -------
+        DataFrame
+            As from `recommendForAllUsers`.
+        """
         return self._recommended("user", self._subset("user", dataset), numItems)
 
     def recommendForItemSubset(self, dataset: DataFrame, numUsers: int) -> DataFrame:
-        """As `recommendForAllItems`, for the items in column `itemCol` of a table."""
+        """As `recommendForAllItems`, for some of the items.
+
+        Parameters
+        ----------
+        dataset : DataFrame
+            With the items in column `itemCol`; those not fitted are left out.
+        numUsers : int
+
+        Returns
+        -------
+        DataFrame
+            As from `recommendForAllItems`.
+        """
         return self._recommended("item", self._subset("item", dataset), numUsers)
 
     def _recommended(self, side: str, queries: DataFrame, n: int) -> DataFrame:
@@ -332,6 +374,10 @@ class ALSModel(Model, ALSModelParams, MLReadable["ALSModel"], MLWritable):
         spark : SparkSession
         recommender : alscore.Recommender
             With labels that are integers or strings. Factors of float64 become float32.
+
+        Returns
+        -------
+        ALSModel
 
         Raises
         ------
