@@ -23,19 +23,19 @@ def row(answer, contender):
 
 
 def test_both_come_to_the_minimum_of_the_same_objective(spark):
-    """Which dense float64 sweeps find too, from another start."""
+    """Which dense float64 sweeps find too, from another start: so much regularization leaves one minimum."""
     plays = datasets.synthetic(60, 50, seed=0).matrix
     answer = bench.spark(
-        plays, ["alscore-cholesky", "mllib"], factors=3, iterations=15, repeats=1, blocks=2, regularization=2, users=9
+        plays, ["alscore-cholesky", "mllib"], factors=3, iterations=15, repeats=1, blocks=2, regularization=20, users=9
     )
     assert answer["failed"] == {}
-    of_rows = {"regularization": 2, "regularization_exponent": 1, "regularization_count": "entries"}
+    of_rows = {"regularization": 20, "regularization_exponent": 1, "regularization_count": "entries"}
     dense, Y = plays.toarray(), np.random.default_rng(0).standard_normal((50, 3))
     for _ in range(31):
         X = half_sweep(dense, Y, **of_rows)
         Y = half_sweep(dense.T, X, **of_rows)
     for contender in ("alscore-cholesky", "mllib"):
-        assert row(answer, contender)["objective"] == pytest.approx(loss(dense, X, Y, **of_rows), rel=0.01)
+        assert row(answer, contender)["objective"] == pytest.approx(loss(dense, X, Y, **of_rows), rel=1e-3)
         (run,) = answer["runs"][contender]
         seconds = [one["seconds"] for one in run["measured"]]
         assert len(seconds) == 15
