@@ -204,7 +204,7 @@ def test_guide_carries_mllibs_model_across(spark):
     table = spark.createDataFrame(entries(dense), "user int, artist int, plays float").coalesce(1).cache()
     columns = {"userCol": "user", "itemCol": "artist", "ratingCol": "plays"}
     als_model = recommendation.ALS(rank=4, maxIter=2, implicitPrefs=True, seed=1, **columns).fit(table)
-    names = {"als_model": als_model, "ratings": table.toPandas(), "model": AlternatingLeastSquares(4)}
+    names = {"als_model": als_model, "ratings": table.toArrow().to_pandas(), "model": AlternatingLeastSquares(4)}
     names |= {"Interactions": Interactions, "Recommender": Recommender}
     exec(compile(block, "guide", "exec"), names)
     found = names["recommender"].recommend(5, n=3, filter_already_liked_items=False)
