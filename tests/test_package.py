@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
 import alscore
 from alscore import Interactions, datasets
@@ -59,7 +60,7 @@ def test_readme_does_what_it_says(tmp_path, monkeypatch):
     plays = datasets.synthetic(300, 200, seed=0)
     datasets.write_lastfm_360k(plays, "plays.tsv.gz")
     names = {"AlternatingLeastSquares": alscore.AlternatingLeastSquares, "itemid": 3, "userid": 5}
-    names["user_items"] = plays.matrix
+    names["user_items"] = sparse.csr_matrix(plays.matrix)  # scipy 1.13 has no single rows of a csr_array
     names["df"] = pd.DataFrame({"user": ["new", "new"], "item": plays.items[:2], "value": [3, 1]})
     names["new_plays"] = Interactions.from_arrays(["new"], ["new artist"])
     times = np.linspace(1.22e9, 1.24e9, plays.nnz).astype(np.int64)  # August 2008 to April 2009
