@@ -121,7 +121,7 @@ class Block:
     @classmethod
     def of(cls, batches: Iterable[pa.RecordBatch], objective: Objective, n_other: int) -> "Block":
         """The block that has these ratings; those of one pair are summed."""
-        table = pa.Table.from_batches(batches).combine_chunks()
+        table = pa.Table.from_batches(batches)
         rows, ids = _ascending(table["row"])
         columns, received = _by_block(table["column"], n_other)
         rows, columns, values = _summed(rows, columns, table["value"].to_numpy(), received[-1])
@@ -157,7 +157,7 @@ class Block:
 
 def _ascending(ids: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
     """(positions, ids that ascend, each once)"""
-    encoded = ids.combine_chunks().dictionary_encode()
+    encoded = ids.dictionary_encode().combine_chunks()  # all strings at once may be more than an array holds, 2 GB
     order = pc.sort_indices(encoded.dictionary)
     rank = np.empty(len(order), np.int64)
     rank[order.to_numpy()] = np.arange(len(order))
