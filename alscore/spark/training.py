@@ -75,6 +75,7 @@ def train(ratings: DataFrame, settings: Settings) -> Trained:
     """
     training = _Training(ratings, settings)
     try:
+        training.start()
         for _ in range(settings.iterations):
             training.sweep()
         return training.finished()
@@ -114,8 +115,11 @@ class _Training:
             ).persist(settings.level)
             for side in SIDES
         }
+
+    def start(self) -> None:
+        """Build the blocks, and draw the first item factors."""
         nonnegative = solvers.is_nonnegative(self.solver)
-        start = partial(tasks.start, self.layout, settings.rank, settings.seed, nonnegative)
+        start = partial(tasks.start, self.layout, self.settings.rank, self.settings.seed, nonnegative)
         self._send("item", self.held["item"].mapPartitionsWithIndex(start))
 
     def _scattered(self, records: "RDD[Any]") -> "RDD[Any]":
