@@ -66,8 +66,10 @@ def check_reference(app, env):
 
 
 def skip_generated(app, what, name, obj, skip, options):
-    """Leave out what named tuples say of their fields, and Spark's setters of their parameters."""
-    return skip or str(getattr(obj, "__doc__", "")).startswith(("Alias for field number", "Set the parameter `"))
+    """Leave out what named tuples say of their fields, and what sets and gets the parameters of Spark's."""
+    return skip or str(getattr(obj, "__doc__", "")).startswith(
+        ("Alias for field number", "Set the parameter `", "Get the parameter `")
+    )
 
 
 def setup(app):

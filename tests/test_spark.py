@@ -241,6 +241,40 @@ def test_a_bad_table_is_refused_by_column(spark, rows, schema, message):
         small(alpha=1.0).fit(spark.createDataFrame(rows, schema))
 
 
+@pytest.mark.parametrize("parameters", [{"itemCol": "user"}, {"ratingCol": "item"}])
+def test_a_column_for_two_roles_is_refused(table, parameters):
+    with pytest.raises(ValueError, match=r"must be three columns, not 'user', '(user|item)' and '(rating|item)'"):
+        small(**parameters).fit(table)
+
+
+def cached_rdds(spark):
+    return set(spark.sparkContext._jsc.getPersistentRDDs())
+
+
+def test_a_table_is_computed_twice_and_of_what_fit_caches_the_factors_stay(spark, ratings):
+    rows = spark.createDataFrame(entries(ratings), "user int, item int, rating float")
+    computed = spark.sparkContext.accumulator(0)
+
+    def counted(batches):
+        for batch in batches:
+            computed.add(batch.num_rows)
+            yield batch
+
+    before = cached_rdds(spark)
+    model = small().fit(rows.mapInArrow(counted, rows.schema))
+    assert computed.value == 2 * ratings.nnz
+    assert len(cached_rdds(spark) - before) == 2
+    assert model.userFactors.count() == ratings.shape[0]
+
+
+def test_a_fit_that_fails_leaves_nothing_cached(spark):
+    before = cached_rdds(spark)
+    rows = spark.createDataFrame([(1, 2, 8e37), (1, 2, 8e37)], "user int, item int, rating double")
+    with pytest.raises(ValueError, match="ratingCol: the ratings of one user and"):
+        small(alpha=1.0).fit(rows)
+    assert cached_rdds(spark) <= before
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -282,6 +316,35 @@ def test_transform_scores_pairs_and_says_nothing_of_strangers(spark, table, mode
     dropping = model.copy().setColdStartStrategy("drop").setPredictionCol("score")
     assert {row.note for row in dropping.transform(asked).collect()} == {"a", "b"}
     assert dropping.transform(asked).columns[-1] == "score"
+
+
+def test_ids_of_another_type_are_refused_by_column(spark, model):
+    for value, kind in (("1", "string"), (1.5, "double")):
+        asked = spark.createDataFrame([(value, 1)], f"user {kind}, item int")
+        for ask in (model.transform, lambda asked: model.recommendForUserSubset(asked, 2)):
+            with pytest.raises(TypeError, match=f"userCol: column 'user' is {kind}.*cast it"):
+                ask(asked)
+
+
+def test_columns_may_have_any_name(table, model):
+    names = {"user": "a.b `c`", "item": "song name", "rating": "n.plays"}
+    odd = dict(zip(("userCol", "itemCol", "ratingCol"), names.values(), strict=True))
+    renamed = table.withColumnsRenamed(names)
+    found = small(**odd, predictionCol="the.score", coldStartStrategy="drop").fit(renamed)
+    assert bits(found) == bits(model)
+    assert found.transform(renamed).columns == [*names.values(), "the.score"]
+    assert found.transform(renamed).count() == table.count()
+    (row,) = found.recommendForUserSubset(renamed.limit(1), 2).collect()
+    assert row.__fields__ == ["a.b `c`", "recommendations"]
+    assert row.recommendations[0].__fields__ == ["song name", "rating"]
+    assert found.to_local(renamed).interactions.nnz == table.count()
+
+
+def test_parameters_are_set_and_got_as_mllibs():
+    als = ALS(solver="cg").setRank(7).setNumBlocks(3).setUnobserved_weight(0.5)
+    assert [als.getRank(), als.getNumUserBlocks(), als.getNumItemBlocks()] == [7, 3, 3]
+    assert [als.getSolver(), als.getUnobserved_weight()] == ["cg", 0.5]
+    assert als.getSeed() == 0  # in every process
 
 
 def test_recommendations_are_the_best_of_all(spark, model):

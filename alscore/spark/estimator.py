@@ -16,11 +16,11 @@ from pyspark.ml.util import (
     MLWritable,
     MLWriter,
 )
-from pyspark.sql import DataFrame, SparkSession, functions, types
+from pyspark.sql import Column, DataFrame, SparkSession, functions, types
 
 from alscore.spark import tasks
-from alscore.spark.inputs import check_workers, checked, classic_session, id_column, id_type
-from alscore.spark.params import ALSModelParams, ALSParams, with_setters
+from alscore.spark.inputs import check_workers, checked, classic_session, id_type, ids, named
+from alscore.spark.params import ALSModelParams, ALSParams, with_accessors
 from alscore.spark.ranking import recommend_all
 from alscore.spark.tasks import Layout
 from alscore.spark.training import Settings, train
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _RATINGS_A_BLOCK = 50_000_000  # 400 MB
 
 
-@with_setters
+@with_accessors
 class ALS(Estimator["ALSModel"], ALSParams, DefaultParamsReadable["ALS"], DefaultParamsWritable):
     """Matrix factorisation of implicit feedback by alternating least squares on Spark, as on a single machine.
 
@@ -42,6 +42,9 @@ class ALS(Estimator["ALSModel"], ALSParams, DefaultParamsReadable["ALS"], Defaul
 
     The factors are those of `alscore.AlternatingLeastSquares` from the same start, but for rounding. They depend on the
     ratings, the parameters, and in their last bits on the numbers of blocks, not on partitions, threads or executors.
+
+    The table is computed twice, to verify it and to build the blocks: cache one that is costly, or whose rows come out
+    otherwise each time.
 
     A half-sweep is one job. A lost executor takes with it what it had sent in the half-sweeps before, and Spark
     computes that anew: with ``SparkContext.setCheckpointDir`` for at most `checkpointInterval` iterations, without it
@@ -71,7 +74,7 @@ class ALS(Estimator["ALSModel"], ALSParams, DefaultParamsReadable["ALS"], Defaul
     checkpointInterval : int
         Iterations from one checkpoint to the next, where the SparkContext has a folder for them; -1 for never.
     seed : int
-        Of the first item factors: see `alscore.spark.first_factors`.
+        Of the first item factors: see `alscore.spark.first_factors`. 0 if not set.
     coldStartStrategy : {"nan", "drop"}
         What `transform` does about users and items that were not fitted.
     intermediateStorageLevel, finalStorageLevel : str
@@ -134,6 +137,10 @@ class ALS(Estimator["ALSModel"], ALSParams, DefaultParamsReadable["ALS"], Defaul
     def setParams(self, **kwargs: Any) -> "ALS":
         """Set parameters by name, and return self."""
         return self._set(**self._input_kwargs)
+
+    def setNumBlocks(self, value: int) -> "ALS":
+        """Set both `numUserBlocks` and `numItemBlocks`, and return self."""
+        return self._set(numUserBlocks=value, numItemBlocks=value)
 
     def _fit(self, dataset: DataFrame) -> "ALSModel":
         objective = self._checked_objective()
@@ -205,7 +212,7 @@ def block_schema(kind: types.DataType) -> str:
     return f"block int, ids array<{id_type(kind)}>, factors binary"
 
 
-@with_setters
+@with_accessors
 class ALSModel(Model, ALSModelParams, MLReadable["ALSModel"], MLWritable):
     """What `ALS` fits: factors of users and of items, on Spark.
 
@@ -246,17 +253,21 @@ class ALSModel(Model, ALSModelParams, MLReadable["ALSModel"], MLWritable):
         name = self._value("predictionCol")
         users = self.userFactors.toDF("__user_id", "__user_features")
         items = self.itemFactors.toDF("__item_id", "__item_features")
-        user = id_column(dataset[self._value("userCol")], self._users.kind)
-        item = id_column(dataset[self._value("itemCol")], self._items.kind)
-        found = dataset.join(users, user == id_column(users["__user_id"], self._users.kind), "left")
-        found = found.join(items, item == id_column(items["__item_id"], self._items.kind), "left")
+        user, item = (self._ids(side, dataset) for side in ("user", "item"))
+        found = dataset.join(users, user == users["__user_id"], "left")
+        found = found.join(items, item == items["__item_id"], "left")
         products = "zip_with(__user_features, __item_features, (x, y) -> cast(x as double) * y)"
         score = functions.expr(f"cast(aggregate({products}, 0D, (sum, product) -> sum + product) as float)")
         found = found.withColumn(name, functions.coalesce(score, functions.lit(float("nan")).cast("float")))
         found = found.drop("__user_id", "__user_features", "__item_id", "__item_features")
         if self._value("coldStartStrategy").lower() == "drop":
-            found = found.where(~functions.isnan(found[name]))
+            found = found.where(~functions.isnan(named(found, name)))
         return found
+
+    def _ids(self, side: str, dataset: DataFrame) -> Column:
+        """The users' or items' column of a table."""
+        table, param = self._users if side == "user" else self._items, f"{side}Col"
+        return ids(dataset, param, self._value(param), table.kind)
 
     def recommendForAllUsers(self, numItems: int) -> DataFrame:
         """The items of the highest scores for every user, those that the user has already among them.
@@ -335,9 +346,9 @@ class ALSModel(Model, ALSModelParams, MLReadable["ALSModel"], MLWritable):
     def _subset(self, side: str, dataset: DataFrame) -> DataFrame:
         """Blocks of the factors of those that are in a table."""
         table = self._users if side == "user" else self._items
-        ids = dataset.select(id_column(dataset[self._value(f"{side}Col")], table.kind).alias("id")).distinct()
+        wanted = dataset.select(self._ids(side, dataset).alias("id")).distinct()
         rows = table.rows(self.rank)
-        rows = rows.withColumn("id", id_column(rows["id"], table.kind)).join(ids, "id", "left_semi")
+        rows = rows.withColumn("id", rows["id"].cast(id_type(table.kind))).join(wanted, "id", "left_semi")
         block = functions.pmod(functions.xxhash64("id"), functions.lit(self._layout.size(side))).cast("int")
         return rows.select(block.alias("block"), "id", "features").mapInArrow(tasks.packed, block_schema(table.kind))
 

@@ -79,32 +79,29 @@ def checked(dataset: DataFrame, user: str, item: str, rating: str, alpha: float)
     Raises
     ------
     ValueError
-        A column is missing; there are missing ids, or ratings that are missing, not finite, or beyond what float32
-        holds; or there is no rating but 0.
+        A column is missing, or named for two of them; there are missing ids, or ratings that are missing, not finite,
+        or beyond what float32 holds; or there is no rating but 0.
     TypeError
         A column of another type than integers or strings (ids), or numbers (ratings).
     """
-    fields = {name: _field(dataset, param, name) for param, name in (("userCol", user), ("itemCol", item))}
-    for param, name in (("userCol", user), ("itemCol", item)):
-        kind = fields[name].dataType
-        if not isinstance(kind, (*_INTEGERS, types.StringType)):
-            raise TypeError(
-                f"{param}: column {name!r} is {kind.simpleString()}; ids must be integers or strings: cast it"
-            )
+    names = [name for name in (user, item, rating) if name]
+    if len(set(names)) < len(names):
+        raise ValueError(f"userCol, itemCol and ratingCol must be three columns, not {user!r}, {item!r} and {rating!r}")
+    users, items = _id_field(dataset, "userCol", user), _id_field(dataset, "itemCol", item)
     values = functions.lit(1.0)
     if rating:
         kind = _field(dataset, "ratingCol", rating).dataType
         if not isinstance(kind, types.NumericType):
             raise TypeError(f"ratingCol: column {rating!r} is {kind.simpleString()}; ratings must be numbers: cast it")
-        values = dataset[rating].cast("double")
-    columns = {user: dataset[user], item: dataset[item], rating or "ratingCol": values}
-    count = _verify(dataset, columns, alpha)
+        values = named(dataset, rating).cast("double")
+    columns = [(user, named(dataset, user)), (item, named(dataset, item)), (rating, values)]
+    size = _verify(dataset, columns, alpha)
     table = dataset.select(
-        id_column(dataset[user], fields[user].dataType).alias("user"),
-        id_column(dataset[item], fields[item].dataType).alias("item"),
+        ids(dataset, "userCol", user, users.dataType).alias("user"),
+        ids(dataset, "itemCol", item, items.dataType).alias("item"),
         values.cast("float").alias("rating"),
     ).where("rating != 0")
-    return Ratings(table, fields[user], fields[item], count)
+    return Ratings(table, users, items, size)
 
 
 def id_type(kind: types.DataType) -> str:
@@ -112,9 +109,33 @@ def id_type(kind: types.DataType) -> str:
     return "string" if isinstance(kind, types.StringType) else "bigint"
 
 
-def id_column(column: Column, kind: types.DataType) -> Column:
-    """`column` in the type that blocks have for ids of this type."""
-    return column.cast(id_type(kind))
+def ids(dataset: DataFrame, param: str, name: str, kind: types.DataType) -> Column:
+    """A column of ids in the type that blocks have for ids of type `kind`, verified to be such ids."""
+    found = _id_field(dataset, param, name).dataType
+    if id_type(found) != id_type(kind):
+        raise TypeError(
+            f"{param}: column {name!r} is {found.simpleString()}, and the model was fitted on ids of type "
+            f"{kind.simpleString()}: cast it"
+        )
+    return named(dataset, name).cast(id_type(kind))
+
+
+def named(dataset: DataFrame, name: str) -> Column:
+    """The column of this name, which may have dots, spaces and backticks."""
+    return dataset[quoted(name)]
+
+
+def quoted(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _id_field(dataset: DataFrame, param: str, name: str) -> types.StructField:
+    field = _field(dataset, param, name)
+    if not isinstance(field.dataType, (*_INTEGERS, types.StringType)):
+        raise TypeError(
+            f"{param}: column {name!r} is {field.dataType.simpleString()}; ids must be integers or strings: cast it"
+        )
+    return field
 
 
 def _field(dataset: DataFrame, param: str, name: str) -> types.StructField:
@@ -123,9 +144,9 @@ def _field(dataset: DataFrame, param: str, name: str) -> types.StructField:
     return dataset.schema[name]
 
 
-def _verify(dataset: DataFrame, columns: dict[str, Column], alpha: float) -> int:
+def _verify(dataset: DataFrame, columns: list[tuple[str, Column]], alpha: float) -> int:
     """Count what cannot be trained on, in one pass; return the number of ratings that can."""
-    (user, users), (item, items), (rating, values) = columns.items()
+    (user, users), (item, items), (rating, values) = columns
     finite = ~functions.isnan(values) & (functions.abs(values) < functions.lit(float("inf")))
     size = functions.abs(values)
     faults = [

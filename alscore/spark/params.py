@@ -54,6 +54,7 @@ class ALSParams(_ALSParams, ALSModelParams):
         super().__init__(*args)
         self._setDefault(
             implicitPrefs=True,
+            seed=0,  # pyspark's own is another one in each process
             numUserBlocks=0,
             numItemBlocks=0,
             intermediateStorageLevel="MEMORY_AND_DISK",
@@ -96,8 +97,8 @@ class ALSParams(_ALSParams, ALSModelParams):
         return Objective(**{field.name: local[field.name] for field in dataclasses.fields(Objective)})
 
 
-def with_setters(cls: type) -> type:
-    """Add to a class of parameters a setter for each, named as in MLlib: setRank, setSolver."""
+def with_accessors(cls: type) -> type:
+    """Add to a class of parameters a setter and a getter for each, named as in MLlib: setSolver, getSolver."""
 
     def setter(name: str) -> Any:
         def set_value(self: Any, value: Any) -> Any:
@@ -106,7 +107,14 @@ def with_setters(cls: type) -> type:
         set_value.__doc__ = f"Set the parameter `{name}`, and return self."
         return set_value
 
-    for name, value in [(name, getattr(cls, name)) for name in dir(cls)]:
-        if isinstance(value, Param):
-            setattr(cls, f"set{name[0].upper()}{name[1:]}", setter(name))
+    def getter(name: str) -> Any:
+        def value(self: Any) -> Any:
+            return self.getOrDefault(name)
+
+        value.__doc__ = f"Get the parameter `{name}`."
+        return value
+
+    for name in [name for name in dir(cls) if isinstance(getattr(cls, name), Param)]:
+        setattr(cls, f"set{name[0].upper()}{name[1:]}", setter(name))
+        setattr(cls, f"get{name[0].upper()}{name[1:]}", getter(name))
     return cls

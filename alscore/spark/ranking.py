@@ -11,6 +11,7 @@ from pyspark.sql import Column, DataFrame, SparkSession, functions, types
 
 from alscore._checks import require_integer
 from alscore.retrieval import Candidates, top_n
+from alscore.spark.inputs import quoted
 
 _CHUNK_BYTES = 1 << 26  # of candidates searched at once: the more of them, the sooner their norms end a search
 _BATCH_ANSWERS = 1 << 18  # recommendations in one Arrow batch
@@ -72,7 +73,7 @@ def recommend_all(
     ids = [cast(types.ArrayType, side.schema["ids"].dataType).elementType for side in (queries, candidates)]
     wanted = _schema(names, [query.dataType, candidate.dataType])
     found = rows.mapInArrow(answer, _schema(names, ids))
-    return found.select(*(functions.col(f"`{field.name}`").cast(field.dataType) for field in wanted))
+    return found.select(*(functions.col(quoted(field.name)).cast(field.dataType) for field in wanted))
 
 
 def _rows(side: DataFrame, key: Column, queries: Column, candidates: Column) -> DataFrame:
