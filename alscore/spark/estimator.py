@@ -139,7 +139,17 @@ class ALS(Estimator["ALSModel"], ALSParams, DefaultParamsReadable["ALS"], Defaul
         return self._set(**self._input_kwargs)
 
     def setNumBlocks(self, value: int) -> "ALS":
-        """Set both `numUserBlocks` and `numItemBlocks`, and return self."""
+        """Set both `numUserBlocks` and `numItemBlocks`.
+
+        Parameters
+        ----------
+        value : int
+
+        Returns
+        -------
+        ALS
+            Itself.
+        """
         return self._set(numUserBlocks=value, numItemBlocks=value)
 
     def _fit(self, dataset: DataFrame) -> "ALSModel":
