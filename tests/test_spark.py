@@ -282,6 +282,7 @@ def test_a_fit_that_fails_leaves_nothing_cached(spark):
         ({"maxIter": 0}, "maxIter must be"),
         ({"regParam": -1.0}, "regParam must be at least 0"),
         ({"numUserBlocks": -1}, "numUserBlocks must be"),
+        ({"seed": 2**63}, "seed must be an integer of 64 bits"),
         ({"implicitPrefs": False}, "implicitPrefs must be True"),
         ({"confidence": "squared"}, "confidence must be one of"),
         ({"coldStartStrategy": "zero"}, "coldStartStrategy must be 'nan' or 'drop'"),

@@ -85,6 +85,8 @@ class ALSParams(_ALSParams, ALSModelParams):
         for name, least in (("rank", 1), ("maxIter", 1), ("numUserBlocks", 0), ("numItemBlocks", 0)):
             if self._value(name) < least:
                 raise ValueError(f"{name} must be an integer of at least {least}, not {self._value(name)!r}")
+        if not -(2**63) <= self._value("seed") < 2**63:
+            raise ValueError(f"seed must be an integer of 64 bits, not {self._value('seed')!r}")
         if not self._value("regParam") >= 0:
             raise ValueError(f"regParam must be at least 0, not {self._value('regParam')!r}")
         if self._value("coldStartStrategy").lower() not in ("nan", "drop"):
