@@ -88,7 +88,7 @@ class Side:
             gram, rotation = principal_axes(gram)
             rotation = rotation.astype(fixed.dtype)
             _sweep.rotate(fixed, rotation, self.num_threads)
-            if getattr(solver, "warm_start", True):
+            if solvers.starts_warm(solver):
                 _sweep.rotate(out, rotation, self.num_threads)
         return self.solve(solver, fixed, gram, out, loss)
 
@@ -143,6 +143,11 @@ def to_canonical_basis(X: Floats, Y: Floats, num_threads: int) -> None:
     rotation = principal_axes(_sweep.gram(Y, num_threads))[1].astype(Y.dtype)
     for factors in (X, Y):
         _sweep.rotate(factors, rotation, num_threads)
-    signs = np.where(-Y.min(axis=0, initial=0) > Y.max(axis=0, initial=0), -1, 1).astype(Y.dtype)
+    signs = canonical_signs(Y.min(axis=0, initial=0), Y.max(axis=0, initial=0)).astype(Y.dtype)
     for factors in (X, Y):
         factors *= signs
+
+
+def canonical_signs(lowest: Floats, highest: Floats) -> Int64s:
+    """1 or -1 for each column, from its least and its largest number: that of largest magnitude becomes positive."""
+    return np.where(-lowest > highest, -1, 1)

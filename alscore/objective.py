@@ -91,16 +91,28 @@ class Objective:
         item_regularization: Doubles,
         num_threads: int,
     ) -> float:
-        """The objective, for user rows in CSR form. All entries unobserved are summed through the two Gram matrices."""
+        """The objective, for user rows in CSR form."""
         X, Y = user_factors, item_factors
-        observed = _sweep.observed_losses(indptr, indices, strength, X, Y, self.weights, num_threads).sum()
-        everywhere = (_sweep.gram(X, num_threads) * _sweep.gram(Y, num_threads)).sum()
-        return float(
-            observed
-            + self.unobserved_weight * everywhere
-            + penalty(X, user_regularization)
-            + penalty(Y, item_regularization)
-        )
+        grams = _sweep.gram(X, num_threads), _sweep.gram(Y, num_threads)
+        errors = self.errors(indptr, indices, strength, X, Y, *grams, num_threads)
+        return errors + penalty(X, user_regularization) + penalty(Y, item_regularization)
+
+    def errors(
+        self,
+        indptr: Int64s,
+        indices: Int32s,
+        strength: Floats,
+        rows: Floats,
+        columns: Floats,
+        rows_gram: Doubles,
+        columns_gram: Doubles,
+        num_threads: int,
+    ) -> float:
+        """The objective without its penalty, of these rows and all columns, of which those without entries need not be
+        there: what is unobserved is summed through the two Gram matrices.
+        """
+        observed = _sweep.observed_losses(indptr, indices, strength, rows, columns, self.weights, num_threads).sum()
+        return float(observed + self.unobserved_weight * (rows_gram * columns_gram).sum())
 
 
 def penalty(factors: Floats, regularization: Doubles) -> float:

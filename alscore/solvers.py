@@ -206,6 +206,11 @@ def keeps_basis(solver: Any) -> bool:
     return is_nonnegative(solver) or bool(getattr(solver, "original_basis", False))
 
 
+def starts_warm(solver: Any) -> bool:
+    """Whether a resolved solver starts from a row's last factors."""
+    return bool(getattr(solver, "warm_start", True))
+
+
 def is_nonnegative(solver: Any) -> bool:
     """Whether a resolved solver finds factors >= 0, and asks for such a start."""
     return bool(getattr(solver, "nonnegative", False))

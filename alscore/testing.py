@@ -291,7 +291,7 @@ class _Guarded:
     def __init__(self, solver: Any) -> None:
         self._solver = solver
         self.original_basis = solvers.keeps_basis(solver)
-        self.warm_start = getattr(solver, "warm_start", True)
+        self.warm_start = solvers.starts_warm(solver)
         self.nonnegative = solvers.is_nonnegative(solver)
 
     def sweep(self, half_sweep: solvers.HalfSweep, out: Array) -> None:

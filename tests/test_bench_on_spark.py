@@ -15,8 +15,6 @@ from alscore.bench import on_spark, report
 from alscore.cli import main
 from alscore.testing import half_sweep, loss
 
-pytestmark = pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas")
-
 
 def row(answer, contender):
     return next(row for row in answer["results"] if row["contender"] == contender)

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,35 +12,27 @@ import pytest
 from scipy import sparse
 
 from alscore import AlternatingLeastSquares, Interactions, Recommender, calculate_loss
+from alscore.bench import on_spark
 from alscore.objective import Objective
 from alscore.testing import tolerance
 
-
-def required(condition, reason):
-    if not condition and not {"CI", "ALSCORE_REQUIRE_SPARK"} & os.environ.keys():
-        pytest.skip(reason, allow_module_level=True)
-
-
-def has_java():
-    java = shutil.which("java", path=os.environ.get("JAVA_HOME", "") + "/bin" + os.pathsep + os.environ["PATH"])
-    return java is not None and subprocess.run([java, "-version"], capture_output=True, check=False).returncode == 0
-
-
 try:
-    import pyspark
-except ImportError:
-    pyspark = None
-required(pyspark is not None, "pyspark is not installed: pip install 'alscore[spark]'")
-required(has_java(), "there is no Java: Spark needs version 17")
+    import pyspark  # noqa: F401
 
-from pyspark.ml import Pipeline, PipelineModel, recommendation  # noqa: E402
-from pyspark.ml.evaluation import RegressionEvaluator  # noqa: E402
-from pyspark.ml.feature import SQLTransformer  # noqa: E402
-from pyspark.ml.tuning import CrossValidator, ParamGridBuilder  # noqa: E402
-from pyspark.sql import SparkSession  # noqa: E402
+    on_spark.require_java()
+except (ImportError, RuntimeError) as error:
+    if {"CI", "ALSCORE_REQUIRE_SPARK"} & os.environ.keys():
+        raise
+    pytest.skip(str(error), allow_module_level=True)
 
-from alscore.spark import ALS, ALSModel, first_factors  # noqa: E402
-from alscore.spark.blocks import Block, split  # noqa: E402
+from pyspark.ml import Pipeline, PipelineModel, recommendation
+from pyspark.ml.evaluation import RegressionEvaluator
+from pyspark.ml.feature import SQLTransformer
+from pyspark.ml.tuning import CrossValidator, ParamGridBuilder
+from pyspark.sql import SparkSession
+
+from alscore.spark import ALS, ALSModel, first_factors
+from alscore.spark.blocks import Block, split
 
 RANK, SEED = 6, 3
 

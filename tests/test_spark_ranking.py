@@ -10,7 +10,6 @@ from pyspark.sql import functions, types
 
 from alscore.spark import ranking
 
-pytestmark = pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas")
 RANK = 5
 LONG, STRING = types.LongType(), types.StringType()
 

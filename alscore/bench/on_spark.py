@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alscore import __version__, _threads, calculate_loss
+from alscore._arrays import Floats
 from alscore.bench import harness
 
 if TYPE_CHECKING:
@@ -394,7 +395,7 @@ def _estimator(name: str, settings: dict[str, Any]) -> Any:
     return ALS(**options, solver=name.removeprefix("alscore-"))
 
 
-def _dense(frame: "DataFrame", n: int) -> np.ndarray:
+def _dense(frame: "DataFrame", n: int) -> Floats:
     """Factors in rows by id, which are codes; 0 for ids that are not there."""
     found = frame.toArrow()
     factors = found["features"].combine_chunks().flatten().to_numpy().reshape(len(found), -1)

@@ -14,15 +14,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from alscore import _sweep, _threads, solvers
+from alscore._arrays import Doubles, Floats, Int32s, Int64s, Ints
 from alscore.half_sweeps import Side, zero_factors
 from alscore.objective import Objective, penalty
+
+Hashes = NDArray[np.uint64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def hashes(ids: Any) -> np.ndarray:
+def hashes(ids: Any) -> Hashes:
     """A uint64 for each id, integer or string, the same wherever and whenever it is computed.
 
     Parameters
@@ -38,7 +42,7 @@ def hashes(ids: Any) -> np.ndarray:
     return hash_array(ids.to_numpy(zero_copy_only=False), categorize=False)
 
 
-def _mixed(numbers: np.ndarray) -> np.ndarray:
+def _mixed(numbers: Hashes) -> Hashes:
     """Each uint64 by the finaliser of SplitMix64 (Steele, Lea, Flood 2014), in which every bit depends on all."""
     mixed = numbers + _GOLDEN
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -46,7 +50,7 @@ def _mixed(numbers: np.ndarray) -> np.ndarray:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def first_factors(ids: Any, rank: int, seed: int, nonnegative: bool = False) -> np.ndarray:
+def first_factors(ids: Any, rank: int, seed: int, nonnegative: bool = False) -> Floats:
     """The factors that training starts from: of each item they depend on `seed` and its id alone.
 
     Normal with standard deviation 1 / sqrt(rank): rows are about as long as MLlib's, 1. From a tenth of it, as
@@ -84,9 +88,7 @@ def first_factors(ids: Any, rank: int, seed: int, nonnegative: bool = False) -> 
 def split(rows: pa.Array, columns: pa.Array, values: pa.Array, n_blocks: int) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Ratings by the block of their row: (block, (row id, column id, value))."""
     encoded = rows.dictionary_encode()
-    block = (hashes(encoded.dictionary) % np.uint64(n_blocks)).astype(np.int32)[encoded.indices.to_numpy()]
-    order = np.argsort(block, kind="stable")
-    bounds = np.searchsorted(block[order], np.arange(n_blocks + 1))
+    order, bounds = _grouped(_blocks_of(encoded.dictionary, n_blocks)[encoded.indices.to_numpy()], n_blocks)
     batch = pa.record_batch([rows, columns, values], ["row", "column", "value"])
     for number in np.flatnonzero(np.diff(bounds)):
         yield int(number), batch.take(pa.array(order[bounds[number] : bounds[number + 1]]))
@@ -111,12 +113,12 @@ class Block:
     """
 
     ids: pa.Array
-    indptr: np.ndarray
-    indices: np.ndarray
-    strength: np.ndarray
-    received: np.ndarray
-    links: np.ndarray
-    link_bounds: np.ndarray
+    indptr: Int64s
+    indices: Int32s
+    strength: Floats
+    received: Int64s
+    links: Int32s
+    link_bounds: Int64s
 
     @classmethod
     def of(cls, batches: Iterable[pa.RecordBatch], objective: Objective, n_other: int) -> "Block":
@@ -130,7 +132,7 @@ class Block:
         # rows ascend, and columns in each row: so do the pairs of a row and a block that it has entries in
         pairs = rows * n_other + (np.searchsorted(received, np.searchsorted(used, columns), side="right") - 1)
         pairs = pairs[np.diff(pairs, prepend=-1) > 0]
-        order = np.argsort(pairs % n_other, kind="stable")
+        order, link_bounds = _grouped(pairs % n_other, n_other)
         try:
             strength = objective.strength(values)
         except ValueError as error:
@@ -145,38 +147,49 @@ class Block:
             strength,
             received,
             (pairs[order] // n_other).astype(np.int32),
-            np.searchsorted(pairs[order] % n_other, np.arange(n_other + 1)),
+            link_bounds,
         )
 
-    def messages(self, factors: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    def messages(self, factors: Floats) -> Iterator[tuple[int, Floats]]:
         """(block of the other side, the factors that it needs of this one's)."""
         for number, (first, end) in enumerate(zip(self.link_bounds[:-1], self.link_bounds[1:], strict=True)):
             if end > first:
                 yield number, factors[self.links[first:end]]
 
 
-def _ascending(ids: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+def _ascending(ids: pa.ChunkedArray) -> tuple[Int64s, pa.Array]:
     """(positions, ids that ascend, each once)"""
     encoded = ids.dictionary_encode().combine_chunks()  # all strings at once may be more than an array holds, 2 GB
     order = pc.sort_indices(encoded.dictionary)
-    rank = np.empty(len(order), np.int64)
-    rank[order.to_numpy()] = np.arange(len(order))
-    return rank[encoded.indices.to_numpy()], encoded.dictionary.take(order)
+    return _inverse(order.to_numpy())[encoded.indices.to_numpy()], encoded.dictionary.take(order)
 
 
-def _by_block(ids: pa.ChunkedArray, n_blocks: int) -> tuple[np.ndarray, np.ndarray]:
+def _by_block(ids: pa.ChunkedArray, n_blocks: int) -> tuple[Int64s, Int64s]:
     """(positions of `ids`, each once, by block and by id in it; where each block begins)"""
     positions, ascending = _ascending(ids)
-    block = (hashes(ascending) % np.uint64(n_blocks)).astype(np.int32)
-    order = np.argsort(block, kind="stable")
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-    return rank[positions], np.searchsorted(block[order], np.arange(n_blocks + 1))
+    order, bounds = _grouped(_blocks_of(ascending, n_blocks), n_blocks)
+    return _inverse(order)[positions], bounds
 
 
-def _summed(
-    rows: np.ndarray, columns: np.ndarray, values: np.ndarray, n_columns: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _blocks_of(ids: pa.Array, n_blocks: int) -> Int32s:
+    """The block of each id."""
+    return (hashes(ids) % np.uint64(n_blocks)).astype(np.int32)
+
+
+def _grouped(group: Ints, n_groups: int) -> tuple[Int64s, Int64s]:
+    """(positions by their group, and in each as they were; where each group begins, and the end)"""
+    order = np.argsort(group, kind="stable")
+    return order, np.searchsorted(group[order], np.arange(n_groups + 1))
+
+
+def _inverse(order: Ints) -> Int64s:
+    """Where each position is in `order`."""
+    places = np.empty(len(order), np.int64)
+    places[order] = np.arange(len(order))
+    return places
+
+
+def _summed(rows: Int64s, columns: Int64s, values: Floats, n_columns: int) -> tuple[Int64s, Int64s, Floats]:
     """Entries by row and column, each pair once, in float64 summed by size, since they come in any order."""
     pairs = rows * n_columns + columns
     order = np.argsort(pairs, kind="stable")
@@ -196,7 +209,7 @@ class Rows(NamedTuple):
     """Factors on their way to a block of the other side."""
 
     source: int
-    factors: np.ndarray
+    factors: Floats
 
 
 class Solved(NamedTuple):
@@ -204,7 +217,7 @@ class Solved(NamedTuple):
 
     side: str
     ids: pa.Array
-    factors: np.ndarray
+    factors: Floats
 
 
 class Report(NamedTuple):
@@ -212,7 +225,7 @@ class Report(NamedTuple):
 
     block: int
     n_rows: int
-    gram: np.ndarray
+    gram: Doubles
     loss: float = 0.0
 
 
@@ -253,22 +266,22 @@ class Step:
     solver: str
     rank: int
     n_columns: int
-    gram: np.ndarray
-    rotation: np.ndarray | None
-    own_rotation: np.ndarray | None
+    gram: Doubles
+    rotation: Floats | None
+    own_rotation: Floats | None
     wants_loss: bool
     sends: bool
     keeps: bool
 
 
-def gram_of(number: int, factors: np.ndarray, num_threads: int) -> Report:
+def gram_of(number: int, factors: Floats, num_threads: int) -> Report:
     with _threads.one_blas_thread():
         return Report(number, len(factors), _sweep.gram(factors, num_threads))
 
 
 def half_sweep(
     step: Step, number: int, block: Block, arrived: list[Rows], previous: Solved | None, num_threads: int
-) -> tuple[np.ndarray | None, Report | Failure]:
+) -> tuple[Floats | None, Report | Failure]:
     """Solve the rows of a block on the factors that arrived.
 
     Returns the factors, None where a row cannot be solved, and the report or the failure. The loss is the block's share
@@ -307,13 +320,9 @@ def half_sweep(
             loss = float(shares.sum())
         elif step.wants_loss:
             entries = block.indptr, block.indices, block.strength
-            observed = _sweep.observed_losses(*entries, out, fixed, step.objective.weights, num_threads).sum()
-            everywhere = step.gram if step.gram.ndim == 2 else np.diag(step.gram)
-            loss = float(
-                observed
-                + step.objective.unobserved_weight * (everywhere * gram).sum()
-                + penalty(out, side.regularization)
-            )
+            fixed_gram = step.gram if step.gram.ndim == 2 else np.diag(step.gram)
+            errors = step.objective.errors(*entries, out, fixed, gram, fixed_gram, num_threads)
+            loss = errors + penalty(out, side.regularization)
     return out, Report(number, len(out), gram, loss)
 
 

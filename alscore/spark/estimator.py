@@ -276,8 +276,11 @@ class ALSModel(Model, ALSModelParams, MLReadable["ALSModel"], MLWritable):
 
     def _ids(self, side: str, dataset: DataFrame) -> Column:
         """The users' or items' column of a table."""
-        table, param = self._users if side == "user" else self._items, f"{side}Col"
-        return ids(dataset, param, self._value(param), table.kind)
+        param = f"{side}Col"
+        return ids(dataset, param, self._value(param), self._table(side).kind)
+
+    def _table(self, side: str) -> FactorTable:
+        return self._users if side == "user" else self._items
 
     def recommendForAllUsers(self, numItems: int) -> DataFrame:
         """The items of the highest scores for every user, those that the user has already among them.
@@ -341,21 +344,22 @@ class ALSModel(Model, ALSModelParams, MLReadable["ALSModel"], MLWritable):
         return self._recommended("item", self._subset("item", dataset), numUsers)
 
     def _recommended(self, side: str, queries: DataFrame, n: int) -> DataFrame:
-        user = types.StructField(self._value("userCol"), self._users.kind)
-        item = types.StructField(self._value("itemCol"), self._items.kind)
+        query, candidate = (
+            types.StructField(self._value(f"{each}Col"), self._table(each).kind) for each in (side, tasks.other(side))
+        )
         return recommend_all(
             queries,
-            (self._items if side == "user" else self._users).blocks,
+            self._table(tasks.other(side)).blocks,
             n,
             rank=self.rank,
-            query=user if side == "user" else item,
-            candidate=item if side == "user" else user,
+            query=query,
+            candidate=candidate,
             query_blocks=self._layout.size(side),
         )
 
     def _subset(self, side: str, dataset: DataFrame) -> DataFrame:
         """Blocks of the factors of those that are in a table."""
-        table = self._users if side == "user" else self._items
+        table = self._table(side)
         wanted = dataset.select(self._ids(side, dataset).alias("id")).distinct()
         rows = table.rows(self.rank)
         rows = rows.withColumn("id", rows["id"].cast(id_type(table.kind))).join(wanted, "id", "left_semi")

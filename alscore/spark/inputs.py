@@ -94,13 +94,10 @@ def checked(dataset: DataFrame, user: str, item: str, rating: str, alpha: float)
         if not isinstance(kind, types.NumericType):
             raise TypeError(f"ratingCol: column {rating!r} is {kind.simpleString()}; ratings must be numbers: cast it")
         values = named(dataset, rating).cast("double")
-    columns = [(user, named(dataset, user)), (item, named(dataset, item)), (rating, values)]
-    size = _verify(dataset, columns, alpha)
-    table = dataset.select(
-        ids(dataset, "userCol", user, users.dataType).alias("user"),
-        ids(dataset, "itemCol", item, items.dataType).alias("item"),
-        values.cast("float").alias("rating"),
-    ).where("rating != 0")
+    user_ids, item_ids = (_cast(dataset, field.name, field.dataType) for field in (users, items))
+    size = _verify(dataset, [(user, user_ids), (item, item_ids), (rating, values)], alpha)
+    table = dataset.select(user_ids.alias("user"), item_ids.alias("item"), values.cast("float").alias("rating"))
+    table = table.where("rating != 0")
     return Ratings(table, users, items, size)
 
 
@@ -117,6 +114,10 @@ def ids(dataset: DataFrame, param: str, name: str, kind: types.DataType) -> Colu
             f"{param}: column {name!r} is {found.simpleString()}, and the model was fitted on ids of type "
             f"{kind.simpleString()}: cast it"
         )
+    return _cast(dataset, name, kind)
+
+
+def _cast(dataset: DataFrame, name: str, kind: types.DataType) -> Column:
     return named(dataset, name).cast(id_type(kind))
 
 

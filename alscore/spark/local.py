@@ -15,9 +15,7 @@ from alscore.recommender import Recommender
 from alscore.spark.estimator import ALSModel, FactorTable
 from alscore.spark.inputs import checked
 from alscore.spark.params import LOCAL_PARAMETERS
-from alscore.spark.tasks import Layout
-
-_ROWS_A_PIECE = 1 << 14
+from alscore.spark.tasks import Layout, pieces
 
 
 def to_local(model: ALSModel, ratings: DataFrame | None) -> Recommender:
@@ -30,7 +28,7 @@ def to_local(model: ALSModel, ratings: DataFrame | None) -> Recommender:
     return Recommender(local, Interactions(matrix, users, items))
 
 
-def _collected(blocks: DataFrame, rank: int) -> tuple[pd.Index, np.ndarray]:
+def _collected(blocks: DataFrame, rank: int) -> tuple[pd.Index, Floats]:
     """(ids that ascend, their factors)"""
     table = blocks.select("ids", "factors").toArrow()
     ids = pd.Index(table["ids"].combine_chunks().flatten().to_numpy(zero_copy_only=False))
@@ -59,22 +57,20 @@ def from_local(spark: SparkSession, recommender: Recommender) -> ALSModel:
     model, known = recommender._fitted()
     if not isinstance(model.solver, str):
         raise TypeError(f"the model's solver is {model.solver!r}; on Spark it must be a name: set model.solver")
-    users = _distributed(spark, known.users, model.user_factors, "users")
-    items = _distributed(spark, known.items, model.item_factors, "items")
     n_blocks = max(1, spark.sparkContext.defaultParallelism)
+    users = _distributed(spark, known.users, model.user_factors, "users", n_blocks)
+    items = _distributed(spark, known.items, model.item_factors, "items", n_blocks)
     parameters = {name: getattr(model, name) for name in LOCAL_PARAMETERS}
     return ALSModel(users, items, Layout(n_blocks, n_blocks), parameters)
 
 
-def _distributed(spark: SparkSession, labels: "pd.Index[Any]", factors: Floats, name: str) -> FactorTable:
+def _distributed(
+    spark: SparkSession, labels: "pd.Index[Any]", factors: Floats, name: str, n_blocks: int
+) -> FactorTable:
     ids, kind = _ids(labels, name)
-    n_blocks = max(1, spark.sparkContext.defaultParallelism)
-    pieces = []
-    for piece, first in enumerate(range(0, len(ids), _ROWS_A_PIECE)):
-        part = slice(first, first + _ROWS_A_PIECE)
-        packed = bytearray(np.ascontiguousarray(factors[part], np.float32).tobytes())
-        pieces.append((piece % n_blocks, ids[part].to_pylist(), packed))
-    return FactorTable.of(spark, spark.sparkContext.parallelize(pieces, n_blocks), kind)
+    parts = enumerate(pieces(ids, factors.astype(np.float32, copy=False)))
+    rows = [(number % n_blocks, *part) for number, part in parts]
+    return FactorTable.of(spark, spark.sparkContext.parallelize(rows, n_blocks), kind)
 
 
 def _ids(labels: "pd.Index[Any]", name: str) -> tuple[pa.Array, types.DataType]:

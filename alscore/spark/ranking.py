@@ -6,11 +6,12 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark import TaskContext
 from pyspark.sql import Column, DataFrame, SparkSession, functions, types
 
+from alscore._arrays import Floats, Int32s
 from alscore._checks import require_integer
 from alscore.retrieval import Candidates, top_n
+from alscore.spark import tasks
 from alscore.spark.inputs import quoted
 
 _CHUNK_BYTES = 1 << 26  # of candidates searched at once: the more of them, the sooner their norms end a search
@@ -67,8 +68,7 @@ def recommend_all(
     names = query.name, candidate.name
 
     def answer(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        context = TaskContext.get()
-        return _answer(batches, n, rank, names, context.cpus() if context else 1)
+        return _answer(batches, n, rank, names, tasks.num_threads())
 
     ids = [cast(types.ArrayType, side.schema["ids"].dataType).elementType for side in (queries, candidates)]
     wanted = _schema(names, [query.dataType, candidate.dataType])
@@ -121,7 +121,7 @@ class _Block:
     def __init__(self, rank: int) -> None:
         self.rank, self.size = rank, 0
         self._ids: list[pa.Array] = []
-        self._factors: list[np.ndarray] = []
+        self._factors: list[Floats] = []
 
     def add(self, ids: pa.Array, factors: pa.BinaryScalar) -> None:
         rows = np.frombuffer(factors.as_buffer(), np.float32).reshape(-1, self.rank)
@@ -131,7 +131,7 @@ class _Block:
             self.size += rows.nbytes
 
     @property
-    def whole(self) -> tuple[pa.Array, np.ndarray]:
+    def whole(self) -> tuple[pa.Array, Floats]:
         if len(self._ids) > 1:
             self._ids, self._factors = [pa.concat_arrays(self._ids)], [np.concatenate(self._factors)]
         return self._ids[0], self._factors[0]
@@ -143,7 +143,7 @@ class Search:
     def __init__(self, n: int, rank: int, num_threads: int) -> None:
         self.n, self.rank, self.num_threads = n, rank, num_threads
         self.queries, self._candidates = _Block(rank), _Block(rank)
-        self._best: tuple[pa.Array, np.ndarray, np.ndarray] | None = None
+        self._best: tuple[pa.Array, Int32s, Floats] | None = None
 
     def add_candidates(self, ids: pa.Array, factors: pa.BinaryScalar) -> None:
         if not self.queries.size:
@@ -180,7 +180,7 @@ class Search:
             yield pa.RecordBatch.from_arrays([queries[some], lists], [names[0], "recommendations"])
 
 
-def _merged(a: Any, b: tuple[pa.Array, np.ndarray, np.ndarray], n: int) -> tuple[pa.Array, np.ndarray, np.ndarray]:
+def _merged(a: Any, b: tuple[pa.Array, Int32s, Floats], n: int) -> tuple[pa.Array, Int32s, Floats]:
     """The n best of both, of each query: the ids among which they are, their places there (or -1), their scores."""
     if a is None:
         return b

@@ -15,6 +15,7 @@ import pyarrow as pa
 from pyspark import TaskContext
 
 from alscore import _sweep, _threads
+from alscore._arrays import Floats
 from alscore.objective import Objective
 from alscore.spark import blocks
 from alscore.spark.blocks import Block, Failure, Report, Rows, Solved, Step
@@ -60,7 +61,7 @@ def _settled() -> None:
     gc.freeze()
 
 
-def _num_threads() -> int:
+def num_threads() -> int:
     """As many as Spark gives the task."""
     context = TaskContext.get()
     return 1 if context is None else context.cpus()
@@ -126,11 +127,11 @@ def start(
             yield layout.reports, block
             continue
         factors = blocks.first_factors(block.ids, rank, seed, nonnegative)
-        yield layout.reports, blocks.gram_of(number, factors, _num_threads())
+        yield layout.reports, blocks.gram_of(number, factors, num_threads())
         yield from _messages("item", number, block, factors)
 
 
-def _messages(side: str, number: int, block: Block, factors: np.ndarray) -> Iterator[tuple[int, Rows]]:
+def _messages(side: str, number: int, block: Block, factors: Floats) -> Iterator[tuple[int, Rows]]:
     for receiver, rows in block.messages(factors):
         if rows.nbytes >= _MOST:
             raise ValueError(
@@ -159,7 +160,7 @@ def solve(
             yield number, record
     if block is None:
         return
-    factors, report = blocks.half_sweep(step, number, block, rows, previous, _num_threads())
+    factors, report = blocks.half_sweep(step, number, block, rows, previous, num_threads())
     yield layout.reports, report
     if factors is None:
         return
@@ -169,32 +170,36 @@ def solve(
         yield from _messages(step.side, number, block, factors)
 
 
-def _solved(side: str, rotation: np.ndarray | None, records: Iterable[tuple[int, Any]]) -> Iterator[Solved]:
+def _solved(side: str, rotation: Floats | None, records: Iterable[tuple[int, Any]]) -> Iterator[Solved]:
     """A block's factors after the last half-sweep, in another basis."""
     for _, record in records:
         if isinstance(record, Solved) and record.side == side:
             factors = np.array(record.factors)
             if rotation is not None:
                 with _threads.one_blas_thread():
-                    _sweep.rotate(factors, rotation, _num_threads())
+                    _sweep.rotate(factors, rotation, num_threads())
             yield Solved(side, record.ids, factors)
 
 
-def extremes(
-    rotation: np.ndarray | None, records: Iterable[tuple[int, Any]]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def extremes(rotation: Floats | None, records: Iterable[tuple[int, Any]]) -> Iterator[tuple[Floats, Floats]]:
     """The least and the largest number in each column of a block of item factors."""
     for _, _, factors in _solved("item", rotation, records):
         yield factors.min(axis=0), factors.max(axis=0)
 
 
 def table(
-    side: str, rotation: np.ndarray | None, number: int, records: Iterable[tuple[int, Any]]
+    side: str, rotation: Floats | None, number: int, records: Iterable[tuple[int, Any]]
 ) -> Iterator[tuple[int, list[Any], bytearray]]:
     for _, ids, factors in _solved(side, rotation, records):
-        for first in range(0, len(ids), _PART):
-            part = slice(first, first + _PART)
-            yield number, ids[part].to_pylist(), bytearray(factors[part].tobytes())
+        for part in pieces(ids, factors):
+            yield number, *part
+
+
+def pieces(ids: pa.Array, factors: Floats) -> Iterator[tuple[list[Any], bytearray]]:
+    """Ids and factors as rows of a table of blocks hold them, some to each row."""
+    for first in range(0, len(ids), _PART):
+        part = slice(first, first + _PART)
+        yield ids[part].to_pylist(), bytearray(factors[part].tobytes())
 
 
 def unpacked(rank: int, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -15,7 +15,8 @@ from pyspark import RDD, StorageLevel
 from pyspark.sql import DataFrame
 
 from alscore import solvers
-from alscore.half_sweeps import principal_axes
+from alscore._arrays import Doubles, Floats
+from alscore.half_sweeps import canonical_signs, principal_axes
 from alscore.objective import Objective
 from alscore.spark import tasks
 from alscore.spark.blocks import Failure, Report, Step
@@ -105,7 +106,7 @@ class _Training:
         self.solver = solvers.resolve(settings.solver)
         self.half_sweeps = 0
         self.losses: list[float] = []
-        self.rotation: np.ndarray | None = None
+        self.rotation: Doubles | None = None
         self.checkpoint: RDD[Any] | None = None
         cut = ratings.mapInArrow(partial(tasks.cut, self.layout), "block int, side string, chunk binary")
         chunks = self._scattered(cut.rdd.map(lambda row: (row.block, (row.side, row.chunk))))
@@ -171,7 +172,7 @@ class _Training:
             _single(own_rotation),
             self.settings.wants_loss,
             sends=left > 0,
-            keeps=left < 2 or bool(getattr(self.solver, "warm_start", True)),
+            keeps=left < 2 or solvers.starts_warm(self.solver),
         )
         self.rotation = rotation
         gathered = self.held[side].union(self.sent)
@@ -179,15 +180,13 @@ class _Training:
 
     def finished(self) -> Trained:
         """Both sides' factors in the canonical basis, cached and computed."""
-        rotations: dict[str, np.ndarray | None] = {"user": None, "item": None}
+        rotations: dict[str, Doubles | None] = {"user": None, "item": None}
         if self.rotation is not None:
             rotation = principal_axes(self.gram)[1]
             extremes = self.sent.mapPartitions(partial(tasks.extremes, _single(rotation))).collect()
-            lowest, highest = (
-                np.min([low for low, _ in extremes], axis=0),
-                np.max([high for _, high in extremes], axis=0),
-            )
-            rotation = rotation * np.where(-lowest > highest, -1, 1)
+            lowest = np.min([low for low, _ in extremes], axis=0)
+            highest = np.max([high for _, high in extremes], axis=0)
+            rotation = rotation * canonical_signs(lowest, highest)
             rotations = {"user": self.rotation @ rotation, "item": rotation}
         tables = {
             side: self.sent.mapPartitionsWithIndex(partial(tasks.table, side, _single(rotations[side]))).persist(
@@ -204,7 +203,7 @@ class _Training:
             blocks_of_side.unpersist()
 
 
-def _single(matrix: np.ndarray | None) -> np.ndarray | None:
+def _single(matrix: Doubles | None) -> Floats | None:
     return None if matrix is None else np.ascontiguousarray(matrix, np.float32)
 
 
