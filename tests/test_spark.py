@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,8 @@ from pyspark.ml.feature import SQLTransformer
 from pyspark.ml.tuning import CrossValidator, ParamGridBuilder
 from pyspark.sql import SparkSession
 
-from alscore.spark import ALS, ALSModel, first_factors
-from alscore.spark.blocks import Block, split
+from alscore.spark import ALS, ALSModel, blocks, estimator, first_factors, tasks
+from alscore.spark.blocks import Block, Failure, Report, split
 
 RANK, SEED = 6, 3
 
@@ -64,6 +65,15 @@ def spark(tmp_path_factory):
     spark.stop()
 
 
+@pytest.fixture
+def checkpoints(spark, tmp_path):
+    """The folder of checkpoints during a test."""
+    spark.sparkContext.setCheckpointDir(str(tmp_path))
+    (folder,) = tmp_path.iterdir()
+    yield folder
+    spark.sparkContext._jsc.sc().setCheckpointDir(None)
+
+
 def entries(matrix, user=int, item=int):
     coo = sparse.coo_array(matrix)
     return [(user(u), item(i), float(r)) for u, i, r in zip(coo.row, coo.col, coo.data, strict=True)]
@@ -83,8 +93,8 @@ def table(spark, ratings):
 
 
 def small(**parameters):
-    blocks = {"numUserBlocks": 2, "numItemBlocks": 2}
-    return ALS(**{"rank": RANK, "maxIter": 2, "seed": SEED, "alpha": 0.5, **blocks, **parameters})
+    usual = {"rank": RANK, "maxIter": 2, "seed": SEED, "alpha": 0.5, "numUserBlocks": 2, "numItemBlocks": 2}
+    return ALS(**{**usual, **parameters})
 
 
 def single_machine(ratings, item_ids, iterations=2, **parameters):
@@ -170,14 +180,14 @@ def test_string_and_long_ids_repeats_zeros_and_blocks_without_rows(spark):
     assert dict(model.itemFactors.dtypes)["id"] == "bigint"
 
 
-def test_the_objective_is_mllibs(spark, tmp_path):
-    spark.sparkContext.setCheckpointDir(str(tmp_path))  # without, MLlib overflows the stack after some 15 iterations
+@pytest.mark.usefixtures("checkpoints")  # without, MLlib overflows the stack after some 15 iterations
+def test_the_objective_is_mllibs(spark):
     rng = np.random.default_rng(1)
     dense = np.where(rng.random((40, 30)) < 0.3, rng.integers(1, 6, (40, 30)), 0).astype(np.float32)
     table = spark.createDataFrame(entries(dense), "user int, item int, rating float").coalesce(1).cache()
     reached = []
-    for estimator in (recommendation.ALS, ALS):
-        model = estimator(
+    for contender in (recommendation.ALS, ALS):
+        model = contender(
             rank=4, maxIter=20, regParam=0.05, alpha=2.0, implicitPrefs=True, seed=1, checkpointInterval=5
         ).fit(table)
         (_, X), (_, Y) = factors_of(model.userFactors), factors_of(model.itemFactors)
@@ -232,6 +242,12 @@ def test_a_bad_table_is_refused_by_column(spark, rows, schema, message):
         small(alpha=1.0).fit(spark.createDataFrame(rows, schema))
 
 
+def test_ids_that_are_no_text_are_refused(spark):
+    table = spark.createDataFrame([(b"a", 2, 1.0), (b"\xff", 2, 1.0)], "user binary, item int, rating float")
+    with pytest.raises(ValueError, match="column 'user' has ids that are not valid UTF-8 in 1 of 2 rows"):
+        small().fit(table.withColumn("user", table["user"].cast("string")))
+
+
 @pytest.mark.parametrize("parameters", [{"itemCol": "user"}, {"ratingCol": "item"}])
 def test_a_column_for_two_roles_is_refused(table, parameters):
     with pytest.raises(ValueError, match=r"must be three columns, not 'user', '(user|item)' and '(rating|item)'"):
@@ -272,6 +288,7 @@ def test_a_fit_that_fails_leaves_nothing_cached(spark):
         ({"rank": 0}, "rank must be an integer of at least 1, not 0"),
         ({"maxIter": 0}, "maxIter must be"),
         ({"regParam": -1.0}, "regParam must be at least 0"),
+        ({"regParam": float("inf")}, "regParam must be at least 0 and finite, not inf"),
         ({"numUserBlocks": -1}, "numUserBlocks must be"),
         ({"seed": 2**63}, "seed must be an integer of 64 bits"),
         ({"implicitPrefs": False}, "implicitPrefs must be True"),
@@ -308,6 +325,8 @@ def test_transform_scores_pairs_and_says_nothing_of_strangers(spark, table, mode
     dropping = model.copy().setColdStartStrategy("drop").setPredictionCol("score")
     assert {row.note for row in dropping.transform(asked).collect()} == {"a", "b"}
     assert dropping.transform(asked).columns[-1] == "score"
+    with pytest.raises(ValueError, match="predictionCol: the table has a column 'note' already: drop it, or set"):
+        model.copy().setPredictionCol("note").transform(asked)
 
 
 def test_ids_of_another_type_are_refused_by_column(spark, model):
@@ -370,6 +389,7 @@ def test_saved_in_a_pipeline_and_searched_by_a_cross_validator(table, tmp_path):
     assert np.isfinite(search.avgMetrics).all()
     assert len(set(search.avgMetrics)) == 2
     fitted = search.bestModel
+    assert fitted.stages[1].uid == als.uid
     fitted.write().overwrite().save(str(tmp_path / "model"))
     loaded = PipelineModel.load(str(tmp_path / "model"))
     assert isinstance(loaded.stages[1], ALSModel)
@@ -400,12 +420,11 @@ def test_to_a_single_machine_and_back(spark, table, ratings, model):
         ALSModel.from_local(spark, named)
 
 
-def test_checkpoints_change_nothing_and_only_the_last_is_kept(spark, table, tmp_path):
-    without = small(maxIter=3, solver="cg").fit(table)
-    spark.sparkContext.setCheckpointDir(str(tmp_path))
-    (folder,) = tmp_path.iterdir()
+def test_checkpoints_change_nothing_and_only_the_last_is_kept(table, checkpoints):
+    without = small(maxIter=3, solver="cg", checkpointInterval=-1).fit(table)
+    assert not list(checkpoints.iterdir())
     assert bits(small(maxIter=3, solver="cg", checkpointInterval=1).fit(table)) == bits(without)
-    assert len(list(folder.iterdir())) == 1
+    assert len(list(checkpoints.iterdir())) == 1
 
 
 def test_a_worker_without_this_version_is_told(table, monkeypatch):
@@ -464,6 +483,38 @@ def test_an_executor_killed_in_the_middle_changes_nothing(table, tmp_path):
         assert [found["users"].tobytes(), found["items"].tobytes()] == bits(small(maxIter=3).fit(table))
 
 
+@pytest.mark.parametrize(
+    ("ratings", "blocks"), [(5, 1), (199_999, 1), (200_000, 2), (10**8, 2), (10**8 + 1, 3), (10**9, 20)]
+)
+def test_blocks_are_as_many_as_tasks_where_that_makes_them_neither_tiny_nor_huge(spark, ratings, blocks):
+    assert estimator._blocks(spark, ratings) == blocks
+
+
+def test_a_block_that_spark_cannot_send_is_refused(monkeypatch):
+    (chunk,) = tasks.cut(
+        tasks.Layout(1, 1), [pa.record_batch([pa.array([1]), pa.array([2]), pa.array([1.0])], ["u", "i", "r"])]
+    )
+    records = [(0, (row["side"], row["chunk"])) for row in chunk.to_pylist()]
+    build = partial(tasks.build, tasks.Layout(1, 1), "user", Objective(0.1), 0, records)
+    ((number, block),) = build()
+    assert (number, block.ids.to_pylist()) == (0, [1])
+    monkeypatch.setattr(tasks, "_MOST", 50)
+    ((number, failure),) = build()
+    assert number == 1
+    with pytest.raises(ValueError, match=r"user block 0 has \d+ bytes, and Spark sends less than 50 at a time: raise"):
+        raise failure.error
+
+
+def test_the_reports_of_a_half_sweep_are_summed_in_one_order():
+    reports = [Report(block, 10**block, np.full((2, 2), 0.1**block), float(block)) for block in range(5)]
+    total = blocks.total(reports)
+    assert (total.n_rows, total.loss) == (11_111, 10.0)
+    assert total.gram == pytest.approx(np.full((2, 2), 1.1111))
+    assert blocks.total(reports[::-1]).gram.tobytes() == total.gram.tobytes()
+    first, second = Failure(7, ValueError("7")), Failure(8, ValueError("8"))
+    assert blocks.total([second, *reports, first]) is first
+
+
 @pytest.mark.parametrize("label", [int, str])
 def test_blocks_send_each_other_what_their_entries_name(label):
     """Every block's entries, put together from what the others send it, are the ratings."""
@@ -472,7 +523,7 @@ def test_blocks_send_each_other_what_their_entries_name(label):
     users, items, values = (np.repeat(part, 2) for part in (*np.nonzero(dense), dense[dense != 0]))
     columns = [pa.array([label(i) for i in ids]) for ids in (users, items)]
     n_blocks, ratings = {"user": 3, "item": 2}, pa.array(values / 2, pa.float32())
-    blocks = {
+    built = {
         side: {
             number: Block.of([batch], Objective(0.1), n_blocks[other])
             for number, batch in split(rows, others, ratings, n_blocks[side])
@@ -481,9 +532,9 @@ def test_blocks_send_each_other_what_their_entries_name(label):
     }
     for side, other in (("user", "item"), ("item", "user")):
         found = np.zeros(dense.shape if side == "user" else dense.shape[::-1])
-        for number, block in blocks[side].items():
+        for number, block in built[side].items():
             names = np.full(block.received[-1], -1)
-            for source, sender in blocks[other].items():
+            for source, sender in built[other].items():
                 ids = np.array([int(i) for i in sender.ids.to_pylist()])
                 for receiver, sent in sender.messages(ids):
                     if receiver == number:

@@ -120,6 +120,10 @@ class Block:
     links: Int32s
     link_bounds: Int64s
 
+    @property
+    def nbytes(self) -> int:
+        return sum(getattr(self, field.name).nbytes for field in dataclasses.fields(self))
+
     @classmethod
     def of(cls, batches: Iterable[pa.RecordBatch], objective: Objective, n_other: int) -> "Block":
         """The block that has these ratings; those of one pair are summed."""
@@ -221,7 +225,7 @@ class Solved(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What the driver gets from a block after a half-sweep: nothing that grows with its rows."""
+    """What a block tells of a half-sweep: nothing that grows with its rows."""
 
     block: int
     n_rows: int
@@ -230,7 +234,7 @@ class Report(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """What the driver gets instead, to raise it."""
+    """What it tells instead, for the driver to raise."""
 
     block: int
     error: Exception
@@ -272,6 +276,16 @@ class Step:
     wants_loss: bool
     sends: bool
     keeps: bool
+
+
+def total(reports: Iterable[Report | Failure]) -> Report | Failure:
+    """The sum of the reports, in the order of their blocks and so always the same; or the first failure in it."""
+    ordered = sorted(reports, key=lambda report: report.block)
+    for report in ordered:
+        if isinstance(report, Failure):
+            return report
+    _, n_rows, grams, losses = zip(*ordered, strict=True)
+    return Report(0, sum(n_rows), np.sum(grams, axis=0), sum(losses))
 
 
 def gram_of(number: int, factors: Floats, num_threads: int) -> Report:

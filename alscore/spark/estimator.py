@@ -28,7 +28,8 @@ from alscore.spark.training import Settings, train
 if TYPE_CHECKING:
     from alscore.recommender import Recommender
 
-_RATINGS_A_BLOCK = 50_000_000  # 400 MB
+_LEAST_RATINGS = 100_000  # of a block: fewer take less time to solve than a task takes to start
+_MOST_RATINGS = 50_000_000  # 400 MB
 
 
 @with_accessors
@@ -59,8 +60,8 @@ class ALS(Estimator["ALSModel"], ALSParams, DefaultParamsReadable["ALS"], Defaul
     regParam : float
         λ.
     numUserBlocks, numItemBlocks : int
-        Into how many blocks to divide users and items. 0, the default, takes as many as Spark runs tasks at once, and
-        at least one for 50 million ratings.
+        Into how many blocks to divide users and items. 0, the default, takes as many as Spark runs tasks at once, but
+        no more than one for each 100,000 ratings, and no less than one for each 50 million.
     implicitPrefs : bool
         True, which is the default; there is no other way here.
     alpha : float
@@ -177,13 +178,14 @@ class ALS(Estimator["ALSModel"], ALSParams, DefaultParamsReadable["ALS"], Defaul
         users = FactorTable.of(spark, trained.user, ratings.user.dataType)
         items = FactorTable.of(spark, trained.item, ratings.item.dataType)
         model = ALSModel(users, items, layout, self._local_parameters(), trained.losses)
+        model._resetUid(self.uid)
         return self._copyValues(model)
 
 
 def _blocks(spark: SparkSession, count: int) -> int:
     context = spark.sparkContext
     at_once = context.defaultParallelism // int(context.getConf().get("spark.task.cpus", "1"))
-    return max(1, at_once, -(-count // _RATINGS_A_BLOCK))
+    return max(1, min(at_once, count // _LEAST_RATINGS), -(-count // _MOST_RATINGS))
 
 
 def _level(name: str) -> StorageLevel:
@@ -261,6 +263,8 @@ class ALSModel(Model, ALSModelParams, MLReadable["ALSModel"], MLWritable):
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         name = self._value("predictionCol")
+        if name in dataset.columns:
+            raise ValueError(f"predictionCol: the table has a column {name!r} already: drop it, or set predictionCol")
         users = self.userFactors.toDF("__user_id", "__user_features")
         items = self.itemFactors.toDF("__item_id", "__item_features")
         user, item = (self._ids(side, dataset) for side in ("user", "item"))

@@ -147,12 +147,16 @@ def _field(dataset: DataFrame, param: str, name: str) -> types.StructField:
 
 def _verify(dataset: DataFrame, columns: list[tuple[str, Column]], alpha: float) -> int:
     """Count what cannot be trained on, in one pass; return the number of ratings that can."""
-    (user, users), (item, items), (rating, values) = columns
+    *sides, (rating, values) = columns
     finite = ~functions.isnan(values) & (functions.abs(values) < functions.lit(float("inf")))
     size = functions.abs(values)
     faults = [
-        (user, "missing ids", users.isNull(), "leave these rows out: .dropna(subset=[...])"),
-        (item, "missing ids", items.isNull(), "leave these rows out: .dropna(subset=[...])"),
+        *((name, "missing ids", ids.isNull(), "leave these rows out: .dropna(subset=[...])") for name, ids in sides),
+        *(
+            (name, "ids that are not valid UTF-8", ~functions.is_valid_utf8(ids), "correct them")
+            for name, ids in sides
+            if isinstance(dataset.schema[name].dataType, types.StringType)
+        ),
         (rating, "missing ratings", values.isNull(), "leave these rows out, or fill them: .fillna(...)"),
         (rating, "NaN or infinite ratings", ~finite, "correct them, or leave these rows out"),
         (

@@ -1,6 +1,7 @@
 """The parameters: those of pyspark.ml.recommendation.ALS by its names, and those that alscore adds by alscore's."""
 
 import dataclasses
+import math
 from typing import Any
 
 from pyspark.ml.param import Param, Params, TypeConverters
@@ -87,8 +88,8 @@ class ALSParams(_ALSParams, ALSModelParams):
                 raise ValueError(f"{name} must be an integer of at least {least}, not {self._value(name)!r}")
         if not -(2**63) <= self._value("seed") < 2**63:
             raise ValueError(f"seed must be an integer of 64 bits, not {self._value('seed')!r}")
-        if not self._value("regParam") >= 0:
-            raise ValueError(f"regParam must be at least 0, not {self._value('regParam')!r}")
+        if not 0 <= self._value("regParam") < math.inf:
+            raise ValueError(f"regParam must be at least 0 and finite, not {self._value('regParam')!r}")
         if self._value("coldStartStrategy").lower() not in ("nan", "drop"):
             raise ValueError(f"coldStartStrategy must be 'nan' or 'drop', not {self._value('coldStartStrategy')!r}")
         if self._value("nonnegative") and self._value("solver") not in ("nonnegative", "cholesky"):

@@ -100,9 +100,10 @@ def _stream(batch: pa.RecordBatch) -> bytes:
     return bytes(sink.getvalue())
 
 
-def values(records: Iterable[tuple[int, Any]]) -> Iterator[Any]:
+def total(records: Iterable[tuple[int, Report | Failure]]) -> Iterator[Report | Failure]:
+    """What the driver gets of a half-sweep."""
     _settled()
-    return (record for _, record in records)
+    yield blocks.total(report for _, report in records)
 
 
 def build(
@@ -112,7 +113,9 @@ def build(
     batches = [batch for _, (of, chunk) in chunks if of == side for batch in pa.ipc.open_stream(chunk)]
     if batches:
         try:
-            yield number, Block.of(batches, objective, layout.size(other(side)))
+            block = Block.of(batches, objective, layout.size(other(side)))
+            _check_size(block.nbytes, f"{side} block {number} has {{}} bytes")
+            yield number, block
         except ValueError as error:
             yield layout.reports, Failure(number, error)
 
@@ -131,13 +134,17 @@ def start(
         yield from _messages("item", number, block, factors)
 
 
+def _check_size(nbytes: int, what: str) -> None:
+    if nbytes >= _MOST:
+        raise ValueError(
+            f"{what.format(f'{nbytes:,}')}, and Spark sends less than {_MOST:,} at a time: raise numUserBlocks and "
+            "numItemBlocks"
+        )
+
+
 def _messages(side: str, number: int, block: Block, factors: Floats) -> Iterator[tuple[int, Rows]]:
     for receiver, rows in block.messages(factors):
-        if rows.nbytes >= _MOST:
-            raise ValueError(
-                f"{side} block {number} has {rows.nbytes:,} bytes for one block of the other side, and Spark sends "
-                f"less than {_MOST:,} at a time: raise numUserBlocks and numItemBlocks"
-            )
+        _check_size(rows.nbytes, f"{side} block {number} has {{}} bytes for one block of the other side")
         yield receiver, Rows(number, rows)
 
 

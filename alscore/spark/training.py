@@ -3,7 +3,8 @@
 Every block has the partition of its number; the last partition takes reports. What a block computes is sent by number:
 factors to the blocks of the other side that need them, its own factors to itself where they will be needed again, and a
 report, of k x k numbers, to the last partition. A job that reads this last one alone makes Spark write the shuffle of
-all, from which the next half-sweep reads: nothing is computed or sent twice, and only reports come to the driver.
+all, from which the next half-sweep reads: nothing is computed or sent twice, and only the reports' sum comes to the
+driver.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from alscore._arrays import Doubles, Floats
 from alscore.half_sweeps import canonical_signs, principal_axes
 from alscore.objective import Objective
 from alscore.spark import tasks
-from alscore.spark.blocks import Failure, Report, Step
+from alscore.spark.blocks import Failure, Step
 from alscore.spark.tasks import SIDES, Layout
 
 
@@ -132,14 +133,11 @@ class _Training:
         self.sent = self._scattered(records)
         if checkpoint:
             self.sent.checkpoint()
-        found = self.sent.context.runJob(self.sent, tasks.values, [self.layout.reports])
-        failures = [each.error for each in found if isinstance(each, Failure)]
-        if failures:
-            raise failures[0]
-        reports: list[Report] = sorted(found, key=lambda report: report.block)
-        self.gram = np.sum([report.gram for report in reports], axis=0)
-        self.n_rows = sum(report.n_rows for report in reports)
-        return float(sum(report.loss for report in reports))
+        (total,) = self.sent.context.runJob(self.sent, tasks.total, [self.layout.reports])
+        if isinstance(total, Failure):
+            raise total.error
+        self.gram, self.n_rows = total.gram, total.n_rows
+        return float(total.loss)
 
     def sweep(self) -> None:
         """One iteration: users on the item factors, then items on the user factors."""
