@@ -4,11 +4,11 @@ import importlib
 import importlib.metadata
 import os
 import platform
-import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
-from alscore import __version__, _kernels, _threads
+from alscore import __version__, _kernels, _threads, solvers
 from alscore.bench import machine
 
 _DEPENDENCIES = ("numpy", "scipy", "pandas", "pyarrow", "threadpoolctl", "tqdm")
@@ -22,11 +22,11 @@ def collect() -> dict[str, Any]:
     Returns
     -------
     dict
-        "version", "python", "platform", "free_threaded" (the interpreter runs without the GIL), "cpu" (its model),
-        "cpus" (usable by this process), "isa" (kernel set in use), "isa_available" (best first), "blas" and "openmp"
-        (each library that is loaded: "library", "version" or None, "threads", "file", which is its name and its
-        folder's), "dependencies" (versions), "solvers" (what each installed name stands for, and the distribution
-        that it comes from), "environment" (variables that matter).
+        "version", "python", "platform", "free_threaded" (a build of Python that can do without the GIL), "cpu" (its
+        model), "cpus" (usable by this process), "isa" (kernel set in use), "isa_available" (best first), "blas" and
+        "openmp" (each library that is loaded: "library", "version" or None, "threads", "file", which is its name and
+        its folder's), "dependencies" (versions), "solvers" (what each installed name stands for and the distribution
+        that it comes from, or why it cannot be used), "environment" (variables that matter).
     """
     environment = {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)}
     libraries = _libraries()  # after that: threadpoolctl sets a variable of its own
@@ -34,20 +34,33 @@ def collect() -> dict[str, Any]:
         "version": __version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "platform": platform.platform(),
-        "free_threaded": not getattr(sys, "_is_gil_enabled", lambda: True)(),
+        "free_threaded": bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
         "cpu": machine.cpu_model(),
         "cpus": _threads.available_cpus(),
         "isa": _kernels.isa(),
         "isa_available": _kernels.available(),
         "blas": [_described(each) for each in libraries if each["user_api"] == "blas"],
         "openmp": [_described(each) for each in libraries if each["user_api"] == "openmp"],
-        "dependencies": {name: importlib.metadata.version(name) for name in _DEPENDENCIES},
-        "solvers": {
-            entry.name: f"{entry.value} from {entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
-            for entry in importlib.metadata.entry_points(group="alscore.solvers")
-        },
+        "dependencies": {name: _version(name) for name in _DEPENDENCIES},
+        "solvers": {name: _solver(name) for name in solvers.registered()},
         "environment": environment,
     }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
+
+
+def _solver(name: str) -> str:
+    """What a name stands for, or what is wrong with it."""
+    try:
+        solvers.by_name(name)
+    except (ValueError, ImportError) as error:
+        return str(error)
+    return solvers.described(solvers.registered()[name][0])
 
 
 def _libraries() -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ otherwise read out of bounds. Each result has the same bits for every number of 
 over rows run over blocks whose size does not depend on the threads.
 """
 
-from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
+from cpython.pycapsule cimport PyCapsule_CheckExact, PyCapsule_GetName, PyCapsule_GetPointer, PyCapsule_IsValid
 from cython cimport floating
 from cython.parallel cimport prange, threadid
 from libc.math cimport fabs, isfinite
@@ -81,6 +81,9 @@ cdef class _Scratch:
 cdef const als_solver *unpack(capsule) except NULL:
     cdef const als_solver *solver
     if not PyCapsule_IsValid(capsule, ALSCORE_SOLVER_CAPSULE):
+        if PyCapsule_CheckExact(capsule) and PyCapsule_GetName(capsule)[:15] == b"alscore.solver.":
+            raise ValueError(f"the solver was compiled for {PyCapsule_GetName(capsule).decode()!r}, this alscore has "
+                             f"{ALSCORE_SOLVER_CAPSULE.decode()!r}: rebuild the solver against it")
         raise TypeError(f"a compiled solver is a PyCapsule named {ALSCORE_SOLVER_CAPSULE.decode()!r}, not {capsule!r}")
     solver = <const als_solver *> PyCapsule_GetPointer(capsule, ALSCORE_SOLVER_CAPSULE)
     if solver.version != ALSCORE_SOLVER_VERSION:
@@ -263,7 +266,9 @@ def sweep(capsule, const int64_t[::1] indptr, const int32_t[::1] indices, const 
     problem.loss = &loss[0] if loss is not None else NULL
 
     own = (aligned(problem.k) + 2 * aligned(problem.n_max)) * sizeof(floating)
-    thread_bytes = own + solver.workspace(solver.params, problem.k, problem.n_max, sizeof(floating))
+    thread_bytes = own
+    if solver.workspace != NULL:
+        thread_bytes += solver.workspace(solver.params, problem.k, problem.n_max, sizeof(floating))
     scratch = _Scratch(num_threads, thread_bytes)
     failed_rows, failed_codes = np.full(num_threads, -1, np.int64), np.zeros(num_threads, np.int32)
     cdef int64_t[::1] failed_row = failed_rows

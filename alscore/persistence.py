@@ -371,7 +371,7 @@ def _solver_to_json(solver: Any) -> str | dict[str, Any]:
     if isinstance(solver, str):
         return solver
     origin = f"{type(solver).__module__}:{type(solver).__qualname__}"
-    names = [name for name, entry in solvers.registered().items() if entry.value == origin]
+    names = [name for name, entries in solvers.registered().items() if origin in (entry.value for entry in entries)]
     if not names or not dataclasses.is_dataclass(type(solver)):
         raise TypeError(
             f"cannot save the solver {solver!r}, not an option object of an installed one; "
@@ -386,4 +386,4 @@ def _solver_from_json(solver: str | dict[str, Any]) -> Any:
     name = solver["name"]
     if name not in solvers.registered():
         raise ValueError(f"its solver {name!r} is not installed here")
-    return solvers.registered()[name].load()(**solver["options"])
+    return solvers.by_name(name)(**solver["options"])

@@ -217,25 +217,49 @@ def is_nonnegative(solver: Any) -> bool:
 
 
 @functools.cache
-def registered() -> dict[str, Any]:
-    """The installed solvers: their entry points by name."""
+def registered() -> dict[str, list[Any]]:
+    """The entry points of the installed solvers by name: where two packages clash, more than one."""
     from importlib.metadata import entry_points
 
-    found: dict[str, Any] = {}
+    found: dict[str, list[Any]] = {}
     for entry in entry_points(group="alscore.solvers"):
+        same_name = found.setdefault(entry.name, [])
         # the same distribution seen twice (an editable install beside its metadata) is no clash
-        if entry.name in found and found[entry.name].value != entry.value:
-            raise ValueError(
-                f"two packages register the solver {entry.name!r}: {found[entry.name].value} and {entry.value}; "
-                "uninstall one, or pass the object instead of the name"
-            )
-        found[entry.name] = entry
+        if all(entry.value != other.value for other in same_name):
+            same_name.append(entry)
     return found
 
 
+def described(entry: Any) -> str:
+    """An entry point, and the distribution that it comes from."""
+    return f"{entry.value} from {entry.dist.name} {entry.dist.version}" if entry.dist else str(entry.value)
+
+
 @functools.cache
-def _loaded(entry: Any) -> Any:
-    return entry.load()
+def by_name(name: str) -> Any:
+    """What is registered under a name.
+
+    Raises
+    ------
+    ValueError
+        Nothing is, or two things are.
+    ImportError
+        It cannot be imported.
+    """
+    if name not in registered():
+        raise ValueError(f"no solver is named {name!r}; installed: {', '.join(sorted(registered()))}")
+    entry, *others = registered()[name]
+    if others:
+        raise ValueError(
+            f"two packages register the solver {name!r}: {described(entry)}, and {described(others[0])}; "
+            "uninstall one, or pass the object instead of the name"
+        )
+    try:
+        return entry.load()
+    except Exception as error:
+        raise ImportError(
+            f"the solver {name!r} ({described(entry)}) cannot be imported: {type(error).__name__}: {error}"
+        ) from error
 
 
 def resolve(solver: Any) -> Any:
@@ -244,14 +268,14 @@ def resolve(solver: Any) -> Any:
     Raises
     ------
     ValueError
-        No solver is registered by this name, or it was compiled for another version of the contract.
+        No solver is registered by this name, or two are, or it was compiled for another version of the contract.
+    ImportError
+        The one of this name cannot be imported.
     TypeError
         `solver` is none of these forms.
     """
     if isinstance(solver, str):
-        if solver not in registered():
-            raise ValueError(f"no solver is named {solver!r}; installed: {', '.join(sorted(registered()))}")
-        solver = _loaded(registered()[solver])
+        solver = by_name(solver)
     if isinstance(solver, type):
         solver = solver()
     if hasattr(solver, "sweep"):

@@ -233,6 +233,42 @@ static void check_reach(ptrdiff_t rows)
     free(Q), free(P), free(least), free(product), free(place), free(reached);
 }
 
+/* What equals `least` is reached, what is a digit below it is not, and NaN never is. Columns 0 and the last have each
+ * row's largest product, and the same: a product's bits do not depend on its place. Column 1 holds a NaN. */
+static void check_ties(ptrdiff_t rows)
+{
+    const ptrdiff_t group = set->KERNELS.group;
+    REAL *Q = get(k * lanes, sizeof *Q), *P = random_reals(k * group, 0), *least = get(lanes, sizeof *least);
+    REAL *product = get(lanes * group, sizeof *product);
+    int32_t *place = get(lanes * group, sizeof *place);
+    for (ptrdiff_t j = 0; j < k; j++) {
+        *at(P, k, j, 0) = *at(P, k, j, group - 1) = 1;
+        for (ptrdiff_t row = 0; row < rows; row++)
+            *at(Q, k, j, row) = (REAL)(uniform() + 2);
+    }
+    *at(P, k, k / 2, 1) = NAN;
+    for (ptrdiff_t row = 0; row < lanes; row++)
+        least[row] = row < rows ? -(REAL)INFINITY : (REAL)INFINITY;
+    ptrdiff_t count = set->KERNELS.reach(rows, k, Q, P, least, place, product);
+    near("products that are numbers", (double)count, (double)(rows * (group - 1)), 0);
+    for (ptrdiff_t i = 0; i < count; i++)
+        if (place[i] % group == 0)
+            least[place[i] / group] = product[i];
+    count = set->KERNELS.reach(rows, k, Q, P, least, place, product);
+    near("products that equal least", (double)count, 2 * (double)rows, 0);
+    for (ptrdiff_t i = 0; i < count; i++) {
+        near("column of a tie", place[i] % group, i % 2 ? (double)(group - 1) : 0, 0);
+        near("tie", product[i], least[place[i] / group], 0);
+    }
+    for (ptrdiff_t row = 0; row < rows; row++)
+        least[row] *= 1 + (REAL)unit;
+    near("products above all", (double)set->KERNELS.reach(rows, k, Q, P, least, place, product), 0, 0);
+    for (ptrdiff_t row = 0; row < rows; row++)
+        least[row] = NAN;
+    near("products not below NaN", (double)set->KERNELS.reach(rows, k, Q, P, least, place, product), 0, 0);
+    free(Q), free(P), free(least), free(product), free(place);
+}
+
 static void check_case(void)
 {
     int32_t *cols = get(n, sizeof *cols);
@@ -244,18 +280,20 @@ static void check_case(void)
     check_system(k, n, P, cols, Y);
     check_system(n, k, T, cols, Y);
     for (ptrdiff_t rows = 1; rows <= lanes; rows++)
-        check_reach(rows);
+        check_reach(rows), check_ties(rows);
     free(cols), free(Y), free(P), free(T);
 }
 
 int main(void)
 {
     const ptrdiff_t sizes[] = {1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 31, 33, 47, 50, 0};
+    /* 145 are more than eight vectors of the widest set */
+    const ptrdiff_t widths[] = {1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 31, 33, 47, 50, 145, 0};
     for (const als_kernels *const *next = als_available(); *next; next++) {
         set = *next;
         lanes = set->KERNELS.lanes;
         for (const ptrdiff_t *rows = sizes; *rows; rows++)
-            for (const ptrdiff_t *factors = sizes; *factors; factors++) {
+            for (const ptrdiff_t *factors = widths; *factors; factors++) {
                 n = *rows, k = *factors;
                 check_case();
             }

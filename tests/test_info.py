@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-from alscore import __version__, _kernels, _threads
+from alscore import __version__, _kernels, _threads, solvers
 from alscore.cli import main
 
 
@@ -45,6 +45,30 @@ def test_every_library_with_threads_is_there_without_the_path_to_it(info):
 def test_solvers_by_name(info):
     assert info["solvers"]["cholesky"] == f"alscore.solvers:Cholesky from alscore {__version__}"
     assert set(info["solvers"]) == importlib.metadata.entry_points(group="alscore.solvers").names
+
+
+def test_what_is_broken_is_told(monkeypatch, capsys, tmp_path):
+    """The report comes all the same, without a dependency's metadata, and with solvers that cannot be used."""
+    for name, entries in (("one", "a = one:A\nb = json:B"), ("two", "a = two:A")):
+        folder = tmp_path / f"{name}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (folder / "entry_points.txt").write_text(f"[alscore.solvers]\n{entries}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("alscore._info._DEPENDENCIES", ("numpy", "no-such-thing"))
+    for cache in (solvers.registered, solvers.by_name):
+        cache.cache_clear()
+    try:
+        assert main(["info", "--json"]) == 0
+    finally:
+        for cache in (solvers.registered, solvers.by_name):
+            cache.cache_clear()
+    info = json.loads(capsys.readouterr().out)
+    assert info["dependencies"] == {"numpy": np.__version__, "no-such-thing": "missing"}
+    assert info["solvers"]["a"].startswith("two packages register the solver 'a': ")
+    assert all(each in info["solvers"]["a"] for each in ("one:A from one 1.0", "two:A from two 1.0"))
+    assert re.match(r"the solver 'b' \(json:B from one 1.0\) cannot be imported: AttributeError", info["solvers"]["b"])
+    assert info["solvers"]["cg"].startswith("alscore.solvers:ConjugateGradient")
 
 
 def test_environment_that_matters_and_no_more(monkeypatch, capsys):

@@ -440,11 +440,15 @@ def install(tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
         (folder / "entry_points.txt").write_text(f"[alscore.solvers]\nlu = {solver}\n")
+        forget()
+
+    def forget():
         solvers.registered.cache_clear()
+        solvers.by_name.cache_clear()
 
     monkeypatch.syspath_prepend(tmp_path)
     yield install
-    solvers.registered.cache_clear()
+    forget()
 
 
 def test_registered_solver_is_found_by_name(install):
@@ -455,7 +459,18 @@ def test_registered_solver_is_found_by_name(install):
 def test_name_registered_twice_is_refused(install):
     install("other", "other:LU")
     install("another", "another:LU")
-    with pytest.raises(ValueError, match=r"two packages register the solver 'lu': .*:LU and .*:LU; un"):
+    with pytest.raises(ValueError, match=r"two packages register the solver 'lu': .*:LU from .*, and .*:LU from .*"):
+        solvers.resolve("lu")
+    assert isinstance(solvers.resolve("cholesky"), CompiledSolver)
+
+
+@pytest.mark.parametrize(
+    ("solver", "reason"),
+    [("no_module:LU", "ModuleNotFoundError: No module"), ("json:LU", "AttributeError: module 'json'")],
+)
+def test_registered_solver_that_cannot_be_imported_is_named(install, solver, reason):
+    install("other", solver)
+    with pytest.raises(ImportError, match=rf"the solver 'lu' \({solver} from other 1.0\) cannot be imported: {reason}"):
         solvers.resolve("lu")
 
 
@@ -465,6 +480,7 @@ def c_struct(*fields):
 
 SIZE, ADDRESS = ctypes.c_size_t, ctypes.c_void_p
 WORKSPACE = ctypes.CFUNCTYPE(SIZE, ADDRESS, ctypes.c_int64, ctypes.c_int64, SIZE)
+NO_MEMORY = WORKSPACE(lambda params, k, n_max, size: 0)
 SOLVER = c_struct(
     ("version", ctypes.c_uint32),
     ("flags", ctypes.c_uint32),
@@ -491,12 +507,13 @@ class CSolver:
 
     alive = []  # noqa: RUF012  # a capsule borrows what it is made of
 
-    def __init__(self, solve, flags=0, version=1, name=b"alscore.solver.v1", reals=("float", "double")):
+    def __init__(
+        self, solve, flags=0, version=1, name=b"alscore.solver.v1", reals=("float", "double"), workspace=NO_MEMORY
+    ):
         offered = {real: solve_function(solve, getattr(ctypes, f"c_{real}")) for real in reals}
         addresses = (ctypes.cast(offered.get(real), ADDRESS) for real in ("float", "double"))
-        workspace = WORKSPACE(lambda params, k, n_max, size: 0)
         self._name, self._struct = name, SOLVER(version, flags, None, workspace, *addresses)
-        self.alive.append((self, offered, workspace))
+        self.alive.append((self, offered))
 
     def capsule(self):
         new = ctypes.pythonapi.PyCapsule_New
@@ -518,6 +535,10 @@ def exact_row(row):
 @pytest.mark.parametrize("flags", [0, ORIGINAL_BASIS])
 def test_compiled_solver_conforms(flags):
     assert check_solver(CSolver(exact_row, flags), exact=True) == ("float32", "float64")
+
+
+def test_compiled_solver_without_a_workspace_conforms():
+    assert check_solver(CSolver(exact_row, workspace=WORKSPACE()), exact=True) == ("float32", "float64")
 
 
 def test_original_basis_gets_the_gram_matrix_and_factors_that_are_not_rotated():
@@ -586,6 +607,8 @@ def test_result_that_is_not_finite_names_the_row(plays):
 def test_solver_of_another_version_is_refused():
     with pytest.raises(ValueError, match="version 2 of the contract, this alscore has 1: rebuild"):
         solvers.resolve(CSolver(exact_row, version=2))
+    with pytest.raises(ValueError, match=r"compiled for 'alscore.solver.v2', this alscore has .*v1': rebuild"):
+        solvers.resolve(CSolver(exact_row, name=b"alscore.solver.v2"))
 
 
 def test_capsule_of_another_name_is_refused():

@@ -64,7 +64,8 @@ typedef struct {
     uint32_t flags;     /* of those above */
     const void *params; /* the solver's own; must live as long as the capsule */
 
-    /* Bytes of scratch one thread needs for k factors and rows of up to n_max entries of real_size (4 or 8) bytes. */
+    /* Bytes of scratch one thread needs for k factors and rows of up to n_max entries of real_size (4 or 8) bytes. May be
+     * NULL where it needs none. */
     size_t (*workspace)(const void *params, int64_t k, int64_t n_max, size_t real_size);
 
     /* Solves one row into row->x and returns ALSCORE_OK or an error code. `work` is aligned to 64 bytes and holds
