@@ -131,10 +131,12 @@ class Block:
         rows, ids = _ascending(table["row"])
         columns, received = _by_block(table["column"], n_other)
         rows, columns, values = _summed(rows, columns, table["value"].to_numpy(), received[-1])
-        used = np.unique(columns)
-        received = np.searchsorted(used, received)
+        used = np.zeros(received[-1], bool)  # not those whose ratings sum to 0
+        used[columns] = True
+        used_before = np.append(0, np.cumsum(used))
+        columns, received = used_before[columns], used_before[received]
         # rows ascend, and columns in each row: so do the pairs of a row and a block that it has entries in
-        pairs = rows * n_other + (np.searchsorted(received, np.searchsorted(used, columns), side="right") - 1)
+        pairs = rows * n_other + np.repeat(np.arange(n_other), np.diff(received))[columns]
         pairs = pairs[np.diff(pairs, prepend=-1) > 0]
         order, link_bounds = _grouped(pairs % n_other, n_other)
         try:
@@ -147,7 +149,7 @@ class Block:
         return cls(
             ids,
             np.searchsorted(rows, np.arange(len(ids) + 1)),
-            np.searchsorted(used, columns).astype(np.int32),
+            columns.astype(np.int32),
             strength,
             received,
             (pairs[order] // n_other).astype(np.int32),
@@ -182,8 +184,9 @@ def _blocks_of(ids: pa.Array, n_blocks: int) -> Int32s:
 
 def _grouped(group: Ints, n_groups: int) -> tuple[Int64s, Int64s]:
     """(positions by their group, and in each as they were; where each group begins, and the end)"""
+    group = group.astype(np.min_scalar_type(n_groups))  # of one byte or two they are sorted by radix
     order = np.argsort(group, kind="stable")
-    return order, np.searchsorted(group[order], np.arange(n_groups + 1))
+    return order, np.append(0, np.cumsum(np.bincount(group, minlength=n_groups)))
 
 
 def _inverse(order: Ints) -> Int64s:
@@ -196,7 +199,7 @@ def _inverse(order: Ints) -> Int64s:
 def _summed(rows: Int64s, columns: Int64s, values: Floats, n_columns: int) -> tuple[Int64s, Int64s, Floats]:
     """Entries by row and column, each pair once, in float64 summed by size, since they come in any order."""
     pairs = rows * n_columns + columns
-    order = np.argsort(pairs, kind="stable")
+    order = np.argsort(pairs)
     pairs, values = pairs[order], values[order]
     starts = np.flatnonzero(np.diff(pairs, prepend=-1))
     if len(starts) < len(pairs):
