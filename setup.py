@@ -1,7 +1,9 @@
 """What TOML cannot say: the extension modules. Everything else is in pyproject.toml."""
 
 import os
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -53,6 +55,8 @@ class BuildExtensions(build_ext):
     def build_extensions(self):
         if self.compiler.compiler_type == "msvc":
             self._use_clang_cl()
+        if sys.platform == "darwin":
+            self._find_openmp()
         super().build_extensions()
 
     def _use_clang_cl(self):
@@ -61,6 +65,17 @@ class BuildExtensions(build_ext):
             sys.exit("alscore: cl.exe does not know vector types: install LLVM and put clang-cl and lld-link into PATH")
         self.compiler.initialize()  # else it looks for its own compiler later
         self.compiler.cc, self.compiler.linker = tools
+
+    def _find_openmp(self):
+        """Homebrew's, where Apple's clang does not look, unless CFLAGS name another."""
+        named = re.findall(r"-(?:I|isystem) ?(\S+)", os.environ.get("CFLAGS", ""))
+        if any(Path(folder, "omp.h").is_file() for folder in named):
+            return
+        found = shutil.which("brew") and subprocess.check_output(["brew", "--prefix", "libomp"], text=True).strip()
+        if not found or not Path(found, "include/omp.h").is_file():
+            sys.exit("alscore: Apple's clang has no OpenMP: brew install libomp, or name one in CFLAGS and LDFLAGS")
+        self.compiler.add_include_dir(f"{found}/include")
+        self.compiler.add_library_dir(f"{found}/lib")
 
 
 setup(

@@ -544,7 +544,16 @@ def _require_matplotlib() -> None:
 
 def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(metavar="KIND", required=True, dest="kind")
-    data, training, ranking, updating, sparking = (argparse.ArgumentParser(add_help=False) for _ in range(5))
+    data, peers, sparking = (argparse.ArgumentParser(add_help=False) for _ in range(3))
+    peers.add_argument(
+        "--python",
+        metavar="NAME=PATH",
+        type=_interpreter,
+        action="append",
+        default=[],
+        help="interpreter of the contenders whose names start so; may be repeated",
+    )
+    training, ranking, updating = (argparse.ArgumentParser(add_help=False, parents=[peers]) for _ in range(3))
     source = data.add_mutually_exclusive_group()
     source.add_argument("--data", metavar="PATH", help="Last.fm 360K file; default: synthetic plays of its shape")
     source.add_argument(
@@ -555,14 +564,6 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     )
     data.add_argument("--repeats", type=_positive, default=3, help="processes of each; default: %(default)s")
     data.add_argument("--baseline", metavar="NAME", help="what ratios are to; default: the first of ours")
-    data.add_argument(
-        "--python",
-        metavar="NAME=PATH",
-        type=_interpreter,
-        action="append",
-        default=[],
-        help="interpreter of the contenders whose names start so; may be repeated",
-    )
     data.add_argument(
         "--json", metavar="FILE", nargs="?", const="-", help="write one JSON document there, or print it, not the table"
     )
@@ -611,7 +612,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     topn.add_argument("--random-factors", action="store_true", help="normal instead of trained: nothing to be pruned")
     update = add("update", [updating], _UPDATERS, _UPDATERS, "seconds of partial_fit, and of a fit from nothing")
     update.add_argument("--sweeps", type=_positive, default=15, help="of the fit; default: %(default)s")
-    add("load", [], "pandas,bytes,saved", "pandas,bytes,saved", "seconds to read a file")
+    add("load", [peers], "pandas,bytes,saved", "pandas,bytes,saved", "seconds to read a file")
     judging = add("evaluate", [ranking], "implicit", "implicit", "seconds to rank and judge by held-out plays")
     on_spark = add("spark", [sparking], "mllib", "mllib", "seconds of an iteration on Apache Spark, and to recommend")
     on_spark.add_argument(
@@ -663,7 +664,9 @@ def _bench(args: argparse.Namespace) -> None:
     say = functools.partial(print, file=sys.stderr, flush=True)
     measure = getattr(bench, args.kind)
     ours = [f"alscore-{name}" for name in args.solver] if "solver" in args else ["alscore"]
-    options = vars(args) | {"contenders": [*ours, *args.against], "python": dict(args.python), "say": say}
+    options = vars(args) | {"contenders": [*ours, *args.against], "say": say}
+    if "python" in options:
+        options["python"] = dict(args.python)
     options = {name: value for name, value in options.items() if name in inspect.signature(measure).parameters}
     # Files are opened first, so that a path that cannot be written to fails now and not after the measurement.
     with (
@@ -694,6 +697,8 @@ def _bench_data(args: argparse.Namespace, folder: str) -> tuple[Any, str]:
     from alscore import datasets
 
     if getattr(args, "interactions", None):
+        if args.data:
+            raise ValueError("--interactions lets Spark make the plays: leave out --data, or --interactions")
         return args.interactions, f"made by Spark ({args.interactions:,} interactions, seed 0)"
     if args.data:
         return args.data if args.kind == "load" else datasets.lastfm_360k(args.data).matrix, args.data

@@ -64,6 +64,11 @@ def test_command_on_plays_that_spark_makes(spark, capsys):
     assert any("seconds of an iteration on Apache Spark" in line for line in report.above(answer))
 
 
+def test_plays_are_made_or_read_not_both(capsys):
+    assert main(["bench", "spark", "--interactions=20000", "--data=plays.tsv"]) == 1
+    assert "--interactions lets Spark make the plays: leave out --data, or --interactions" in capsys.readouterr().err
+
+
 def test_made_plays(spark):
     """Those of Last.fm's proportions, each pair once, the same whatever the partitions."""
     table = on_spark.made_plays(spark, 100_000).cache()

@@ -53,7 +53,7 @@ class Environment:
 
 def checkout(folder):
     """A copy of what a wheel is built from, with what building the modules under test left: else it takes a minute."""
-    for name in ("alscore", "src_c", "build/cython"):
+    for name in ("alscore", "src_c", "licenses", "build/cython"):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=BUILT)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
