@@ -26,10 +26,10 @@ except (ImportError, RuntimeError) as error:
         raise
     pytest.skip(str(error), allow_module_level=True)
 
-from pyspark.ml import Pipeline, PipelineModel, recommendation
+from pyspark.ml import Pipeline, recommendation
 from pyspark.ml.evaluation import RegressionEvaluator
 from pyspark.ml.feature import SQLTransformer
-from pyspark.ml.tuning import CrossValidator, ParamGridBuilder
+from pyspark.ml.tuning import CrossValidator, CrossValidatorModel, ParamGridBuilder
 from pyspark.sql import SparkSession
 
 from alscore.spark import ALS, ALSModel, blocks, estimator, first_factors, tasks
@@ -390,8 +390,8 @@ def test_saved_in_a_pipeline_and_searched_by_a_cross_validator(table, tmp_path):
     assert len(set(search.avgMetrics)) == 2
     fitted = search.bestModel
     assert fitted.stages[1].uid == als.uid
-    fitted.write().overwrite().save(str(tmp_path / "model"))
-    loaded = PipelineModel.load(str(tmp_path / "model"))
+    search.write().overwrite().save(str(tmp_path / "model"))
+    loaded = CrossValidatorModel.load(str(tmp_path / "model")).bestModel
     assert isinstance(loaded.stages[1], ALSModel)
     assert loaded.stages[1].uid == fitted.stages[1].uid
     assert loaded.stages[1].rank == fitted.stages[1].rank in (1, 3)
