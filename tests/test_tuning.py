@@ -330,10 +330,12 @@ def test_search_goes_on_from_its_file(found, split, tmp_path):
     assert len(search_few(split, 3, storage=path).table()) == 3
     more_threads = clone(BASE).set_params(num_threads=2)
     assert same_trials(search_few(split, 12, storage=str(path), model=more_threads), found)
-    stored = optuna.load_study(study_name="alscore", storage=f"sqlite:///{path}")
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    stored = optuna.load_study(study_name="alscore", storage=storage)
     assert len(stored.trials) == 12
     assert stored.best_value == found.best_value
     assert stored.best_params == {name: found.best_params[name] for name in FEW}
+    storage.engine.dispose()  # else Python 3.13 warns of its connection
     assert same_trials(search_few(split, 5, storage=path), found)  # no more to do
 
 
