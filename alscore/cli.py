@@ -619,7 +619,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
         "--interactions", type=_positive, help="so many, made by Spark itself, instead of --scale; without MLlib"
     )
     on_spark.add_argument("--iterations", type=_positive, default=2, help="that count; default: %(default)s")
-    on_spark.add_argument("--blocks", type=_natural, default=0, help="of users, and of items; 0: two a thread")
+    on_spark.add_argument("--blocks", type=_natural, default=0, help="of users, and of items; 0: one a thread")
     on_spark.add_argument("--memory", default="8g", help="of Java, such as 12g; default: %(default)s")
     on_spark.add_argument("--top", type=_natural, default=10, help="items for each user; default: %(default)s")
     for sampling in (topn, foldin, judging, on_spark):

@@ -32,7 +32,7 @@ from pyspark.ml.feature import SQLTransformer
 from pyspark.ml.tuning import CrossValidator, CrossValidatorModel, ParamGridBuilder
 from pyspark.sql import SparkSession
 
-from alscore.spark import ALS, ALSModel, blocks, estimator, first_factors, tasks
+from alscore.spark import ALS, ALSModel, blocks, estimator, first_factors, tasks, training
 from alscore.spark.blocks import Block, Failure, Report, split
 
 RANK, SEED = 6, 3
@@ -420,11 +420,22 @@ def test_to_a_single_machine_and_back(spark, table, ratings, model):
         ALSModel.from_local(spark, named)
 
 
-def test_checkpoints_change_nothing_and_only_the_last_is_kept(table, checkpoints):
+def test_checkpoints_change_nothing_end_the_lineage_and_only_the_last_is_kept(table, checkpoints, monkeypatch):
+    lineages = []
+
+    class Watched(training._Training):
+        def finished(self):
+            lineages.append(self.sent.toDebugString().count(b"PythonRDD"))
+            return super().finished()
+
+    monkeypatch.setattr(training, "_Training", Watched)
     without = small(maxIter=3, solver="cg", checkpointInterval=-1).fit(table)
     assert not list(checkpoints.iterdir())
-    assert bits(small(maxIter=3, solver="cg", checkpointInterval=1).fit(table)) == bits(without)
-    assert len(list(checkpoints.iterdir())) == 1
+    for interval in (1, 2):
+        assert bits(small(maxIter=3, solver="cg", checkpointInterval=interval).fit(table)) == bits(without)
+        assert len(list(checkpoints.iterdir())) == interval  # of each fit the last
+    nothing_since, an_iteration_since, all_iterations = lineages[1], lineages[2], lineages[0]
+    assert nothing_since < an_iteration_since < all_iterations
 
 
 def test_a_worker_without_this_version_is_told(table, monkeypatch):
@@ -457,18 +468,23 @@ class Killing(training._Training):
         if self.half_sweeps == 3:
             executors = set(spark.sparkContext.parallelize(range(8), 8).mapPartitions(executor).collect())
             self.killed.append(min(executors))
-            os.kill(self.killed[0], signal.SIGKILL)
+            os.kill(self.killed[-1], signal.SIGKILL)
         return super()._half_sweep(*args, **kwargs)
 
 training._Training = Killing
-model = small(maxIter=3).fit(table)
-assert len(Killing.killed) == 1
-np.savez({out!r}, users=factors_of(model.userFactors)[1], items=factors_of(model.itemFactors)[1])
+found = {{}}
+for name in ("without", "with"):
+    model = small(maxIter=2, checkpointInterval=1).fit(table)
+    found[name] = [factors_of(side)[1] for side in (model.userFactors, model.itemFactors)]
+    spark.sparkContext.setCheckpointDir({folder!r} + "/checkpoints")
+assert len(set(Killing.killed)) == 2
+np.savez({out!r}, **{{name + side: part for name in found for side, part in zip("XY", found[name])}})
 spark.stop()
 """
 
 
-def test_an_executor_killed_in_the_middle_changes_nothing(table, tmp_path):
+def test_an_executor_killed_in_the_middle_changes_nothing(table, model, tmp_path):
+    """While both sides have factors, without checkpoints, and with one behind."""
     table.write.parquet(str(tmp_path / "ratings"))
     names = {
         "folder": tmp_path,
@@ -479,8 +495,10 @@ def test_an_executor_killed_in_the_middle_changes_nothing(table, tmp_path):
     code = KILLED.format(**{name: str(path) for name, path in names.items()})
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
+    expected = bits(model)
     with np.load(tmp_path / "out.npz") as found:
-        assert [found["users"].tobytes(), found["items"].tobytes()] == bits(small(maxIter=3).fit(table))
+        for checkpoints in ("without", "with"):
+            assert [found[f"{checkpoints}{side}"].tobytes() for side in "XY"] == expected
 
 
 @pytest.mark.parametrize(

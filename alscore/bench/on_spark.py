@@ -57,6 +57,9 @@ def spark(
     after the next, as Spark itself tells it; the first of a fit does not count. Before anything counts, each contender
     trains and recommends once, to warm up Java's compiler and the Python workers.
 
+    MLlib takes about half of the time where Java finds a native BLAS, such as Debian's libopenblas0-pthread, that runs
+    on one thread (OPENBLAS_NUM_THREADS=1): "native_blas" in the settings tells.
+
     Parameters
     ----------
     plays : sparse matrix, shape (n_users, n_items), or int
@@ -69,7 +72,7 @@ def spark(
     threads : int
         Spark's in ``local[threads]``, where this starts the session; 0 for all CPUs of this process.
     blocks : int
-        Of users, and of items; 0 for two to a thread.
+        Of users, and of items; 0 for one to a thread.
     iterations, repeats : int
     top : int
         Recommendations for each user; 0 to time none.
@@ -106,7 +109,7 @@ def spark(
         raise ValueError(f"no contender is named {unknown[0]!r}; there are: {', '.join(CONTENDERS)}")
     threads = _threads.resolve(threads)
     settings: dict[str, Any] = {
-        "bench": "spark", "factors": factors, "threads": threads, "blocks": blocks or 2 * threads,
+        "bench": "spark", "factors": factors, "threads": threads, "blocks": blocks or threads,
         "iterations": iterations, "repeats": repeats, "regularization": regularization, "alpha": alpha, "seed": seed,
         "top": top, "users": users, "memory": memory,
     }  # fmt: skip
@@ -114,6 +117,7 @@ def spark(
     jobs = {name: {"package": CONTENDERS[name]} for name in contenders if name not in skipped}
     settings["baseline"] = baseline = harness.chosen_baseline(baseline, jobs)
     with session(threads, memory) as started, _table(plays, started) as table:
+        settings["native_blas"] = _native_blas(started)
         trial = _Trial(started, plays, table, settings)
         warm, failed = harness.alternate(jobs, 1, trial.warm_up, say)
         runs, later = harness.alternate(warm, repeats, trial.time, say)
@@ -158,6 +162,18 @@ def require_java() -> None:
             + (f"{java} is Java {version[1]}" if version else "there is none")
             + f": install one (Debian, Ubuntu: apt-get install openjdk-{_JAVA}-jre-headless), or let JAVA_HOME name it"
         )
+
+
+def _native_blas(started: "SparkSession") -> bool:
+    """Whether MLlib has another BLAS than Java's."""
+    from py4j.protocol import Py4JJavaError
+
+    jvm: Any = started._jvm
+    try:
+        jvm.dev.ludovic.netlib.blas.NativeBLAS.getInstance()
+    except Py4JJavaError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
