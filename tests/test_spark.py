@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from scipy import sparse
 
-from alscore import AlternatingLeastSquares, Interactions, Recommender, calculate_loss
+from alscore import AlternatingLeastSquares, Interactions, Recommender
 from alscore.bench import on_spark
 from alscore.objective import Objective
 from alscore.testing import tolerance
@@ -178,24 +178,6 @@ def test_string_and_long_ids_repeats_zeros_and_blocks_without_rows(spark):
     assert not factors_of(model.userFactors)[1][users.index("fay")].any()
     assert dict(model.userFactors.dtypes)["id"] == "string"
     assert dict(model.itemFactors.dtypes)["id"] == "bigint"
-
-
-@pytest.mark.usefixtures("checkpoints")  # without, MLlib overflows the stack after some 15 iterations
-def test_the_objective_is_mllibs(spark):
-    rng = np.random.default_rng(1)
-    dense = np.where(rng.random((40, 30)) < 0.3, rng.integers(1, 6, (40, 30)), 0).astype(np.float32)
-    table = spark.createDataFrame(entries(dense), "user int, item int, rating float").coalesce(1).cache()
-    reached = []
-    for contender in (recommendation.ALS, ALS):
-        model = contender(
-            rank=4, maxIter=20, regParam=0.05, alpha=2.0, implicitPrefs=True, seed=1, checkpointInterval=5
-        ).fit(table)
-        (_, X), (_, Y) = factors_of(model.userFactors), factors_of(model.itemFactors)
-        loss = calculate_loss(
-            sparse.csr_array(dense), X, Y, 0.05, 2.0, regularization_exponent=1, regularization_count="entries"
-        )
-        reached.append(loss)
-    assert reached[1] == pytest.approx(reached[0], rel=5e-3)
 
 
 def test_guide_carries_mllibs_model_across(spark):
@@ -431,11 +413,9 @@ def test_checkpoints_change_nothing_end_the_lineage_and_only_the_last_is_kept(ta
     monkeypatch.setattr(training, "_Training", Watched)
     without = small(maxIter=3, solver="cg", checkpointInterval=-1).fit(table)
     assert not list(checkpoints.iterdir())
-    for interval in (1, 2):
-        assert bits(small(maxIter=3, solver="cg", checkpointInterval=interval).fit(table)) == bits(without)
-        assert len(list(checkpoints.iterdir())) == interval  # of each fit the last
-    nothing_since, an_iteration_since, all_iterations = lineages[1], lineages[2], lineages[0]
-    assert nothing_since < an_iteration_since < all_iterations
+    assert bits(small(maxIter=3, solver="cg", checkpointInterval=1).fit(table)) == bits(without)
+    assert len(list(checkpoints.iterdir())) == 1
+    assert lineages[1] < lineages[0] / 3
 
 
 def test_a_worker_without_this_version_is_told(table, monkeypatch):
