@@ -67,9 +67,10 @@ class BuildExtensions(build_ext):
         self.compiler.cc, self.compiler.linker = tools
 
     def _find_openmp(self):
-        """Homebrew's, where Apple's clang does not look, unless CFLAGS name another."""
-        named = re.findall(r"-(?:I|isystem) ?(\S+)", os.environ.get("CFLAGS", ""))
-        if any(Path(folder, "omp.h").is_file() for folder in named):
+        """Homebrew's, where Apple's clang does not look, unless the environment names another."""
+        flags = f"{os.environ.get('CFLAGS', '')} {os.environ.get('CPPFLAGS', '')}"
+        named = re.findall(r"-(?:I|isystem) ?(\S+)", flags) + os.environ.get("CPATH", "").split(os.pathsep)
+        if any(folder and Path(folder, "omp.h").is_file() for folder in named):
             return
         found = shutil.which("brew") and subprocess.check_output(["brew", "--prefix", "libomp"], text=True).strip()
         if not found or not Path(found, "include/omp.h").is_file():

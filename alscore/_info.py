@@ -57,8 +57,8 @@ def _version(distribution: str) -> str:
 def _solver(name: str) -> str:
     """What a name stands for, or what is wrong with it."""
     try:
-        solvers.by_name(name)
-    except (ValueError, ImportError) as error:
+        solvers.resolve(name)
+    except Exception as error:  # a plug-in may raise anything
         return str(error)
     return solvers.described(solvers.registered()[name][0])
 

@@ -12,7 +12,7 @@ from libc.math cimport fabs, isfinite
 
 from libc.stdint cimport int32_t, int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, strncmp
 
 from alscore._blas cimport gemm, syrk
 from alscore._kernels cimport dot, rows_dot_wide
@@ -80,9 +80,11 @@ cdef class _Scratch:
 
 cdef const als_solver *unpack(capsule) except NULL:
     cdef const als_solver *solver
+    cdef const char *name
     if not PyCapsule_IsValid(capsule, ALSCORE_SOLVER_CAPSULE):
-        if PyCapsule_CheckExact(capsule) and PyCapsule_GetName(capsule)[:15] == b"alscore.solver.":
-            raise ValueError(f"the solver was compiled for {PyCapsule_GetName(capsule).decode()!r}, this alscore has "
+        name = PyCapsule_GetName(capsule) if PyCapsule_CheckExact(capsule) else NULL
+        if name != NULL and strncmp(name, b"alscore.solver.", 15) == 0:
+            raise ValueError(f"the solver was compiled for {name.decode('utf-8', 'replace')!r}, this alscore has "
                              f"{ALSCORE_SOLVER_CAPSULE.decode()!r}: rebuild the solver against it")
         raise TypeError(f"a compiled solver is a PyCapsule named {ALSCORE_SOLVER_CAPSULE.decode()!r}, not {capsule!r}")
     solver = <const als_solver *> PyCapsule_GetPointer(capsule, ALSCORE_SOLVER_CAPSULE)

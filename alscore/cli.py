@@ -559,8 +559,7 @@ def _bench_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--scale",
         type=_above_0,
-        default=0.1,
-        help="of the synthetic users and items, 1: 358,868 x 292,385; default: %(default)s",
+        help="of the synthetic users and items, 1: 358,868 x 292,385; default: 0.1",
     )
     data.add_argument("--repeats", type=_positive, default=3, help="processes of each; default: %(default)s")
     data.add_argument("--baseline", metavar="NAME", help="what ratios are to; default: the first of ours")
@@ -697,13 +696,15 @@ def _bench_data(args: argparse.Namespace, folder: str) -> tuple[Any, str]:
     from alscore import datasets
 
     if getattr(args, "interactions", None):
-        if args.data:
-            raise ValueError("--interactions lets Spark make the plays: leave out --data, or --interactions")
+        for name in ("data", "scale"):
+            if getattr(args, name) is not None:
+                raise ValueError(f"--interactions lets Spark make the plays: leave out --{name}, or --interactions")
         return args.interactions, f"made by Spark ({args.interactions:,} interactions, seed 0)"
     if args.data:
         return args.data if args.kind == "load" else datasets.lastfm_360k(args.data).matrix, args.data
-    described = f"synthetic (scale {args.scale:g}, seed 0)"
-    n_users, n_items = (max(1, round(size * args.scale)) for size in (358_868, 292_385))
+    scale = 0.1 if args.scale is None else args.scale
+    described = f"synthetic (scale {scale:g}, seed 0)"
+    n_users, n_items = (max(1, round(size * scale)) for size in (358_868, 292_385))
     interactions = datasets.synthetic(n_users, n_items, seed=0)
     if args.kind != "load":
         return interactions.matrix, described

@@ -247,6 +247,8 @@ def by_name(name: str) -> Any:
         It cannot be imported.
     """
     if name not in registered():
+        registered.cache_clear()  # it may have been installed meanwhile
+    if name not in registered():
         raise ValueError(f"no solver is named {name!r}; installed: {', '.join(sorted(registered()))}")
     entry, *others = registered()[name]
     if others:

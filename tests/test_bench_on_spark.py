@@ -64,9 +64,11 @@ def test_command_on_plays_that_spark_makes(spark, capsys):
     assert any("seconds of an iteration on Apache Spark" in line for line in report.above(answer))
 
 
-def test_plays_are_made_or_read_not_both(capsys):
-    assert main(["bench", "spark", "--interactions=20000", "--data=plays.tsv"]) == 1
-    assert "--interactions lets Spark make the plays: leave out --data, or --interactions" in capsys.readouterr().err
+@pytest.mark.parametrize("other", ["--data=plays.tsv", "--scale=1"])
+def test_plays_are_made_or_given_not_both(capsys, other):
+    assert main(["bench", "spark", "--interactions=20000", other]) == 1
+    remedy = f"leave out {other.partition('=')[0]}, or --interactions"
+    assert f"--interactions lets Spark make the plays: {remedy}" in capsys.readouterr().err
 
 
 def test_made_plays(spark):

@@ -49,7 +49,7 @@ def test_solvers_by_name(info):
 
 def test_what_is_broken_is_told(monkeypatch, capsys, tmp_path):
     """The report comes all the same, without a dependency's metadata, and with solvers that cannot be used."""
-    for name, entries in (("one", "a = one:A\nb = json:B"), ("two", "a = two:A")):
+    for name, entries in (("one", "a = one:A\nb = json:B\nc = json:loads"), ("two", "a = two:A")):
         folder = tmp_path / f"{name}-1.0.dist-info"
         folder.mkdir()
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
@@ -68,6 +68,7 @@ def test_what_is_broken_is_told(monkeypatch, capsys, tmp_path):
     assert info["solvers"]["a"].startswith("two packages register the solver 'a': ")
     assert all(each in info["solvers"]["a"] for each in ("one:A from one 1.0", "two:A from two 1.0"))
     assert re.match(r"the solver 'b' \(json:B from one 1.0\) cannot be imported: AttributeError", info["solvers"]["b"])
+    assert info["solvers"]["c"].startswith("solver must be a name")
     assert info["solvers"]["cg"].startswith("alscore.solvers:ConjugateGradient")
 
 

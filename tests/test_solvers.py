@@ -611,9 +611,10 @@ def test_solver_of_another_version_is_refused():
         solvers.resolve(CSolver(exact_row, name=b"alscore.solver.v2"))
 
 
-def test_capsule_of_another_name_is_refused():
+@pytest.mark.parametrize("name", [b"numpy.random.bitgen", b"x", b"alscore.solver", None])
+def test_capsule_of_another_name_is_refused(name):
     with pytest.raises(TypeError, match=r"a PyCapsule named 'alscore\.solver\.v1'"):
-        solvers.resolve(CSolver(exact_row, name=b"numpy.random.bitgen"))
+        solvers.resolve(CSolver(exact_row, name=name))
 
 
 # What check_solver must find

@@ -307,8 +307,9 @@ def test_transform_scores_pairs_and_says_nothing_of_strangers(spark, table, mode
     dropping = model.copy().setColdStartStrategy("drop").setPredictionCol("score")
     assert {row.note for row in dropping.transform(asked).collect()} == {"a", "b"}
     assert dropping.transform(asked).columns[-1] == "score"
-    with pytest.raises(ValueError, match="predictionCol: the table has a column 'note' already: drop it, or set"):
-        model.copy().setPredictionCol("note").transform(asked)
+    for name in ("note", "Note"):  # the same to Spark
+        with pytest.raises(ValueError, match="predictionCol: the table has a column 'note' already: drop it, or set"):
+            model.copy().setPredictionCol(name).transform(asked)
 
 
 def test_ids_of_another_type_are_refused_by_column(spark, model):
@@ -499,18 +500,25 @@ def test_a_block_that_spark_cannot_send_is_refused(monkeypatch):
     monkeypatch.setattr(tasks, "_MOST", 50)
     ((number, failure),) = build()
     assert number == 1
-    with pytest.raises(ValueError, match=r"user block 0 has \d+ bytes, and Spark sends less than 50 at a time: raise"):
+    with pytest.raises(ValueError, match=r"user block 0 has \d+ bytes of ratings, and less than 50 can be sent at"):
+        raise failure.error
+    ((number, failure),) = tasks.start(tasks.Layout(1, 1), 100, 0, False, 0, [(0, block)])
+    assert number == 1
+    with pytest.raises(ValueError, match=r"item block 0 has 400 bytes of factors, and less than 50 .*: raise num"):
         raise failure.error
 
 
 def test_the_reports_of_a_half_sweep_are_summed_in_one_order():
-    reports = [Report(block, 10**block, np.full((2, 2), 0.1**block), float(block)) for block in range(5)]
-    total = blocks.total(reports)
-    assert (total.n_rows, total.loss) == (11_111, 10.0)
-    assert total.gram == pytest.approx(np.full((2, 2), 1.1111))
-    assert blocks.total(reports[::-1]).gram.tobytes() == total.gram.tobytes()
+    reports = [Report(block, 10**block, np.full((2, 2), 0.1 * (block + 1)), 0.1 * (block + 1)) for block in range(5)]
+    assert sum(report.loss for report in reports) != sum(report.loss for report in reports[::-1])
+    total, backwards = blocks.total(reports), blocks.total(reports[::-1])
+    assert (total.n_rows, total.loss) == (11_111, pytest.approx(1.5))
+    assert total.gram == pytest.approx(np.full((2, 2), 1.5))
+    assert (backwards.gram.tobytes(), backwards.loss) == (total.gram.tobytes(), total.loss)
     first, second = Failure(7, ValueError("7")), Failure(8, ValueError("8"))
     assert blocks.total([second, *reports, first]) is first
+    with pytest.raises(RuntimeError, match="no block has any rows: the ratings changed meanwhile"):
+        raise blocks.total([]).error
 
 
 @pytest.mark.parametrize("label", [int, str])

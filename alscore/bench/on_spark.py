@@ -57,8 +57,8 @@ def spark(
     after the next, as Spark itself tells it; the first of a fit does not count. Before anything counts, each contender
     trains and recommends once, to warm up Java's compiler and the Python workers.
 
-    MLlib takes about half of the time where Java finds a native BLAS, such as Debian's libopenblas0-pthread, that runs
-    on one thread (OPENBLAS_NUM_THREADS=1): "native_blas" in the settings tells.
+    MLlib takes a third to a half of the time where Java finds a native BLAS, such as Debian's libopenblas0-pthread,
+    that runs on one thread (OPENBLAS_NUM_THREADS=1): "native_blas" in the settings tells.
 
     Parameters
     ----------

@@ -284,6 +284,8 @@ class Step:
 def total(reports: Iterable[Report | Failure]) -> Report | Failure:
     """The sum of the reports, in the order of their blocks and so always the same; or the first failure in it."""
     ordered = sorted(reports, key=lambda report: report.block)
+    if not ordered:
+        return Failure(0, RuntimeError("no block has any rows: the ratings changed meanwhile"))
     for report in ordered:
         if isinstance(report, Failure):
             return report

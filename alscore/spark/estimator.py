@@ -263,8 +263,12 @@ class ALSModel(Model, ALSModelParams, MLReadable["ALSModel"], MLWritable):
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         name = self._value("predictionCol")
-        if name in dataset.columns:
-            raise ValueError(f"predictionCol: the table has a column {name!r} already: drop it, or set predictionCol")
+        exact = dataset.sparkSession.conf.get("spark.sql.caseSensitive") == "true"
+        for column in dataset.columns:
+            if column == name or (column.lower() == name.lower() and not exact):
+                raise ValueError(
+                    f"predictionCol: the table has a column {column!r} already: drop it, or set predictionCol"
+                )
         users = self.userFactors.toDF("__user_id", "__user_features")
         items = self.itemFactors.toDF("__item_id", "__item_features")
         user, item = (self._ids(side, dataset) for side in ("user", "item"))

@@ -79,8 +79,8 @@ def checked(dataset: DataFrame, user: str, item: str, rating: str, alpha: float)
     Raises
     ------
     ValueError
-        A column is missing, or named for two of them; there are missing ids, or ratings that are missing, not finite,
-        or beyond what float32 holds; or there is no rating but 0.
+        A column is missing, or named for two of them; there are ids that are missing or no valid UTF-8, or ratings that
+        are missing, not finite, or beyond what float32 holds; or there is no rating but 0.
     TypeError
         A column of another type than integers or strings (ids), or numbers (ratings).
     """
@@ -151,10 +151,10 @@ def _verify(dataset: DataFrame, columns: list[tuple[str, Column]], alpha: float)
     finite = ~functions.isnan(values) & (functions.abs(values) < functions.lit(float("inf")))
     size = functions.abs(values)
     faults = [
-        *((name, "missing ids", ids.isNull(), "leave these rows out: .dropna(subset=[...])") for name, ids in sides),
+        *((name, "missing ids", of.isNull(), "leave these rows out: .dropna(subset=[...])") for name, of in sides),
         *(
-            (name, "ids that are not valid UTF-8", ~functions.is_valid_utf8(ids), "correct them")
-            for name, ids in sides
+            (name, "ids that are not valid UTF-8", ~functions.is_valid_utf8(of), "correct them")
+            for name, of in sides
             if isinstance(dataset.schema[name].dataType, types.StringType)
         ),
         (rating, "missing ratings", values.isNull(), "leave these rows out, or fill them: .fillna(...)"),

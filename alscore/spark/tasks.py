@@ -23,7 +23,7 @@ from alscore.spark.blocks import Block, Failure, Report, Rows, Solved, Step
 SIDES = ("user", "item")
 _CHUNK = 1 << 21  # ratings that are split at a time
 _PART = 1 << 14  # rows of a factor matrix that go into one row of a table
-_MOST = 1 << 31  # bytes that Spark sends in one piece
+_MOST = 1 << 30  # bytes of ratings or factors: Spark sends less than 2 GiB at once, in which factors may be twice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,10 +114,18 @@ def build(
     if batches:
         try:
             block = Block.of(batches, objective, layout.size(other(side)))
-            _check_size(block.nbytes, f"{side} block {number} has {{}} bytes")
+            _check_size(side, number, block.nbytes, "ratings")
             yield number, block
         except ValueError as error:
             yield layout.reports, Failure(number, error)
+
+
+def _check_size(side: str, number: int, nbytes: int, what: str) -> None:
+    if nbytes >= _MOST:
+        raise ValueError(
+            f"{side} block {number} has {nbytes:,} bytes of {what}, and less than {_MOST:,} can be sent at once: raise "
+            "numUserBlocks and numItemBlocks"
+        )
 
 
 def start(
@@ -129,22 +137,18 @@ def start(
         if isinstance(block, Failure):
             yield layout.reports, block
             continue
+        try:
+            _check_size("item", number, 4 * rank * len(block.ids), "factors")
+        except ValueError as error:
+            yield layout.reports, Failure(number, error)
+            continue
         factors = blocks.first_factors(block.ids, rank, seed, nonnegative)
         yield layout.reports, blocks.gram_of(number, factors, num_threads())
         yield from _messages("item", number, block, factors)
 
 
-def _check_size(nbytes: int, what: str) -> None:
-    if nbytes >= _MOST:
-        raise ValueError(
-            f"{what.format(f'{nbytes:,}')}, and Spark sends less than {_MOST:,} at a time: raise numUserBlocks and "
-            "numItemBlocks"
-        )
-
-
 def _messages(side: str, number: int, block: Block, factors: Floats) -> Iterator[tuple[int, Rows]]:
     for receiver, rows in block.messages(factors):
-        _check_size(rows.nbytes, f"{side} block {number} has {{}} bytes for one block of the other side")
         yield receiver, Rows(number, rows)
 
 
@@ -166,6 +170,11 @@ def solve(
         elif isinstance(record, Solved):  # to where it will be looked for after the next shuffle
             yield number, record
     if block is None:
+        return
+    try:
+        _check_size(step.side, number, 4 * step.rank * len(block.ids), "factors")
+    except ValueError as error:
+        yield layout.reports, Failure(number, error)
         return
     factors, report = blocks.half_sweep(step, number, block, rows, previous, num_threads())
     yield layout.reports, report
