@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -494,7 +493,10 @@ def test_a_block_that_spark_cannot_send_is_refused(monkeypatch):
         tasks.Layout(1, 1), [pa.record_batch([pa.array([1]), pa.array([2]), pa.array([1.0])], ["u", "i", "r"])]
     )
     records = [(0, (row["side"], row["chunk"])) for row in chunk.to_pylist()]
-    build = partial(tasks.build, tasks.Layout(1, 1), "user", Objective(0.1), 0, records)
+
+    def build(side="user", rank=1):
+        return tasks.build(tasks.Layout(1, 1), side, Objective(0.1), rank, 0, records)
+
     ((number, block),) = build()
     assert (number, block.ids.to_pylist()) == (0, [1])
     monkeypatch.setattr(tasks, "_MOST", 50)
@@ -502,7 +504,7 @@ def test_a_block_that_spark_cannot_send_is_refused(monkeypatch):
     assert number == 1
     with pytest.raises(ValueError, match=r"user block 0 has \d+ bytes of ratings, and less than 50 can be sent at"):
         raise failure.error
-    ((number, failure),) = tasks.start(tasks.Layout(1, 1), 100, 0, False, 0, [(0, block)])
+    ((number, failure),) = build("item", rank=100)
     assert number == 1
     with pytest.raises(ValueError, match=r"item block 0 has 400 bytes of factors, and less than 50 .*: raise num"):
         raise failure.error

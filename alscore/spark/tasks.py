@@ -107,25 +107,27 @@ def total(records: Iterable[tuple[int, Report | Failure]]) -> Iterator[Report | 
 
 
 def build(
-    layout: Layout, side: str, objective: Objective, number: int, chunks: Iterable[tuple[int, tuple[str, bytes]]]
+    layout: Layout,
+    side: str,
+    objective: Objective,
+    rank: int,
+    number: int,
+    chunks: Iterable[tuple[int, tuple[str, bytes]]],
 ) -> Iterator[tuple[int, Block | Failure]]:
     """A block of its chunks; or a failure, which `start` and `solve` pass on."""
     batches = [batch for _, (of, chunk) in chunks if of == side for batch in pa.ipc.open_stream(chunk)]
     if batches:
         try:
             block = Block.of(batches, objective, layout.size(other(side)))
-            _check_size(side, number, block.nbytes, "ratings")
+            for what, nbytes in (("factors", 4 * rank * len(block.ids)), ("ratings", block.nbytes)):
+                if nbytes >= _MOST:
+                    raise ValueError(
+                        f"{side} block {number} has {nbytes:,} bytes of {what}, and less than {_MOST:,} can be sent at "
+                        "once: raise numUserBlocks and numItemBlocks"
+                    )
             yield number, block
         except ValueError as error:
             yield layout.reports, Failure(number, error)
-
-
-def _check_size(side: str, number: int, nbytes: int, what: str) -> None:
-    if nbytes >= _MOST:
-        raise ValueError(
-            f"{side} block {number} has {nbytes:,} bytes of {what}, and less than {_MOST:,} can be sent at once: raise "
-            "numUserBlocks and numItemBlocks"
-        )
 
 
 def start(
@@ -136,11 +138,6 @@ def start(
     for _, block in records:
         if isinstance(block, Failure):
             yield layout.reports, block
-            continue
-        try:
-            _check_size("item", number, 4 * rank * len(block.ids), "factors")
-        except ValueError as error:
-            yield layout.reports, Failure(number, error)
             continue
         factors = blocks.first_factors(block.ids, rank, seed, nonnegative)
         yield layout.reports, blocks.gram_of(number, factors, num_threads())
@@ -170,11 +167,6 @@ def solve(
         elif isinstance(record, Solved):  # to where it will be looked for after the next shuffle
             yield number, record
     if block is None:
-        return
-    try:
-        _check_size(step.side, number, 4 * step.rank * len(block.ids), "factors")
-    except ValueError as error:
-        yield layout.reports, Failure(number, error)
         return
     factors, report = blocks.half_sweep(step, number, block, rows, previous, num_threads())
     yield layout.reports, report

@@ -113,7 +113,9 @@ class _Training:
         chunks = self._scattered(cut.rdd.map(lambda row: (row.block, (row.side, row.chunk))))
         self.held = {
             side: self._scattered(
-                chunks.mapPartitionsWithIndex(partial(tasks.build, self.layout, side, settings.objective))
+                chunks.mapPartitionsWithIndex(
+                    partial(tasks.build, self.layout, side, settings.objective, settings.rank)
+                )
             ).persist(settings.level)
             for side in SIDES
         }
