@@ -30,7 +30,7 @@ HEADERS = [
 def extension(name, sources=()):
     return Extension(
         f"alscore.{name}",
-        [f"alscore/{name}.pyx", *sources],
+        [f"alscore/{name.replace('.', '/')}.pyx", *sources],
         include_dirs=["src_c", "alscore/include"],
         depends=HEADERS,
         extra_compile_args=[*CFLAGS, *OPENMP],
@@ -83,13 +83,13 @@ setup(
     cmdclass={"build_ext": BuildExtensions},
     ext_modules=cythonize(
         [
-            extension("_kernels", KERNELS),
+            extension("_core.kernel_table", KERNELS),
+            extension("_core.builtin_solvers"),
+            extension("_core.sweeps"),
+            extension("_core.topk"),
+            extension("_core.ranking"),
+            extension("_core.probe", ["src_c/probe.c"]),
             extension("kernels"),
-            extension("_solvers"),
-            extension("_sweep"),
-            extension("_topk"),
-            extension("_ranking"),
-            extension("_probe", ["src_c/probe.c"]),
         ],
         build_dir="build/cython-debug" if DEBUG else "build/cython",
         language_level=3,

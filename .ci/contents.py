@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LARGEST = 4_000_000  # bytes
 LIBRARY = r"\.(so|pyd|dylib|dll)"
 WHEEL = re.compile(
-    rf"alscore/([\w/]+\.(py|pyi|pxd)|[\w.-]+{LIBRARY}|py\.typed|include/alscore\.h|\.dylibs/libomp\.dylib)"
+    rf"alscore/([\w/]+\.(py|pyi|pxd)|(_core/)?[\w.-]+{LIBRARY}|py\.typed|include/alscore\.h|\.dylibs/libomp\.dylib)"
     r"|alscore\.libs/((libgomp|libomp|vcruntime|msvcp|\.load-order)[^/]*)"  # OpenMP's runtime, and what that needs
     r"|alscore-[^/]+\.dist-info/.+"
 )
@@ -22,8 +22,8 @@ IN_WHEEL = {name for name in PACKAGE if re.search(r"\.(py|pyi|pxd|typed|h)$", na
 COMPILED = {name.removesuffix(".pyx") for name in PACKAGE if name.endswith(".pyx")}
 BUNDLED = ("bundled", "GPL-3.0", "GCC-exception-3.1", "Apache-2.0-with-LLVM-exception")
 LICENSES = {"LICENSE", *(f"licenses/{name}.txt" for name in BUNDLED)}
-NOT_IN_SDIST = re.compile(rf"build/.*|alscore/\w+\.c|.*({LIBRARY}|\.(pyc|o|als|parquet|gz|zip))")
-IN_SDIST = {"setup.py", "pyproject.toml", "src_c/kernels.h", "alscore/_sweep.pyx", "tests/conftest.py", *LICENSES}
+NOT_IN_SDIST = re.compile(rf"build/.*|alscore/[\w/]+\.c|.*({LIBRARY}|\.(pyc|o|als|parquet|gz|zip))")
+IN_SDIST = {"setup.py", "pyproject.toml", "src_c/kernels.h", "alscore/_core/sweeps.pyx", "tests/conftest.py", *LICENSES}
 IN_SDIST.add("docs/migrating-from-implicit.md")  # a test runs its code
 
 

@@ -10,21 +10,24 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from alscore._support import moved
+from alscore._support.version import __version__ as __version__
+
+moved.install()
 
 # Where each public name lives. They are imported on first use: `import alscore` costs a few milliseconds.
 _HOMES = {
     "AlternatingLeastSquares": "alscore.als",
-    "Evaluation": "alscore.evaluation",
-    "FormatError": "alscore.persistence",
+    "Evaluation": "alscore.metrics.evaluation",
+    "FormatError": "alscore._data.container",
     "Interactions": "alscore.interactions",
-    "NotFittedError": "alscore.factor_model",
+    "NotFittedError": "alscore.retrieval.factors",
     "NotPositiveDefiniteError": "alscore.solvers",
     "Recommender": "alscore.recommender",
-    "UnknownLabelError": "alscore.recommender",
-    "calculate_loss": "alscore.objective",
-    "compare": "alscore.evaluation",
-    "evaluate": "alscore.evaluation",
+    "UnknownLabelError": "alscore._data.labels",
+    "calculate_loss": "alscore.solvers.objective",
+    "compare": "alscore.metrics.evaluation",
+    "evaluate": "alscore.metrics.evaluation",
     "load": "alscore.persistence",
 }
 _SUBMODULES = (
@@ -53,18 +56,18 @@ if TYPE_CHECKING:  # the same, in the form that type checkers take for public
     from alscore import testing as testing
     from alscore import tuning as tuning
     from alscore import weighting as weighting
+    from alscore._data.container import FormatError as FormatError
+    from alscore._data.labels import UnknownLabelError as UnknownLabelError
     from alscore.als import AlternatingLeastSquares as AlternatingLeastSquares
-    from alscore.evaluation import Evaluation as Evaluation
-    from alscore.evaluation import compare as compare
-    from alscore.evaluation import evaluate as evaluate
-    from alscore.factor_model import NotFittedError as NotFittedError
     from alscore.interactions import Interactions as Interactions
-    from alscore.objective import calculate_loss as calculate_loss
-    from alscore.persistence import FormatError as FormatError
+    from alscore.metrics.evaluation import Evaluation as Evaluation
+    from alscore.metrics.evaluation import compare as compare
+    from alscore.metrics.evaluation import evaluate as evaluate
     from alscore.persistence import load as load
     from alscore.recommender import Recommender as Recommender
-    from alscore.recommender import UnknownLabelError as UnknownLabelError
+    from alscore.retrieval.factors import NotFittedError as NotFittedError
     from alscore.solvers import NotPositiveDefiniteError as NotPositiveDefiniteError
+    from alscore.solvers.objective import calculate_loss as calculate_loss
 
 
 def get_include() -> str:

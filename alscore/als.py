@@ -10,17 +10,20 @@ from typing import Any, Self
 
 import numpy as np
 
-from alscore import _threads, solvers
-from alscore._arrays import Doubles, Floats, Int64s, Ints
-from alscore._estimator import Estimator
-from alscore._interrupts import deferred_interrupt
-from alscore.canonical import CanonicalRows, canonical_csr
-from alscore.explain import UserWeights, row_of
-from alscore.factor_model import ANY_ID, FactorModel, Factors, NotFittedError, frozen, rows_of  # noqa: F401
-from alscore.fold_in import FoldIn
-from alscore.half_sweeps import Side, alternate, to_canonical_basis, zero_factors
-from alscore.objective import Objective, penalty
+from alscore import solvers
+from alscore._data.canonical import CanonicalRows, canonical_csr
+from alscore._data.container import Parts
+from alscore._support.arrays import Doubles, Floats, Int64s, Ints
+from alscore._support.interrupts import deferred_interrupt
+from alscore._support.threads import one_blas_thread
+from alscore.metrics.estimator import Estimator
 from alscore.retrieval import codes
+from alscore.retrieval.explain import UserWeights, row_of
+from alscore.retrieval.factor_model import FactorModel
+from alscore.retrieval.factors import ANY_ID, Factors, frozen, rows_of
+from alscore.solvers.fold_in import FoldIn
+from alscore.solvers.half_sweeps import Side, alternate, to_canonical_basis, zero_factors
+from alscore.solvers.objective import Objective, penalty
 
 
 class AlternatingLeastSquares(Estimator, FactorModel):
@@ -335,7 +338,7 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         best: tuple[Factors, Factors] | None = None
         stopped_by: BaseException | None = None
         with (
-            _threads.one_blas_thread(),
+            one_blas_thread(),
             deferred_interrupt() as interrupted,
             tqdm(total=iterations, disable=not show_progress, unit="sweep") as progress,
         ):
@@ -379,6 +382,15 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         if stopped_by is not None:
             raise stopped_by
         return self
+
+    def _parts(self) -> tuple[str, dict[str, Any], dict[str, Floats]]:
+        return "AlternatingLeastSquares", _params_to_json(self.get_params()), self._factors_by_name()
+
+    @classmethod
+    def _restored(cls, parts: Parts) -> Self:
+        model = cls(**_params_from_json(parts.params))
+        model._take_factors(parts)
+        return model
 
     def _fold_in(self, side: str, rows: CanonicalRows, fixed: Factors) -> Floats:
         solver = solvers.resolve(self.solver)
@@ -552,6 +564,19 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         return float(contributions.sum()), list(listed), user_weights
 
 
+def _params_to_json(params: dict[str, Any]) -> dict[str, Any]:
+    seed = params["random_state"]
+    return params | {
+        "dtype": np.dtype(params["dtype"]).name,
+        "solver": solvers.to_json(params["solver"]),
+        "random_state": seed if isinstance(seed, int | np.integer) else None,
+    }
+
+
+def _params_from_json(params: dict[str, Any]) -> dict[str, Any]:
+    return params | {"dtype": np.dtype(params["dtype"]).type, "solver": solvers.from_json(params["solver"])}
+
+
 _MOST = 2**31 - 1  # users or items of a model, whose ids are int32
 
 
@@ -598,7 +623,7 @@ def _final(X: Floats, Y: Floats, solver: Any, num_threads: int) -> tuple[Factors
 
 def _judge(validation: Any, user_items: Any) -> Callable[[Any], float]:
     """`validation`, or what it stands for, as a function that returns nothing but finite numbers."""
-    from alscore.tuning import Validator, validator
+    from alscore.metrics.validation import Validator, validator  # late: it takes time to import
 
     if not callable(validation):
         validation = validator(validation)

@@ -16,11 +16,11 @@ import numpy as np
 from scipy import linalg, sparse
 
 from alscore import weighting
-from alscore._arrays import Doubles
-from alscore._checks import require, require_integer
-from alscore._estimator import Estimator
-from alscore.canonical import canonical_csr
-from alscore.factor_model import NotFittedError
+from alscore._data.canonical import canonical_csr
+from alscore._support.arrays import Doubles
+from alscore._support.checks import require, require_integer
+from alscore.metrics.estimator import Estimator
+from alscore.retrieval.factors import NotFittedError
 
 _BLOCK = 256  # items whose inner products with all others are in memory at a time
 

@@ -10,11 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from alscore import NotFittedError, Recommender, _threads, retrieval
-from alscore._arrays import Floats, Int64s
-from alscore._files import atomic_writer
+from alscore import retrieval
+from alscore._data.container import labels_to_arrow
+from alscore._support.arrays import Floats, Int64s
+from alscore._support.files import atomic_writer
+from alscore._support.threads import resolve_threads
 from alscore.als import _check_integer
-from alscore.persistence import labels_to_arrow
+from alscore.recommender import Recommender
+from alscore.retrieval.factors import NotFittedError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -326,7 +329,7 @@ def export_ann(
     index = AnnIndex(Path(path), library, metric, len(items), items.shape[1], float(np.sqrt(squares.max())))
     build = _LIBRARIES[library][0]
     with atomic_writer(path) as file:
-        build(index, items, connectivity, ef_construction, _threads.resolve(num_threads), file.name)
+        build(index, items, connectivity, ef_construction, resolve_threads(num_threads), file.name)
     return index
 
 

@@ -11,12 +11,22 @@ import numpy.typing as npt
 from numpy.typing import NDArray
 from scipy import sparse
 
-from alscore import _labels
-from alscore._arrays import Ints
-from alscore._checks import first_few
-from alscore._observations import check_choices, collected, summed
-from alscore._tables import Rows, read_table
-from alscore.canonical import canonical_csr, check_codes, checked_timestamps, from_canonical, recoded, rows_of
+from alscore import statistics
+from alscore._data import container
+from alscore._data.canonical import (
+    canonical_csr,
+    check_codes,
+    checked_timestamps,
+    from_canonical,
+    part_of_matrix,
+    recoded,
+    rows_of,
+)
+from alscore._data.labels import Labels
+from alscore._data.observations import check_choices, collected, summed
+from alscore._data.tables import Rows, read_table
+from alscore._support.arrays import Bools, Ints
+from alscore._support.checks import first_few
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,8 +115,8 @@ class Interactions:
         timestamps: npt.ArrayLike | None = None,
     ) -> None:
         self.matrix = canonical_csr(matrix, name="matrix")
-        self.users = _labels.verified(users, self.matrix.shape[0], "users")
-        self.items = _labels.verified(items, self.matrix.shape[1], "items")
+        self.users = Labels.verified(users, self.matrix.shape[0], "users").index
+        self.items = Labels.verified(items, self.matrix.shape[1], "items").index
         self.report = report
         self.timestamps = None
         if timestamps is not None:
@@ -165,6 +175,12 @@ class Interactions:
         entries = np.repeat(starts - indptr[:-1], ends - starts) + np.arange(indptr[-1])
         data, indices = self.matrix.data[entries], self.matrix.indices[entries]
         return from_canonical(data, indices, indptr, (len(codes), self.n_items)), entries
+
+    def part(self, entries: Bools, users: Any = slice(None)) -> "Interactions":
+        """Return some entries (a mask), and of the users all or some with theirs; without a report."""
+        matrix = part_of_matrix(self.matrix, entries, users)
+        timestamps = None if self.timestamps is None else self.timestamps[entries]
+        return replaced(self, matrix=matrix, users=self.users[users], report=None, timestamps=timestamps)
 
     def __len__(self) -> int:
         """Number of users, since `interactions[codes]` counts those; so without users, interactions are false."""
@@ -238,8 +254,8 @@ class Interactions:
         """
         if not isinstance(other, Interactions):
             raise TypeError(f"other must be alscore.Interactions, not {type(other).__name__}")
-        users, rows = _labels.union(self.users, other.users, "users")
-        items, columns = _labels.union(self.items, other.items, "items")
+        users, rows = Labels(self.users, "users").joined(other.users)
+        items, columns = Labels(self.items, "items").joined(other.items)
         shape, name = (len(users), len(items)), "the sum of both"
         if self.timestamps is not None and other.timestamps is not None:
             total, timestamps = summed(
@@ -268,9 +284,17 @@ class Interactions:
         -------
         Interactions
         """
-        from alscore import statistics
+        import pandas as pd
 
-        return statistics.filter(self, min_user, min_item, k_core)
+        found, matrix = statistics.kept(self.matrix, min_user, min_item, k_core), self.matrix
+        rest = self.part(found.fate == 0, found.users)
+        codes = np.cumsum(found.items, dtype=np.int32) - np.int32(1)
+        shape = rest.n_users, int(codes[-1]) + 1
+        renumbered = from_canonical(rest.matrix.data, codes[rest.matrix.indices], rest.matrix.indptr, shape)
+        lost = np.flatnonzero(found.fate)
+        rejected = pd.DataFrame({"number": lost, "reason": np.array(found.reasons, object)[found.fate[lost]]})
+        report = Report(matrix.nnz, rest.nnz, 0, rejected)
+        return replaced(rest, matrix=renumbered, items=self.items[found.items], report=report)
 
     def summary(self, top: int = 10) -> "pd.DataFrame":
         """Describe the interactions by numbers.
@@ -285,8 +309,6 @@ class Interactions:
         pandas.DataFrame
             As `alscore.statistics.summary` says.
         """
-        from alscore import statistics
-
         return statistics.summary(self, top)
 
     def plot(self) -> "Figure":
@@ -297,8 +319,6 @@ class Interactions:
         matplotlib.figure.Figure
             As `alscore.statistics.plot` says.
         """
-        from alscore import statistics
-
         return statistics.plot(self)
 
     def save(self, file: str | os.PathLike[str] | BinaryIO) -> None:
@@ -309,9 +329,7 @@ class Interactions:
         file : str, path or binary file object
             As for `alscore.persistence.save`, and so are the errors raised.
         """
-        from alscore.persistence import save
-
-        save(self, file)
+        container.write(file, "Interactions", None, *self._parts())
 
     @classmethod
     def load(cls, file: str | os.PathLike[str] | BinaryIO, mmap: bool = True) -> "Interactions":
@@ -332,12 +350,31 @@ class Interactions:
         FormatError, OSError
             As for `alscore.load`, or the file holds a model.
         """
-        from alscore.persistence import FormatError, load
+        return container.read(
+            file,
+            {"Interactions": cls._restored},
+            lambda kind: container.FormatError(f"{file} holds a model, {kind}; read it with alscore.load"),
+            mmap,
+        )
 
-        loaded = load(file, mmap)
-        if not isinstance(loaded, Interactions):
-            raise FormatError(f"{file} holds a model, {type(loaded).__name__}; read it with alscore.load")
-        return loaded
+    def _parts(self) -> tuple[dict[str, NDArray[Any]], dict[str, "pd.Index"]]:
+        """Arrays and labels by the names that they have in a file."""
+        matrix = self.matrix
+        arrays = dict(zip(container.MATRIX, (matrix.indptr, matrix.indices, matrix.data), strict=True))
+        if self.timestamps is not None:
+            arrays[container.TIMESTAMPS] = self.timestamps
+        return arrays, dict(zip(container.LABELS, (self.users, self.items), strict=True))
+
+    @classmethod
+    def _restored(cls, parts: container.Parts, shape: tuple[int, int] | None = None) -> "Interactions":
+        users, items = (parts.labels(name) for name in container.LABELS)
+        indptr, indices, data = (
+            parts.array(name, 1, dtype)
+            for name, dtype in zip(container.MATRIX, (np.int64, np.int32, np.float32), strict=True)
+        )
+        matrix = from_canonical(data, indices, indptr, shape or (len(users), len(items)))  # the constructor verifies it
+        timestamps = parts.array(container.TIMESTAMPS, 1, np.int64) if container.TIMESTAMPS in parts else None
+        return Interactions(matrix, users, items, timestamps=timestamps)
 
     def __repr__(self) -> str:
         return f"<Interactions: {self.n_users:,} users × {self.n_items:,} items, {self.nnz:,} entries>"

@@ -4,7 +4,7 @@ from cython cimport floating
 
 from libc.stdint cimport int32_t
 
-cimport alscore._kernels as table
+cimport alscore._core.kernel_table as table
 
 
 cdef ptrdiff_t lanes(const floating *precision) noexcept nogil:

@@ -5,34 +5,23 @@ import dataclasses
 import inspect
 import operator
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
 
 import numpy as np
 
-from alscore._arrays import Bools, Floats, Int64s, Ints
+from alscore._data import container
+from alscore._data.canonical import recoded
+from alscore._data.labels import Labels, as_index
+from alscore._data.labels import UnknownLabelError as UnknownLabelError
+from alscore._support.arrays import Bools, Floats, Int64s, Ints
 from alscore.als import AlternatingLeastSquares
-from alscore.canonical import recoded
-from alscore.factor_model import NotFittedError
 from alscore.interactions import Interactions
+from alscore.retrieval.factors import NotFittedError
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-
-
-class UnknownLabelError(LookupError):
-    """Users or items that were not in the data that the model was fitted on.
-
-    Attributes
-    ----------
-    labels : pandas.Index
-        The unknown ones of those asked for.
-    """
-
-    def __init__(self, message: str, labels: "pd.Index") -> None:
-        super().__init__(message)
-        self.labels = labels
 
 
 class Recommender:
@@ -300,7 +289,7 @@ class Recommender:
         from pyarrow import parquet
         from tqdm import tqdm
 
-        from alscore._files import atomic_writer
+        from alscore._support.files import atomic_writer
 
         request = self._bound_request(users, n, **options)
         batches, schema, n_rows = request.batches(batch_size), request.schema(), 0
@@ -374,9 +363,10 @@ class Recommender:
         n = _check_n(n)
         model, interactions = self._fitted()
         index, factors = getattr(interactions, f"{kind}s"), getattr(model, f"{kind}_factors")
-        codes = _codes(index, labels, f"{kind}s", on_unknown)
+        known = Labels(index, f"{kind}s")
+        codes = known.ids(labels, on_unknown)
         codes = codes[factors[codes].any(axis=1)]
-        allow, deny = _codes_or_none(index, f"{kind}s", on_unknown, allow=allow, deny=deny)
+        allow, deny = _ids_or_none(known, on_unknown, allow=allow, deny=deny)
 
         def search(some: Ints, deny: Ints | None) -> tuple[Ints, Floats]:
             ask: Callable[..., tuple[Ints, Floats]] = getattr(model, f"similar_{kind}s")
@@ -460,7 +450,8 @@ class Recommender:
                 raise TypeError(f"{name} must be one label, not a {type(label).__name__}; ask for one at a time")
         model, known = self._fitted()
         plays = known if interactions is None else _plays(known, interactions, on_unknown)
-        (user,), (item,) = _codes(plays.users, [user], "users", "raise"), _codes(known.items, [item], "items", "raise")
+        (user,) = Labels(plays.users, "users").ids([user], "raise")
+        (item,) = Labels(known.items, "items").ids([item], "raise")
         score, contributions, _ = model.explain(user, plays.rows([user]), item, N=n)
         ids, values = np.array(contributions).reshape(-1, 2).T
         table = pd.DataFrame({"item": known.items.take(ids.astype(np.int64)), "contribution": values})
@@ -480,9 +471,15 @@ class Recommender:
         ValueError
             The model's factors are not as many as the labels; and as for `alscore.persistence.save`.
         """
-        from alscore import persistence
-
-        persistence.save(self, file)
+        model, interactions = self._known if self.interactions is None else self._fitted()
+        if not isinstance(model, AlternatingLeastSquares):
+            raise TypeError(f"can save a Recommender of an AlternatingLeastSquares, not {type(model).__name__}")
+        _, params, arrays = model._parts()
+        labels: dict[str, pd.Index] = {}
+        if interactions is not None:
+            plays, labels = interactions._parts()
+            arrays = {**arrays, **plays}
+        container.write(file, "Recommender", params, arrays, labels)
 
     @classmethod
     def load(cls, file: str | os.PathLike[str] | BinaryIO) -> Self:
@@ -502,14 +499,19 @@ class Recommender:
         TypeError
             The file holds a model without labels.
         """
-        from alscore import persistence
+        return container.read(
+            file,
+            {"Recommender": cls._restored},
+            lambda kind: TypeError(f"{file} holds a {kind}, not a {cls.__name__}: open it with alscore.load"),
+        )
 
-        recommender = persistence.load(file)
-        if not isinstance(recommender, cls):
-            raise TypeError(
-                f"{file} holds a {type(recommender).__name__}, not a {cls.__name__}: open it with alscore.load"
-            )
-        return recommender
+    @classmethod
+    def _restored(cls, parts: container.Parts) -> Self:
+        model = AlternatingLeastSquares._restored(parts)
+        if container.MATRIX[0] not in parts:
+            return cls(model)
+        users, items = model._fitted()
+        return cls(model, Interactions._restored(parts, (len(users.array), len(items.array))))
 
     def _fitted(self) -> tuple[AlternatingLeastSquares, Interactions]:
         """A copy of the model as it is now, and its interactions, verified to fit it."""
@@ -548,10 +550,10 @@ class Recommender:
         if interactions is not None:
             plays = _plays(plays, interactions, on_unknown)
             model.user_factors = model.recalculate_user(np.arange(len(plays)), plays.matrix)
-        users = plays.users if users is None else _index(users, "users")
-        codes = _find(plays.users, users, "users", on_unknown)
+        users = plays.users if users is None else as_index(users, "users")
+        codes = Labels(plays.users, "users").find(users, on_unknown)
         known = codes >= 0
-        allow, deny = _codes_or_none(items, "items", on_unknown, allow=allow, deny=deny)
+        allow, deny = _ids_or_none(Labels(items, "items"), on_unknown, allow=allow, deny=deny)
         n = _n_each(n, users, known, len(items))
         return _Request(model, plays, items, codes[known], n, allow, deny, filter_already_liked_items, scores)
 
@@ -609,13 +611,13 @@ class _Request:
         """Return the Arrow schema of every answer."""
         import pyarrow as pa
 
-        from alscore.persistence import labels_to_arrow
-
         schema = pa.Schema.from_pandas(self.answer(slice(0)), preserve_index=False)
         # An answer may be without rows, or its labels tell too little, where their dtype is object.
         for place, labels in enumerate((self.plays.users, self.items)):
             field = schema.field(place)
-            schema = schema.set(place, field.with_type(labels_to_arrow(labels, f"{field.name}s").schema.types[0]))
+            schema = schema.set(
+                place, field.with_type(container.labels_to_arrow(labels, f"{field.name}s").schema.types[0])
+            )
         return schema
 
 
@@ -684,7 +686,7 @@ def _n_each(n: Any, users: "pd.Index", known: Bools, most: int) -> Int64s:
 def _plays(known: Interactions, interactions: Any, on_unknown: str) -> Interactions:
     """Return plays with their own users and, by code, the items of `known`."""
     plays = _as_interactions(interactions)
-    columns = _find(known.items, plays.items, "items", on_unknown)
+    columns = Labels(known.items, "items").find(plays.items, on_unknown)
     matrix = recoded(plays.matrix, np.arange(len(plays)), columns, (len(plays), known.n_items))
     return Interactions(matrix, plays.users)
 
@@ -726,88 +728,6 @@ def _tidy(
     return pd.DataFrame(columns | {"rank": np.arange(len(rows)) - np.searchsorted(rows, rows) + 1})
 
 
-def _index(labels: Any, name: str) -> "pd.Index":
-    import pandas as pd
-
-    if pd.api.types.is_scalar(labels):
-        labels = [labels]
-    elif getattr(labels, "ndim", 1) != 1:
-        raise TypeError(
-            f"{name} must be a label or a one-dimensional sequence of labels, "
-            f"not a {type(labels).__name__} of {labels.ndim} dimensions"
-        )
-    index: pd.Index = pd.Index(labels, tupleize_cols=False)
-    return index
-
-
-def _codes_or_none(index: "pd.Index", kind: str, on_unknown: str, **lists: Any) -> "Iterator[Ints | None]":
-    """Look up the labels of each argument in `lists`, but for those that are None."""
-    return (
-        None if labels is None else _codes(index, _index(labels, name), kind, on_unknown)
-        for name, labels in lists.items()
-    )
-
-
-def _codes(index: "pd.Index", labels: Any, kind: str, on_unknown: str) -> Int64s:
-    """Look the labels up: the positions in `index` of those that it has (int64, in the order asked)."""
-    codes = _find(index, labels, kind, on_unknown)
-    return codes[codes >= 0]
-
-
-def _find(index: "pd.Index", labels: Any, kind: str, on_unknown: str) -> Int64s:
-    """Look the labels up: the positions in `index` of all of them, -1 for those to skip (int64)."""
-    if on_unknown not in ("raise", "skip"):
-        raise ValueError(f"on_unknown must be 'raise' or 'skip', not {on_unknown!r}")
-    labels = _index(labels, kind)
-    codes = index.get_indexer(labels)
-    unknown = codes < 0
-    if on_unknown == "raise" and unknown.any():
-        unknown = labels[unknown].unique()
-        raise UnknownLabelError(_explain(index, unknown, kind), unknown)
-    return codes
-
-
-def _explain(index: "pd.Index", unknown: "pd.Index", kind: str) -> str:
-    """Say which labels are unknown, and what may have been meant by the first few of them."""
-    import pandas as pd
-
-    # to_numpy: of categories, what they stand for
-    index, unknown = (pd.Index(labels.to_numpy(), tupleize_cols=False) for labels in (index, unknown))
-    hints = [repr(label) for label in unknown[:3]]
-    if unknown.inferred_type != index.inferred_type:
-        remedy = f"this model's labels are of type {index.inferred_type}, these are {unknown.inferred_type}"
-    else:
-        remedy = "correct them, or leave them out with on_unknown='skip'"
-        for at, near in enumerate(_close_matches(index, list(unknown[:3]))):
-            if near:
-                hints[at] += f" (did you mean {' or '.join(map(repr, near))}?)"
-    more = f" and {len(unknown) - 3:,} more" if len(unknown) > 3 else ""
-    return f"unknown {kind} ({len(unknown):,}): {', '.join(hints)}{more}; {remedy}"
-
-
-def _close_matches(
-    index: "pd.Index", labels: Sequence[str], n_matches: int = 3, cutoff: float = 0.7, n_candidates: int = 1000
-) -> list[list[str]]:
-    """Return for each of `labels` up to `n_matches` labels in `index` that are spelt alike, case aside.
-
-    difflib alone takes seconds on 10^5 labels. Its own bound on the similarity, from the number of letters in
-    common, is computed here for all of them at once, and difflib sees only the best by that.
-    """
-    if index.inferred_type != "string":
-        return [[]] * len(labels)
-    import difflib
-
-    import pyarrow as pa
-    from pyarrow import compute
-
-    lowered = compute.utf8_lower(pa.array(index))
-    length = compute.utf8_length(lowered).to_numpy()
-    labels = [label.lower() for label in labels]
-    counts = {letter: compute.count_substring(lowered, letter).to_numpy() for letter in set("".join(labels))}
-    matches = []
-    for label in labels:
-        common = sum(np.minimum(counts[letter], label.count(letter)) for letter in set(label))
-        best = np.argsort(-2 * common / (length + len(label)), kind="stable")[:n_candidates]
-        spelt = dict(zip(lowered.take(pa.array(best)).to_pylist(), index.take(best), strict=True))
-        matches.append([spelt[near] for near in difflib.get_close_matches(label, spelt, n_matches, cutoff)])
-    return matches
+def _ids_or_none(known: Labels, on_unknown: str, **lists: Any) -> Iterator[Ints | None]:
+    """Look up the labels of each argument in `lists`; None stays None."""
+    return (None if labels is None else known.ids(labels, on_unknown, argument=name) for name, labels in lists.items())

@@ -1,7 +1,7 @@
 """Parts to train on and to test on, of a matrix or an Interactions.
 
 Every function takes `user_items`, a scipy sparse matrix (n_users, n_items) in any format or an Interactions, and gives
-the parts in that form: canonical csr_arrays (see `alscore.canonical.canonical_csr`), float64 if the matrix was that,
+the parts in that form: canonical csr_arrays (see `alscore.interactions.canonical_csr`), float64 if the matrix was that,
 else float32; or Interactions with labels and timestamps. Users and items keep their codes, so all parts have the shape
 of `user_items`; only `user_split` puts different users into different parts. Each entry is in just one part, unless
 users are dropped.
@@ -24,10 +24,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from alscore._arrays import Bools, Int64s, Ints
-from alscore._checks import first_few, require, require_integer
-from alscore._user_items import matrix_of, part_of, seconds_of, timestamps_of
-from alscore.canonical import rows_of
+from alscore._data.canonical import rows_of
+from alscore._data.user_items import matrix_of, part_of, seconds_of, timestamps_of
+from alscore._support.arrays import Bools, Int64s, Ints
+from alscore._support.checks import first_few, require, require_integer
 
 
 class Split(NamedTuple):

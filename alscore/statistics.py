@@ -1,22 +1,51 @@
 """What there is in interactions: a table, a plot, and a filter by how many entries users and items have."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from alscore._arrays import Ints
-from alscore._checks import require_integer
-from alscore._figures import figure
-from alscore._user_items import part_of
-from alscore.canonical import from_canonical, rows_of
-from alscore.interactions import Interactions, Report, replaced
+from alscore._data.canonical import rows_of
+from alscore._support.arrays import Bools, Ints
+from alscore._support.checks import require_integer
+from alscore._support.figures import figure
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from scipy import sparse
 
 
-def filter(interactions: Interactions, min_user: int = 1, min_item: int = 1, k_core: int | None = None) -> Interactions:
+class HasEntries(Protocol):
+    """What is described: `alscore.Interactions`, which stands on this module and is not imported by it."""
+
+    matrix: Any
+    items: Any
+
+    def filter(self: "T", min_user: int = 1, min_item: int = 1, k_core: int | None = None) -> "T": ...
+
+
+T = TypeVar("T", bound=HasEntries)
+
+
+class Kept(NamedTuple):
+    """What a filter leaves of a matrix.
+
+    Attributes
+    ----------
+    fate : int8 array of length nnz
+        For each entry an index into `reasons`, 0 for those that stay.
+    reasons : list of str
+    users, items : bool arrays
+        Masks of the rows and the columns that stay.
+    """
+
+    fate: Ints
+    reasons: list[str]
+    users: Bools
+    items: Bools
+
+
+def filter(interactions: T, min_user: int = 1, min_item: int = 1, k_core: int | None = None) -> T:
     """Leave out items and users with few entries.
 
     Parameters
@@ -41,8 +70,11 @@ def filter(interactions: Interactions, min_user: int = 1, min_item: int = 1, k_c
     ValueError
         An argument is not as above, or no entry is left.
     """
-    import pandas as pd
+    return interactions.filter(min_user, min_item, k_core)
 
+
+def kept(matrix: "sparse.csr_array", min_user: int, min_item: int, k_core: int | None) -> Kept:
+    """Judge the entries of a canonical matrix: see `filter`."""
     require_integer(min_user, "min_user", 0)
     require_integer(min_item, "min_item", 0)
     if k_core is not None:
@@ -51,7 +83,6 @@ def filter(interactions: Interactions, min_user: int = 1, min_item: int = 1, k_c
             raise ValueError("give either k_core, or min_user and min_item")
         min_user = min_item = k_core
 
-    matrix = interactions.matrix
     users, items = rows_of(matrix), matrix.indices
     reasons = ["", f"item with fewer than {min_item} entries", f"user with fewer than {min_user} entries"]
     fate = np.zeros(matrix.nnz, np.int8)  # indices into reasons
@@ -68,18 +99,12 @@ def filter(interactions: Interactions, min_user: int = 1, min_item: int = 1, k_c
         raise ValueError("no entry is left; choose lower numbers")
 
     # items have been judged before users left
-    is_user = np.bincount(users[left], minlength=interactions.n_users) >= min_user
-    is_item = np.bincount(items[left], minlength=interactions.n_items) >= min(min_item, 1)
-    filtered = part_of(interactions, matrix, fate == 0, is_user)
-    rest, codes = filtered.matrix, np.cumsum(is_item, dtype=np.int32) - np.int32(1)
-    renumbered = from_canonical(rest.data, codes[rest.indices], rest.indptr, (rest.shape[0], codes[-1] + 1))
-    lost = np.flatnonzero(fate)
-    rejected = pd.DataFrame({"number": lost, "reason": np.array(reasons, object)[fate[lost]]})
-    report = Report(matrix.nnz, left.size, 0, rejected)
-    return replaced(filtered, matrix=renumbered, items=interactions.items[is_item], report=report)
+    is_user = np.bincount(users[left], minlength=matrix.shape[0]) >= min_user
+    is_item = np.bincount(items[left], minlength=matrix.shape[1]) >= min(min_item, 1)
+    return Kept(fate, reasons, is_user, is_item)
 
 
-def summary(interactions: Interactions, top: int = 10) -> "pd.DataFrame":
+def summary(interactions: HasEntries, top: int = 10) -> "pd.DataFrame":
     """Describe interactions by numbers.
 
     Parameters
@@ -129,7 +154,7 @@ def summary(interactions: Interactions, top: int = 10) -> "pd.DataFrame":
     return pd.DataFrame(rows, columns=["of", "statistic", "value"]).astype({"value": np.float64})
 
 
-def plot(interactions: Interactions) -> "Figure":
+def plot(interactions: HasEntries) -> "Figure":
     """Draw how many entries users and items have, on logarithmic axes.
 
     Parameters
@@ -149,12 +174,12 @@ def plot(interactions: Interactions) -> "Figure":
     ImportError
         matplotlib is not installed.
     """
-    if not interactions.nnz:
+    if not interactions.matrix.nnz:
         raise ValueError("interactions has no entries, so there is nothing to plot")
     drawn = figure(7, 5)
     axes = drawn.subplots()
     matrix = interactions.matrix
-    per_item = np.bincount(matrix.indices, minlength=interactions.n_items)
+    per_item = np.bincount(matrix.indices, minlength=interactions.matrix.shape[1])
     for name, lengths in (("users", np.diff(matrix.indptr)), ("items", per_item)):
         length, count = np.unique(lengths[lengths > 0], return_counts=True)
         label = f"{lengths.size:,} {name}, {lengths.size - count.sum():,} of them without entries"

@@ -19,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import linalg, optimize, sparse
 
-from alscore import _threads, solvers
-from alscore.canonical import canonical_csr
-from alscore.half_sweeps import Side
-from alscore.objective import Objective
+from alscore import solvers
+from alscore._data.canonical import canonical_csr
+from alscore._support.threads import one_blas_thread, resolve_threads
+from alscore.solvers.half_sweeps import Side
+from alscore.solvers.objective import Objective
 
 Array = npt.NDArray[Any]
 
@@ -278,9 +279,9 @@ def run_half_sweep(
     objective = Objective(**parameters)
     matrix = canonical_csr(sparse.csr_array(user_items), dtype=start.dtype)
     side = Side.of("user", objective, matrix, start.shape[1], num_threads)
-    side.num_threads = _threads.resolve(num_threads)  # little work too
+    side.num_threads = resolve_threads(num_threads)  # little work too
     fixed, out = np.array(item_factors, start.dtype, order="C"), np.array(start, order="C")
-    with _threads.one_blas_thread():
+    with one_blas_thread():
         side.update(solvers.resolve(solver), fixed, out)
     return out, fixed
 

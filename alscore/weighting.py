@@ -1,7 +1,7 @@
 """Other strengths for the same entries: what is done to play counts before they are factorised.
 
 Every function takes `user_items`, a scipy sparse matrix (n_users, n_items) in any format or an Interactions, and does
-not modify it. A matrix gives a canonical csr_array (see `alscore.canonical.canonical_csr`): float64 if it was that,
+not modify it. A matrix gives a canonical csr_array (see `alscore.interactions.canonical_csr`): float64 if it was that,
 else float32; an Interactions gives one with the same labels, timestamps and report. The entries stay the same, and of
 a canonical matrix their indices are shared: a value whose weight that dtype cannot hold, or only as 0, which would be
 no entry, is a ValueError. Weights are computed in float64.
@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from alscore._arrays import Doubles, Ints
-from alscore._checks import require
-from alscore._user_items import matrix_of, seconds_of, timestamps_of
-from alscore.canonical import from_canonical, row_of, rows_of
+from alscore._data.canonical import from_canonical, row_of, rows_of
+from alscore._data.user_items import matrix_of, seconds_of, timestamps_of
+from alscore._support.arrays import Doubles, Ints
+from alscore._support.checks import require
 from alscore.interactions import Interactions, replaced
 
 

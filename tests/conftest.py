@@ -10,7 +10,8 @@ import pytest
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from alscore import _kernels, _threads
+from alscore._core import kernel_table
+from alscore._support import threads
 
 
 @pytest.fixture(scope="session")
@@ -31,19 +32,19 @@ def _one_blas_thread():
         yield
 
 
-@pytest.fixture(params=_kernels.available())
+@pytest.fixture(params=kernel_table.available())
 def isa(request):
     """Each kernel set that this processor can run, in use during the test."""
-    before = _kernels.isa()
-    _kernels.use(request.param)
+    before = kernel_table.isa()
+    kernel_table.use(request.param)
     yield request.param
-    _kernels.use(before)
+    kernel_table.use(before)
 
 
 @pytest.fixture
 def little_work_in_parallel(monkeypatch):
     """As many threads as asked for, where the problem is so small that one would do the work."""
-    monkeypatch.setattr(_threads, "_SMALL", 0)
+    monkeypatch.setattr(threads, "_SMALL", 0)
 
 
 @pytest.fixture(params=["float32", "float64"])

@@ -11,8 +11,8 @@ from scipy import sparse
 from sklearn.base import clone, is_classifier
 
 from alscore import AlternatingLeastSquares, Interactions, NotPositiveDefiniteError, Recommender, evaluate, splits
-from alscore.half_sweeps import zero_factors
 from alscore.solvers import Cholesky, ConjugateGradient, resolve
+from alscore.solvers.half_sweeps import zero_factors
 from alscore.testing import half_sweep, loss, row_errors, run_half_sweep, tolerance
 from alscore.tuning import validator
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from alscore import AlternatingLeastSquares, _kernels, bench, datasets, solvers
-from alscore.bench import contenders, harness, machine, report, task_contenders, tasks, training
+from alscore import AlternatingLeastSquares, bench, datasets, solvers
+from alscore._core import kernel_table
+from alscore.bench import contenders, harness, machine, presentation, sweeps, task_contenders, tasks
 from alscore.bench.contenders import CONTENDERS
 from alscore.cli import _TRAINERS, main
 from alscore.testing import half_sweep, loss, tolerance
@@ -81,7 +82,7 @@ def test_sweep(plays):
     assert (exact["exact"], cg["exact"]) == (True, False)
     assert "forgets the random start" in cg["note"]
     assert "note" not in exact
-    assert any(line.startswith("alscore-cg: forgets") for line in report.below(answer))
+    assert any(line.startswith("alscore-cg: forgets") for line in presentation.below(answer))
     needed = machine.sweep_flops(np.diff(plays.indptr), np.diff(plays.tocsc().indptr), 5)
     assert exact["fma_share"] * 1e9 * exact["median"] == pytest.approx(needed)
     assert "fma_share" not in cg
@@ -105,14 +106,14 @@ def test_converge(plays):
 def test_until_counts_the_sweep_that_comes_to_the_target():
     objectives = {"slow": [30, 20, 10], "quick": [15, 9, 8], "never": [40, 40, 40]}
     cumulated = {"slow": [[1, 2, 3], [2, 4, 6]], "quick": [[5, 6, 7], [6, 7, 8]], "never": [[1, 2, 3]] * 2}
-    assert training.until(10, objectives, cumulated) == {"slow": [[3], [6]], "quick": [[6], [7]]}
+    assert sweeps.until(10, objectives, cumulated) == {"slow": [[3], [6]], "quick": [[6], [7]]}
 
 
 def test_every_kernel_set_is_a_contender(plays):
     said = []
-    sets = [*_kernels.available(), "altivec"]
+    sets = [*kernel_table.available(), "altivec"]
     answer = bench.sweep(plays, ["alscore-cg"], factors=5, threads=1, sweeps=1, repeats=1, isa=sets, say=said.append)
-    assert [row["contender"] for row in answer["results"]] == [f"alscore-cg@{isa}" for isa in _kernels.available()]
+    assert [row["contender"] for row in answer["results"]] == [f"alscore-cg@{isa}" for isa in kernel_table.available()]
     assert said[0].startswith("alscore-cg@altivec: skipped, this processor cannot run the kernel set 'altivec'")
     assert list(answer["skipped"]) == ["alscore-cg@altivec"]
 
@@ -178,7 +179,7 @@ def test_unknown_peak_memory_is_a_dash():
     (compared,) = harness.compare_warm(runs, "A").values()
     assert compared["peak_bytes"] is None
     answer = {"settings": {"bench": "load"}, "results": [{"contender": "A", **compared}]}
-    assert report.table(answer)[1][0][-1] == "-"
+    assert presentation.table(answer)[1][0][-1] == "-"
 
 
 def test_every_solver_of_ours_is_a_contender():
@@ -245,7 +246,7 @@ def test_ratio_is_printed_with_its_interval():
             for name, statistics in harness.compare({"A": [[1.0], [1.0]], "B": [[1.7], [1.9]]}, "A").items()
         ],
     }
-    header, rows = report.table(answer)
+    header, rows = presentation.table(answer)
     assert header == ("contender", "median", "min", "max", "ratio", "users/s", "NDCG", "recall")
     assert rows == [
         ("A", "1.000", "1.000", "1.000", "1.00", "-", "0.2500", "-"),
@@ -296,7 +297,7 @@ def test_what_is_not_installed_is_named_and_skipped(plays, tmp_path):
         f"implicit-cg: skipped, implicit is not installed for {bare}: pip install implicit, or give an interpreter "
         f"that has it, --python implicit=PATH"
     )
-    assert report.below(answer)[0].startswith("implicit-cg skipped: implicit is not installed")
+    assert presentation.below(answer)[0].startswith("implicit-cg skipped: implicit is not installed")
 
 
 def test_contender_that_fails_is_named_and_the_others_go_on(tmp_path, capsys):
@@ -311,7 +312,7 @@ def test_contender_that_fails_is_named_and_the_others_go_on(tmp_path, capsys):
 
 def test_reference_that_fails_is_named(plays, monkeypatch):
     failing = {"command": [sys.executable, "-c", "raise ValueError('no')"], "env": {}, "contender": "anyone"}
-    monkeypatch.setattr(training, "_find", lambda *_: ({"alscore-cholesky": failing | {"package": "alscore"}}, {}))
+    monkeypatch.setattr(sweeps, "_find", lambda *_: ({"alscore-cholesky": failing | {"package": "alscore"}}, {}))
     with pytest.raises(RuntimeError, match="the reference, 30 sweeps of alscore-cholesky, failed: ValueError: no"):
         bench.converge(plays, ["alscore-cholesky"], factors=3)
 
@@ -332,7 +333,7 @@ def test_openblas_settings_of_the_machine_are_not_passed_on(monkeypatch):
     jobs, _ = harness.find(["A"], {"A": "alscore"}, "contenders.py", {}, print)
     assert {name for name in jobs["A"]["env"] if name.startswith("OPENBLAS")} == {"OPENBLAS_NUM_THREADS"}
     answer = harness.answer({"bench": "load"}, {}, {}, {})
-    assert "OPENBLAS_CORETYPE=Haswell OPENBLAS_L2_SIZE=1 not passed on" in "\n".join(report.above(answer))
+    assert "OPENBLAS_CORETYPE=Haswell OPENBLAS_L2_SIZE=1 not passed on" in "\n".join(presentation.above(answer))
 
 
 @pytest.mark.parametrize(
@@ -455,10 +456,10 @@ def test_command(command, file, tmp_path, capsys):
     assert answer["settings"]["data"] == str(file)
     assert answer["machine"]["cpu"]
     assert plot.read_bytes().startswith(b"\x89PNG\r\n")
-    lines = [*report.above(answer), *report.below(answer)]
+    lines = [*presentation.above(answer), *presentation.below(answer)]
     assert any("alscore 0.1.0" in line for line in lines)
     assert any("one repeat allows no conclusion" in line for line in lines)
-    header, rows = report.table(answer)
+    header, rows = presentation.table(answer)
     assert header[0] == "contender"
     assert len(rows) == len(answer["results"])
 

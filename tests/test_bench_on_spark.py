@@ -11,7 +11,7 @@ pytest.importorskip("pyspark")
 from pyspark.sql import functions
 
 from alscore import bench, datasets
-from alscore.bench import on_spark, report
+from alscore.bench import on_spark, presentation
 from alscore.cli import main
 from alscore.testing import half_sweep, loss
 
@@ -59,9 +59,9 @@ def test_command_on_plays_that_spark_makes(spark, capsys):
     assert answer["skipped"] == {"mllib": "its ids have 32 bits"}
     assert row(answer, "alscore-cholesky")["objective"] is None
     assert answer["data"]["entries"] == pytest.approx(20_000, rel=0.2)
-    header, (cells,) = report.table(answer)
+    header, (cells,) = presentation.table(answer)
     assert dict(zip(header, cells, strict=True))["top-N"] == "-"
-    assert any("seconds of an iteration on Apache Spark" in line for line in report.above(answer))
+    assert any("seconds of an iteration on Apache Spark" in line for line in presentation.above(answer))
 
 
 @pytest.mark.parametrize("other", ["--data=plays.tsv", "--scale=1"])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from alscore.canonical import canonical_csr
+from alscore._data.canonical import canonical_csr
 
 
 def dense(rows, columns, values, shape):
@@ -115,7 +115,7 @@ def test_repeats_are_summed_in_float64(assert_canonical, n_rows):
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [4, 2, 0, 3, 1]])
 def test_more_entries_than_int32_can_number(assert_canonical, monkeypatch, order):
-    monkeypatch.setattr("alscore.canonical.MAX_CODE", 3)
+    monkeypatch.setattr("alscore._data.canonical.MAX_CODE", 3)
     values, columns = np.arange(1, 6)[order], np.array([0, 1, 1, 2, 2])[order]
     csr = canonical_csr(sparse.csr_array((values, columns, np.array([0, 5])), shape=(1, 3)))
     assert_canonical(csr)

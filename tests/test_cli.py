@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from alscore import AlternatingLeastSquares, Interactions, Recommender, __version__, _threads, datasets, load
+from alscore import AlternatingLeastSquares, Interactions, Recommender, __version__, datasets, load
+from alscore._support import threads
 from alscore.cli import main
 from alscore.datasets.fetch import ARCHIVES, Archive
 from alscore.datasets.lastfm import PLAYS_FILE
@@ -437,13 +438,15 @@ def test_fetch_uses_a_file_put_there_by_hand_and_leaves_a_wrong_one(tmp_path, mo
 
 def test_threads_reach_the_model(folder, tmp_path, monkeypatch):
     asked = []
-    resolve = _threads.resolve
+    resolve = threads.resolve_threads
 
     def spy(num_threads, *work):
         asked.append(num_threads)
         return resolve(num_threads, *work)
 
-    monkeypatch.setattr(_threads, "resolve", spy)
+    for module in [each for name, each in sys.modules.items() if name.startswith("alscore.")]:
+        if vars(module).get("resolve_threads") is resolve:
+            monkeypatch.setattr(module, "resolve_threads", spy)
     plays, model, later = str(folder / "plays.tsv"), str(tmp_path / "model.als"), str(tmp_path / "later.tsv")
     known = datasets.lastfm_360k(plays)
     datasets.write_lastfm_360k(Interactions(known.matrix, known.users[::-1], known.items), later)

@@ -10,10 +10,11 @@ import pytest
 from implicit.cpu.als import AlternatingLeastSquares as ImplicitALS
 from scipy import sparse, stats
 
-from alscore import AlternatingLeastSquares, Interactions, Recommender, datasets, evaluate, metrics, rankings, splits
+from alscore import AlternatingLeastSquares, Interactions, Recommender, datasets, evaluate, metrics, splits
 from alscore.cli import main
-from alscore.evaluation import METRICS, Evaluation, compare
-from alscore.factor_model import NotFittedError
+from alscore.metrics import rankings
+from alscore.metrics.evaluation import METRICS, Evaluation, compare
+from alscore.retrieval.factor_model import NotFittedError
 
 CUTOFFS = (3, 10, 200)  # the last beyond all items
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from alscore import AlternatingLeastSquares, Interactions, NotPositiveDefiniteError, fold_in
-from alscore.canonical import canonical_csr
-from alscore.half_sweeps import Side
-from alscore.objective import Objective
+from alscore import AlternatingLeastSquares, Interactions, NotPositiveDefiniteError
+from alscore._data.canonical import canonical_csr
+from alscore.solvers import fold_in
+from alscore.solvers.half_sweeps import Side
+from alscore.solvers.objective import Objective
 from alscore.testing import half_sweep, row_errors, run_half_sweep, tolerance
 
 N_USERS, N_ITEMS, K = 90, 70, 6
@@ -127,13 +128,13 @@ def test_same_bits_for_any_number_of_threads(basis, dtype, isa, little_work_in_p
 
 def test_few_rows_touch_few_factors(monkeypatch):
     """One new item must not cost a pass over all users."""
-    rotated, rotate = [], fold_in._sweep.rotate
+    rotated, rotate = [], fold_in.sweeps.rotate
 
     def counting(rows, rotation, num_threads):
         rotated.append(len(rows))
         rotate(rows, rotation, num_threads)
 
-    monkeypatch.setattr(fold_in._sweep, "rotate", counting)
+    monkeypatch.setattr(fold_in.sweeps, "rotate", counting)
     make("turned").recalculate_item([0, 1], sparse.csr_array(rows_for("item", 2, 9)))
     assert max(rotated) <= 18
 

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-from alscore import __version__, _kernels, _threads, solvers
+from alscore import __version__, solvers
+from alscore._core import kernel_table
+from alscore._support import threads
 from alscore.cli import main
 
 
@@ -29,9 +31,9 @@ def test_versions(info):
 
 
 def test_kernel_sets_are_those_in_use_and_available(info):
-    assert info["isa"] == _kernels.isa()
-    assert info["isa_available"] == _kernels.available()
-    assert info["cpus"] == _threads.available_cpus()
+    assert info["isa"] == kernel_table.isa()
+    assert info["isa_available"] == kernel_table.available()
+    assert info["cpus"] == threads.available_cpus()
 
 
 def test_every_library_with_threads_is_there_without_the_path_to_it(info):
@@ -55,7 +57,7 @@ def test_what_is_broken_is_told(monkeypatch, capsys, tmp_path):
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         (folder / "entry_points.txt").write_text(f"[alscore.solvers]\n{entries}\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("alscore._info._DEPENDENCIES", ("numpy", "no-such-thing"))
+    monkeypatch.setattr("alscore.cli.info._DEPENDENCIES", ("numpy", "no-such-thing"))
     for cache in (solvers.registered, solvers.by_name):
         cache.cache_clear()
     try:

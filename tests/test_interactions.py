@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from alscore import AlternatingLeastSquares, Recommender, statistics
-from alscore.canonical import from_canonical, row_of
+from alscore._data.canonical import from_canonical, row_of
 from alscore.interactions import Interactions, replaced
 
 
@@ -50,8 +50,8 @@ def test_labels_need_not_ascend():
 
 
 def test_more_labels_than_codes_are_refused(monkeypatch):
-    for module in ("canonical", "_labels"):
-        monkeypatch.setattr(f"alscore.{module}.MAX_CODE", 3)
+    for module in ("canonical", "labels"):
+        monkeypatch.setattr(f"alscore._data.{module}.MAX_CODE", 3)
     one, other = Interactions.from_arrays([1, 2, 3], [1, 2, 3]), Interactions.from_arrays([3, 4], [1, 1])
     with pytest.raises(ValueError, match="users: 4 labels, of which at most 3 are supported"):
         one.add(other)

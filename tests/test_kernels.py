@@ -8,25 +8,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alscore import AlternatingLeastSquares, _kernels
+from alscore import AlternatingLeastSquares
+from alscore._core import kernel_table
 from alscore.testing import tolerance
 
-SHOW = "from alscore import _kernels; print(_kernels.isa(), *_kernels.available())"
+SHOW = "from alscore._core import kernel_table; print(kernel_table.isa(), *kernel_table.available())"
 
 
 def test_use_switches_to_each_available_set(isa):
-    assert _kernels.isa() == isa
+    assert kernel_table.isa() == isa
 
 
 def test_every_processor_runs_the_generic_set():
-    assert _kernels.available()[-1] == "generic"
+    assert kernel_table.available()[-1] == "generic"
 
 
 def test_unknown_set_is_refused_with_the_choices():
-    before = _kernels.isa()
+    before = kernel_table.isa()
     with pytest.raises(ValueError, match=r"'sse9' is not available here.*generic"):
-        _kernels.use("sse9")
-    assert _kernels.isa() == before
+        kernel_table.use("sse9")
+    assert kernel_table.isa() == before
 
 
 def test_best_set_is_the_default(run_python):
@@ -45,14 +46,14 @@ def test_unknown_set_in_the_environment_is_refused(run_python):
 
 
 def test_sets_train_the_same_model(solver, dtype, plays):
-    before, scores = _kernels.isa(), {}
-    for isa in _kernels.available():
-        _kernels.use(isa)
+    before, scores = kernel_table.isa(), {}
+    for isa in kernel_table.available():
+        kernel_table.use(isa)
         model = AlternatingLeastSquares(
             factors=17, solver=solver, dtype=dtype, iterations=5, num_threads=1, random_state=0
         ).fit(plays, show_progress=False)
         scores[isa] = model.user_factors.astype(np.float64) @ model.item_factors.T.astype(np.float64)
-    _kernels.use(before)
+    kernel_table.use(before)
     for isa, other in scores.items():
         difference = np.linalg.norm(other - scores["generic"]) / np.linalg.norm(scores["generic"])
         assert difference <= tolerance("fit", dtype), isa
@@ -93,4 +94,4 @@ def test_every_kernel_equals_plain_loops(compiler, precision, tmp_path):
     command, emulator = compiler
     run(*command, f"-DPRECISION={precision}", HERE / "kernels_check.c", "-o", "check", "-lm", folder=tmp_path)
     sets = run(*emulator, tmp_path / "check", folder=tmp_path).split()
-    assert sets == (["neon", "generic"] if emulator else _kernels.available())
+    assert sets == (["neon", "generic"] if emulator else kernel_table.available())

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from alscore.datasets import _blocks, _delimited, _labels, lastfm_360k
+from alscore.datasets import _blocks, _delimited, _label_coder, lastfm_360k
 
 PLAYS = "usersha1-artmbid-artname-plays.tsv"
 ANN, BOB = "a" * 40, "0123456789" * 4
@@ -97,7 +97,7 @@ def test_real_lines(shared_data, real, items):
 @pytest.mark.parametrize("threads", [1, 4])
 def test_real_lines_in_small_blocks(read, real, monkeypatch, threads):
     monkeypatch.setattr(_blocks, "_BLOCK", 1000)
-    monkeypatch.setattr(_labels, "_MANY", 10)
+    monkeypatch.setattr(_label_coder, "_MANY", 10)
     monkeypatch.setattr(_delimited, "available_cpus", lambda: threads)
     check(read(real), real)
 
@@ -150,7 +150,7 @@ def test_a_damaged_file_is_good_up_to_a_line(tmp_path, real, monkeypatch):
 
 
 def test_more_labels_than_codes(read, monkeypatch):
-    monkeypatch.setattr(_labels, "_MOST", 3)
+    monkeypatch.setattr(_label_coder, "_MOST", 3)
     raw = "".join(f"{ANN}\tm\tartist {number}\t1\n" for number in range(4)).encode()
     assert read(raw[: raw.rfind(b"artist 3") - len(ANN) - 3]).shape == (1, 3)
     with pytest.raises(ValueError, match=r"plays\.tsv: artists: more labels than the 3 that int32 codes tell apart"):
@@ -158,7 +158,7 @@ def test_more_labels_than_codes(read, monkeypatch):
 
 
 def test_labels_that_come_again_are_no_more(read, monkeypatch):
-    monkeypatch.setattr(_labels, "_MOST", 5)  # with 3 known, of a block there are 2 more, known or not
+    monkeypatch.setattr(_label_coder, "_MOST", 5)  # with 3 known, of a block there are 2 more, known or not
     monkeypatch.setattr(_blocks, "_BLOCK", 100)
     raw = b"".join(b"%s\tm\tartist %d\t1\n" % (ANN.encode(), number % 3) for number in range(20))
     check(read(raw), raw)

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from alscore import _probe
+from alscore._core import probe
 from alscore.bench import machine
 
-WIDTHS = [width for width in (16, 32, 64) if _probe.fma_flops(width)]
-CHAINS = _probe.fma_flops(16) // (2 * 4)
+WIDTHS = [width for width in (16, 32, 64) if probe.fma_flops(width)]
+CHAINS = probe.fma_flops(16) // (2 * 4)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -19,7 +19,7 @@ def test_fma_steps_every_lane(width, threads, multiplier, addend):
     """Against the closed form of x = m x + a; all numbers are exact in float32."""
     steps, start = 7, np.arange(CHAINS)
     end = multiplier**steps * start + addend * (1 - multiplier**steps) / (1 - multiplier)
-    seconds, total = _probe.fma(width, steps, multiplier, addend, threads)
+    seconds, total = probe.fma(width, steps, multiplier, addend, threads)
     assert total == threads * (width / 4) * end.sum()
     assert seconds > 0
 
@@ -27,18 +27,18 @@ def test_fma_steps_every_lane(width, threads, multiplier, addend):
 @pytest.mark.parametrize("width", WIDTHS)
 def test_fma_flops_are_two_for_each_lane_and_step(width):
     """Adding 1 in every step counts the lanes."""
-    before, after = (_probe.fma(width, steps, 1.0, 1.0, 1)[1] for steps in (10, 11))
-    assert _probe.fma_flops(width) == 2 * (after - before)
+    before, after = (probe.fma(width, steps, 1.0, 1.0, 1)[1] for steps in (10, 11))
+    assert probe.fma_flops(width) == 2 * (after - before)
 
 
 def test_fma_refuses():
-    assert _probe.fma_flops(24) == 0
+    assert probe.fma_flops(24) == 0
     with pytest.raises(ValueError, match="no vectors of 24 bytes"):
-        _probe.fma(24, 1, 1.0, 1.0, 1)
+        probe.fma(24, 1, 1.0, 1.0, 1)
     with pytest.raises(ValueError, match="not -1 and 1"):
-        _probe.fma(16, -1, 1.0, 1.0, 1)
+        probe.fma(16, -1, 1.0, 1.0, 1)
     with pytest.raises(ValueError, match="not 1 and 0"):
-        _probe.fma(16, 1, 1.0, 1.0, 0)
+        probe.fma(16, 1, 1.0, 1.0, 0)
 
 
 @pytest.mark.parametrize("k", [1, 15, 16, 17, 64, 100])
@@ -48,17 +48,17 @@ def test_gather_reads_every_number_of_every_row(k, ahead):
     table = rng.integers(2**32, size=(50, k), dtype=np.uint32)
     rows = rng.integers(50, size=201, dtype=np.int32)
     for threads in (1, 2, 3, 250):
-        assert _probe.gather(table, rows, ahead, threads)[1] == table[rows].sum(dtype=np.uint32)
+        assert probe.gather(table, rows, ahead, threads)[1] == table[rows].sum(dtype=np.uint32)
 
 
 def test_gather_refuses():
     table, rows = np.ones((5, 2), np.uint32), np.arange(5, dtype=np.int32)
     for wrong in (rows + np.int32(1), rows - np.int32(1)):
         with pytest.raises(ValueError, match="rows must be from 0 to 4, not"):
-            _probe.gather(table, wrong, 0, 1)
+            probe.gather(table, wrong, 0, 1)
     for wrong in ((table[:, :0], rows, 0, 1), (table, rows[:0], 0, 1), (table, rows, -1, 1), (table, rows, 0, 0)):
         with pytest.raises(ValueError, match="must not be empty, ahead must be at least 0 and num_threads 1"):
-            _probe.gather(*wrong)
+            probe.gather(*wrong)
 
 
 @pytest.fixture
@@ -68,18 +68,18 @@ def scripted(monkeypatch):
     def replace(name, seconds):
         calls, reports = [], iter(seconds)
 
-        def probe(*arguments):
+        def noting(*arguments):
             calls.append(arguments)
             return next(reports), 0
 
-        monkeypatch.setattr(_probe, name, probe)
+        monkeypatch.setattr(probe, name, noting)
         return calls
 
     return replace
 
 
 def test_fma_peak_is_that_of_the_fastest_run(scripted, monkeypatch):
-    monkeypatch.setattr(_probe, "fma_flops", {16: 8, 32: 16, 64: 0}.get)
+    monkeypatch.setattr(probe, "fma_flops", {16: 8, 32: 16, 64: 0}.get)
     calls = scripted("fma", [3.0, 2.0, 4.0, 5.0])
     peak = machine.fma_peak(threads=3, seconds=10)
     assert [(width, threads) for width, *_, threads in calls] == [(16, 3), (16, 3), (32, 3), (32, 3)]

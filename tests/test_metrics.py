@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from alscore import AlternatingLeastSquares, metrics, splits
-from alscore.evaluation import METRICS
+from alscore.metrics.evaluation import METRICS
 
 N_ITEMS = 20
 K = (1, 3, 10, 20, 50)

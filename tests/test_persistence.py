@@ -19,7 +19,8 @@ from scipy import sparse
 
 import alscore
 from alscore import AlternatingLeastSquares, Interactions, NotFittedError, Recommender
-from alscore.persistence import FormatError, atomic_writer, load, save
+from alscore._support.files import atomic_writer
+from alscore.persistence import FormatError, load, save
 from alscore.solvers import ConjugateGradient
 
 N_USERS, N_ITEMS = 7, 9

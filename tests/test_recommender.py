@@ -12,7 +12,7 @@ from pyarrow import parquet
 from scipy import sparse
 
 from alscore import AlternatingLeastSquares, Interactions, NotFittedError, Recommender, datasets, testing
-from alscore.recommender import UnknownLabelError, _close_matches
+from alscore._data.labels import UnknownLabelError, _close_matches
 
 N_USERS, N_ITEMS = 12, 20
 LABELS = {

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from alscore import _kernels, _threads, retrieval
-from alscore.canonical import CanonicalRows
+from alscore import retrieval
+from alscore._core import kernel_table
+from alscore._data.canonical import CanonicalRows
+from alscore._support import threads
 from alscore.retrieval import Candidates, top_n
 from alscore.testing import tolerance
 from alscore.testing import top_n as oracle_top_n
@@ -58,7 +60,7 @@ def searches(draw, largest_exponent):
 @pytest.fixture
 def small_parts(monkeypatch):
     """Threads for little work too, and panels of the first factors only."""
-    monkeypatch.setattr(_threads, "_SMALL", 0)
+    monkeypatch.setattr(threads, "_SMALL", 0)
     monkeypatch.setattr(retrieval, "_PACKED_BYTES", 1 << 14)
 
 
@@ -68,7 +70,7 @@ def test_top_n_equals_sorting_all_scores(search):
     queries, factors, arguments, left_out = search
     wanted = oracle_top_n(queries.astype(np.float64) @ factors.T.astype(np.float64), arguments["n"], left_out)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_threads, "_SMALL", 0)
+        patch.setattr(threads, "_SMALL", 0)
         patch.setattr(retrieval, "_PACKED_BYTES", 1 << 14)
         for ordered in (True, False):
             found = top_n(queries, Candidates(factors, ordered=ordered), **arguments)
@@ -82,7 +84,7 @@ def test_top_n_is_the_same_to_the_bit_whether_or_not_all_are_scored(search, unit
     # norms up to the largest numbers: products overflow to both infinities, and to none
     queries, factors, arguments, _ = search
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_threads, "_SMALL", 0)
+        patch.setattr(threads, "_SMALL", 0)
         patch.setattr(retrieval, "_PACKED_BYTES", 1 << 14)
         pruned, whole = (top_n(queries, Candidates(factors, unit, ordered=ordered), **arguments) for ordered in (1, 0))
     assert bits(pruned) == bits(whole)
@@ -177,28 +179,28 @@ def test_a_query_has_the_same_scores_alone_and_among_others(isa, dtype, small_pa
     queries, factors = (rng.standard_normal((n, 9)).astype(dtype) for n in (300, 2500))
     candidates = Candidates(factors)
     together = top_n(queries, candidates, 10, num_threads=1)
-    for threads in (2, 5):
-        assert bits(top_n(queries, candidates, 10, num_threads=threads)) == bits(together)
+    for n_threads in (2, 5):
+        assert bits(top_n(queries, candidates, 10, num_threads=n_threads)) == bits(together)
     for query, ids, scores in zip(queries[:20], *together, strict=False):
-        for threads in (1, 5):
-            assert bits(top_n(query[None], candidates, 10, num_threads=threads)) == bits((ids, scores))
+        for n_threads in (1, 5):
+            assert bits(top_n(query[None], candidates, 10, num_threads=n_threads)) == bits((ids, scores))
         assert bits(top_n(query[None], factors, 10, num_threads=1)) == bits((ids, scores))
 
 
 def test_candidates_outlive_a_change_of_the_kernel_set(dtype):
     queries, factors = whole_numbers((9, 40), dtype), whole_numbers((700, 40), dtype, seed=1)
     wanted = oracle_top_n(queries @ factors.T, 20)
-    before, made = _kernels.isa(), {}
+    before, made = kernel_table.isa(), {}
     try:
-        for isa in _kernels.available():
-            _kernels.use(isa)
+        for isa in kernel_table.available():
+            kernel_table.use(isa)
             made[isa] = Candidates(factors)
-        for isa in _kernels.available():
-            _kernels.use(isa)
+        for isa in kernel_table.available():
+            kernel_table.use(isa)
             for candidates in made.values():
                 np.testing.assert_array_equal(top_n(queries, candidates, 20), wanted)
     finally:
-        _kernels.use(before)
+        kernel_table.use(before)
 
 
 def test_an_answer_holds_no_more_memory_than_it_shows(small_parts):

@@ -9,10 +9,10 @@ import pytest
 from scipy import sparse
 
 from alscore import AlternatingLeastSquares, solvers
+from alscore._data.canonical import canonical_csr
 from alscore.als import Side
-from alscore.canonical import canonical_csr
-from alscore.objective import Objective
 from alscore.solvers import Auto, Cholesky, CompiledSolver, ConjugateGradient, NonNegative, NotPositiveDefiniteError
+from alscore.solvers.objective import Objective
 from alscore.testing import (
     check_solver,
     half_sweep,

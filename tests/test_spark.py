@@ -13,7 +13,8 @@ from scipy import sparse
 
 from alscore import AlternatingLeastSquares, Interactions, Recommender
 from alscore.bench import on_spark
-from alscore.objective import Objective
+from alscore.solvers.objective import Objective
+from alscore.spark import inputs, jobs
 from alscore.testing import tolerance
 
 try:
@@ -31,7 +32,7 @@ from pyspark.ml.feature import SQLTransformer
 from pyspark.ml.tuning import CrossValidator, CrossValidatorModel, ParamGridBuilder
 from pyspark.sql import SparkSession
 
-from alscore.spark import ALS, ALSModel, blocks, estimator, first_factors, tasks, training
+from alscore.spark import ALS, ALSModel, blocks, estimator, first_factors, tasks
 from alscore.spark.blocks import Block, Failure, Report, split
 
 RANK, SEED = 6, 3
@@ -405,12 +406,12 @@ def test_to_a_single_machine_and_back(spark, table, ratings, model):
 def test_checkpoints_change_nothing_end_the_lineage_and_only_the_last_is_kept(table, checkpoints, monkeypatch):
     lineages = []
 
-    class Watched(training._Training):
+    class Watched(jobs._Training):
         def finished(self):
             lineages.append(self.sent.toDebugString().count(b"PythonRDD"))
             return super().finished()
 
-    monkeypatch.setattr(training, "_Training", Watched)
+    monkeypatch.setattr(jobs, "_Training", Watched)
     without = small(maxIter=3, solver="cg", checkpointInterval=-1).fit(table)
     assert not list(checkpoints.iterdir())
     assert bits(small(maxIter=3, solver="cg", checkpointInterval=1).fit(table)) == bits(without)
@@ -419,7 +420,7 @@ def test_checkpoints_change_nothing_end_the_lineage_and_only_the_last_is_kept(ta
 
 
 def test_a_worker_without_this_version_is_told(table, monkeypatch):
-    monkeypatch.setattr("alscore.__version__", "99.1")
+    monkeypatch.setattr(inputs, "__version__", "99.1")
     with pytest.raises(RuntimeError, match=r"Python workers have alscore \d.*, the driver has 99.1: install"):
         small().fit(table)
 
@@ -430,7 +431,7 @@ import numpy as np
 from pyspark.sql import SparkSession
 sys.path.insert(0, {tests!r})
 from test_spark import factors_of, session, small
-from alscore.spark import training
+from alscore.spark import inputs, jobs
 from pathlib import Path
 
 spark = session("local-cluster[2,1,1024]", Path({folder!r}))
@@ -441,7 +442,7 @@ def executor(numbers):
     daemon = os.getppid()
     return [int(open(f"/proc/{{daemon}}/stat").read().rsplit(")", 1)[1].split()[1])]
 
-class Killing(training._Training):
+class Killing(jobs._Training):
     killed = []
 
     def _half_sweep(self, *args, **kwargs):
@@ -451,7 +452,7 @@ class Killing(training._Training):
             os.kill(self.killed[-1], signal.SIGKILL)
         return super()._half_sweep(*args, **kwargs)
 
-training._Training = Killing
+jobs._Training = Killing
 found = {{}}
 for name in ("without", "with"):
     model = small(maxIter=2, checkpointInterval=1).fit(table)

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
 from alscore import Interactions, splits
-from alscore.canonical import canonical_csr
+from alscore._data.canonical import canonical_csr
 from alscore.splits import hide_share, leave_k_out, leave_last_k_out, random_split, time_split, user_split
 
 QUICK = settings(max_examples=150, deadline=None)

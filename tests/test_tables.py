@@ -387,7 +387,7 @@ def test_numbers_in_text_against_python(tmp_path_factory, value):
 
 def test_blocks_join_without_a_seam(write, monkeypatch):
     """Lines, quoted line ends, labels and faults at every position of small blocks."""
-    monkeypatch.setattr("alscore._tables._BLOCK", 64)
+    monkeypatch.setattr("alscore._data.tables._BLOCK", 64)
     content, expected, faults = b"u,i,v\n", defaultdict(float), []
     for row in range(300):
         user, item = f"user {row % 7}", f"ïtem\n{row % 5}"

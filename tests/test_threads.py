@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from alscore import AlternatingLeastSquares, _threads
+from alscore import AlternatingLeastSquares
+from alscore._support import threads
 
 
 def blas_threads():
@@ -42,25 +43,25 @@ def test_available_cpus_obey_affinity_and_quota(monkeypatch, quota, cpus):
                 raise FileNotFoundError
             return quota
 
-    monkeypatch.setattr(_threads.os, "sched_getaffinity", lambda process: {0, 1, 4, 5, 9}, raising=False)
-    monkeypatch.setattr(_threads, "Path", FakePath)
-    assert _threads.available_cpus() == cpus
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda process: {0, 1, 4, 5, 9}, raising=False)
+    monkeypatch.setattr(threads, "Path", FakePath)
+    assert threads.available_cpus() == cpus
 
 
 def test_resolve():
-    assert _threads.resolve(0) == _threads.available_cpus()
-    assert _threads.resolve(np.int16(3)) == 3
+    assert threads.resolve_threads(0) == threads.available_cpus()
+    assert threads.resolve_threads(np.int16(3)) == 3
 
 
 def test_little_work_gets_one_thread():
-    assert _threads.resolve(3, work=1000) == 1
-    assert _threads.resolve(3, work=1e9) == 3
+    assert threads.resolve_threads(3, work=1000) == 1
+    assert threads.resolve_threads(3, work=1e9) == 3
 
 
 @pytest.mark.parametrize("wrong", [-1, 2.0, "2", True, None, 3_000_000_000])
 def test_resolve_refuses(wrong):
     with pytest.raises(ValueError, match="num_threads must be an integer from 0"):
-        _threads.resolve(wrong)
+        threads.resolve_threads(wrong)
 
 
 def test_the_blas_that_numpy_ships_is_controlled():
@@ -77,15 +78,15 @@ def test_blas_runs_on_one_thread_during_fit_alone(plays, two_blas_threads):
 
 
 def test_blas_limit_ends_with_an_error(two_blas_threads):
-    with pytest.raises(ZeroDivisionError), _threads.one_blas_thread():
+    with pytest.raises(ZeroDivisionError), threads.one_blas_thread():
         1 / 0  # noqa: B018
     assert blas_threads() == {2}
 
 
 def test_blas_limit_lasts_until_the_last_of_several_threads_leaves(two_blas_threads):
     mine, others = contextlib.ExitStack(), contextlib.ExitStack()
-    mine.enter_context(_threads.one_blas_thread())
-    thread = threading.Thread(target=others.enter_context, args=[_threads.one_blas_thread()])
+    mine.enter_context(threads.one_blas_thread())
+    thread = threading.Thread(target=others.enter_context, args=[threads.one_blas_thread()])
     thread.start()
     thread.join()
     mine.close()
@@ -98,7 +99,7 @@ def test_blas_limit_holds_whichever_thread_enters_first_and_leaves_last(two_blas
     """This thread controls OpenBLAS for threadpoolctl; the limit is set by one that lives on and lifted by another."""
     limit = contextlib.ExitStack()
     with concurrent.futures.ThreadPoolExecutor(1) as first, concurrent.futures.ThreadPoolExecutor(1) as last:
-        first.submit(limit.enter_context, _threads.one_blas_thread()).result()
+        first.submit(limit.enter_context, threads.one_blas_thread()).result()
         assert blas_threads() == {1}
         last.submit(limit.close).result()
         assert blas_threads() == {2}
@@ -123,9 +124,10 @@ FORK = """
 import os, traceback, warnings
 import numpy as np
 from scipy import sparse
-from alscore import AlternatingLeastSquares, _threads
+from alscore import AlternatingLeastSquares
+from alscore._support import threads
 
-_threads._SMALL = 0  # else this little work ran on one thread
+threads._SMALL = 0  # else this little work ran on one thread
 
 def in_child(check):
     child = os.fork()
@@ -140,7 +142,7 @@ def in_child(check):
 
 def before_parallel_work():
     with warnings.catch_warnings(action="error"):
-        assert _threads.resolve(2) == 2
+        assert threads.resolve_threads(2) == 2
 
 in_child(before_parallel_work)
 

@@ -389,7 +389,7 @@ def interrupt(monkeypatch):
                 signal.raise_signal(signal.SIGINT)
             return evaluate(*arguments, **options)
 
-        monkeypatch.setattr(tuning, "evaluate", judge)
+        monkeypatch.setattr("alscore.metrics.validation.evaluate", judge)
 
     return after
 

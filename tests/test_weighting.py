@@ -9,7 +9,7 @@ from scipy import sparse
 from sklearn.preprocessing import normalize as sklearn_normalize
 
 from alscore import Interactions, weighting
-from alscore.canonical import canonical_csr
+from alscore._data.canonical import canonical_csr
 
 # of float32 and float64 weights, relative: one rounding, and a few of float64
 RTOL = {"float32": 1e-6, "float64": 1e-13}

@@ -34,17 +34,18 @@ import numpy as np
 from scipy import sparse
 
 if TYPE_CHECKING:
-    from alscore._arrays import Floats
+    from alscore._support.arrays import Floats
 
 CG_STEPS = 3
 _CMFREC = "3.5.1.post14"  # the version whose compiled module `_cmfrec` calls
 
 
 def _alscore(solver: str, plays: Any, start: Floats, settings: dict[str, Any]) -> Iterator[Any]:
-    from alscore import _threads, solvers
-    from alscore.canonical import canonical_csr
-    from alscore.half_sweeps import Side, alternate, zero_factors
-    from alscore.objective import Objective
+    from alscore import solvers
+    from alscore._data.canonical import canonical_csr
+    from alscore._support.threads import one_blas_thread
+    from alscore.solvers.half_sweeps import Side, alternate, zero_factors
+    from alscore.solvers.objective import Objective
 
     resolved, objective = solvers.resolve(solver), Objective(settings["regularization"], settings["alpha"])
     canonical = canonical_csr(plays)
@@ -63,7 +64,7 @@ def _alscore(solver: str, plays: Any, start: Floats, settings: dict[str, Any]) -
             next(half_sweeps)
             next(half_sweeps)
 
-        with _threads.one_blas_thread():
+        with one_blas_thread():
             yield from _timed(sweep, X, Y, settings)
 
     return measurements()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from alscore import _kernels
+from alscore._core import kernel_table
 from alscore.bench import machine
 
 Say = Callable[[str], Any]
@@ -72,8 +72,8 @@ def find(
         package = packages[contender]
         interpreter = next((path for prefix, path in python.items() if name.startswith(prefix)), sys.executable)
         env = _environment(interpreter, kernels)
-        if kernels and kernels not in _kernels.available():
-            there = ", ".join(_kernels.available())
+        if kernels and kernels not in kernel_table.available():
+            there = ", ".join(kernel_table.available())
             skipped[name] = f"this processor cannot run the kernel set {kernels!r}, but {there}"
         elif not _importable(package, interpreter, env):
             skipped[name] = (

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from alscore import _kernels, _probe, _threads
+from alscore._core import kernel_table, probe
+from alscore._support.threads import available_cpus, resolve_threads
 
 _STEPS = 1 << 21  # of the chains in one run: some milliseconds, so that a busy machine leaves a few runs undisturbed
 _AHEAD = (0, 4, 8, 16, 32)  # rows; which is best depends on k and on the processor
@@ -42,12 +43,12 @@ def fma_peak(threads: int = 0, seconds: float = 0.3) -> float:
     ValueError
         An argument out of range.
     """
-    threads = _threads.resolve(threads)
-    flops = {width: flops for width in (16, 32, 64) if (flops := _probe.fma_flops(width))}
+    threads = resolve_threads(threads)
+    flops = {width: flops for width in (16, 32, 64) if (flops := probe.fma_flops(width))}
 
     def rate(width: int) -> float:
         # 0.5 and 1 keep every lane between 0 and 12: no infinity, no denormal
-        least = _least_seconds(lambda: _probe.fma(width, _STEPS, 0.5, 1.0, threads)[0], seconds / len(flops))
+        least = _least_seconds(lambda: probe.fma(width, _STEPS, 0.5, 1.0, threads)[0], seconds / len(flops))
         return threads * _STEPS * flops[width] / least
 
     return max(map(rate, flops))
@@ -83,13 +84,13 @@ def gather_bandwidth(k: int, threads: int = 0, rows: int | None = None, seconds:
     """
     k = _count("k", k)
     rows = _rows_beyond_cache(k) if rows is None else _count("rows", rows)
-    threads = _threads.resolve(threads)
+    threads = resolve_threads(threads)
     table = _aligned_ones(rows, k)
     order = np.random.default_rng(0).permutation(np.arange(rows, dtype=np.int32))
     each = seconds / len(_AHEAD)
 
     def least(ahead: int) -> float:
-        return _least_seconds(lambda: _probe.gather(table, order, ahead, threads)[0], each)
+        return _least_seconds(lambda: probe.gather(table, order, ahead, threads)[0], each)
 
     return table.nbytes / min(map(least, _AHEAD))
 
@@ -159,10 +160,10 @@ def describe() -> dict[str, Any]:
     """
     return {
         "cpu": cpu_model(),
-        "cpus": _threads.available_cpus(),
+        "cpus": available_cpus(),
         "caches": _caches(),
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        "isa": _kernels.isa(),
+        "isa": kernel_table.isa(),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "scipy": scipy.__version__,

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alscore import __version__, _threads, calculate_loss
-from alscore._arrays import Floats
+from alscore._support.arrays import Floats
+from alscore._support.threads import resolve_threads
+from alscore._support.version import __version__
 from alscore.bench import harness
+from alscore.solvers.objective import calculate_loss
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -107,7 +109,7 @@ def spark(
     unknown = [name for name in contenders if name not in CONTENDERS]
     if unknown:
         raise ValueError(f"no contender is named {unknown[0]!r}; there are: {', '.join(CONTENDERS)}")
-    threads = _threads.resolve(threads)
+    threads = resolve_threads(threads)
     settings: dict[str, Any] = {
         "bench": "spark", "factors": factors, "threads": threads, "blocks": blocks or threads,
         "iterations": iterations, "repeats": repeats, "regularization": regularization, "alpha": alpha, "seed": seed,

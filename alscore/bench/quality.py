@@ -18,10 +18,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from alscore import AlternatingLeastSquares, Interactions, datasets, evaluate, splits, weighting
+from alscore import datasets, splits, weighting
+from alscore._data.canonical import canonical_csr, from_canonical, recoded, rows_of
+from alscore.als import AlternatingLeastSquares
 from alscore.baselines import EASE, ItemKNN, MostPopular
 from alscore.bench import harness
-from alscore.canonical import canonical_csr, from_canonical, recoded, rows_of
+from alscore.interactions import Interactions
+from alscore.metrics.evaluation import evaluate
 
 K = 20
 

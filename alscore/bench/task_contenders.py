@@ -20,8 +20,8 @@ from scipy import sparse
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from alscore import AlternatingLeastSquares
-    from alscore._arrays import Floats, Ints
+    from alscore._support.arrays import Floats, Ints
+    from alscore.als import AlternatingLeastSquares
 
     Timed = Callable[[], NDArray[Any]]
 
@@ -120,7 +120,8 @@ def _bytes_load(folder: str, settings: dict[str, Any]) -> Timed:
 
 def _saved_load(folder: str, settings: dict[str, Any]) -> Timed:
     """Interactions that were saved before, mapped into memory."""
-    from alscore import Interactions, datasets
+    from alscore import datasets
+    from alscore.interactions import Interactions
 
     path = Path(folder, "saved.als")
     interactions = datasets.lastfm_360k(settings["path"])
@@ -137,7 +138,7 @@ def _saved_load(folder: str, settings: dict[str, Any]) -> Timed:
 
 
 def _alscore_evaluate(folder: str, settings: dict[str, Any]) -> Timed:
-    from alscore import evaluate
+    from alscore.metrics.evaluation import evaluate
 
     plays, _, X, Y = _trained(folder)
     held, n = sparse.load_npz(Path(folder, "held.npz")), settings["top"]
@@ -183,9 +184,11 @@ def _implicit_foldin(folder: str, settings: dict[str, Any]) -> Timed:
 
 
 def _alscore_half_sweep(folder: str, settings: dict[str, Any]) -> Timed:
-    from alscore import AlternatingLeastSquares, _threads, solvers
-    from alscore.canonical import canonical_csr
-    from alscore.half_sweeps import Side
+    from alscore import solvers
+    from alscore._data.canonical import canonical_csr
+    from alscore._support.threads import one_blas_thread
+    from alscore.als import AlternatingLeastSquares
+    from alscore.solvers.half_sweeps import Side
 
     plays, users, X, Y = _trained(folder)
     objective = AlternatingLeastSquares()._objective()
@@ -194,7 +197,7 @@ def _alscore_half_sweep(folder: str, settings: dict[str, Any]) -> Timed:
     def half_sweep() -> NDArray[Any]:
         rows = Side.of("user", objective, canonical_csr(plays[users]), X.shape[1], settings["threads"])
         found = np.zeros((len(users), X.shape[1]), X.dtype)
-        with _threads.one_blas_thread():
+        with one_blas_thread():
             rows.update(solver, Y, found)
         return found
 
@@ -205,7 +208,7 @@ def _alscore_update(sweeps: int | None, folder: str, settings: dict[str, Any]) -
     """From the factors of the older plays; or with no sweeps given, from nothing."""
     import copy
 
-    from alscore import AlternatingLeastSquares
+    from alscore.als import AlternatingLeastSquares
 
     plays, _, X, Y = _trained(folder)
     before = AlternatingLeastSquares(
@@ -230,7 +233,7 @@ def _trained(folder: str) -> tuple[sparse.csr_matrix, Ints, Floats, Floats]:
 
 
 def _alscore_model(X: Floats, Y: Floats, threads: int) -> AlternatingLeastSquares:
-    from alscore import AlternatingLeastSquares
+    from alscore.als import AlternatingLeastSquares
 
     model = AlternatingLeastSquares(factors=X.shape[1], num_threads=threads)
     model.user_factors, model.item_factors = X, Y

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from alscore import AlternatingLeastSquares, _threads, calculate_loss
-from alscore._arrays import Floats, Ints
+from alscore._support.arrays import Floats, Ints
+from alscore._support.threads import resolve_threads
+from alscore.als import AlternatingLeastSquares
 from alscore.bench import harness
 from alscore.bench.task_contenders import CONTENDERS
+from alscore.solvers.objective import calculate_loss
 
 _TRAINING_SWEEPS = 5  # enough that norms and scores are spread as in a finished model
 _TIMES = 2  # in each timed process, the first of them to warm up
@@ -68,7 +70,7 @@ def topn(
         "one_by_one": one_by_one,
         "random_factors": random_factors,
         "factors": factors,
-        "threads": _threads.resolve(threads),
+        "threads": resolve_threads(threads),
         "seed": seed,
     }
     plays = sparse.csr_matrix(plays)
@@ -116,7 +118,7 @@ def foldin(
         "bench": "foldin",
         "one_by_one": one_by_one,
         "factors": factors,
-        "threads": _threads.resolve(threads),
+        "threads": resolve_threads(threads),
         "seed": seed,
     }
     plays = sparse.csr_matrix(plays)
@@ -197,7 +199,7 @@ def evaluate(
         As from `alscore.bench.sweep`; each result has "ndcg" and, if the contender computes it, "recall", the means
         over the users who have held-out entries, and "users_per_second" of these.
     """
-    settings = {"bench": "evaluate", "top": top, "factors": factors, "threads": _threads.resolve(threads), "seed": seed}
+    settings = {"bench": "evaluate", "top": top, "factors": factors, "threads": resolve_threads(threads), "seed": seed}
     plays = sparse.csr_matrix(plays)
     rows = np.repeat(np.arange(plays.shape[0]), np.diff(plays.indptr))
     out = (np.random.default_rng(seed).random(plays.nnz) < 0.1) & np.isin(rows, _sample(plays, users, seed))
@@ -255,7 +257,7 @@ def update(
         "bench": "update",
         "sweeps": sweeps,
         "factors": factors,
-        "threads": _threads.resolve(threads),
+        "threads": resolve_threads(threads),
         "seed": seed,
     }
     plays = sparse.csr_matrix(plays)

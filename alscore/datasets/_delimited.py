@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from alscore._arrays import Bools, Ints
-from alscore._checks import require
-from alscore._tables import matching
-from alscore._threads import available_cpus
+from alscore._data.tables import matching
+from alscore._support.arrays import Bools, Ints
+from alscore._support.checks import require
+from alscore._support.threads import available_cpus
 from alscore.datasets._archives import DAMAGE, open_data
 from alscore.datasets._blocks import BOM, LineTooLongError, blocks
 from alscore.interactions import Interactions, Report

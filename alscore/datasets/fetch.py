@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from alscore import __version__
-from alscore._files import atomic_writer
+from alscore._support.files import atomic_writer
+from alscore._support.version import __version__
 
 if TYPE_CHECKING:
     import requests

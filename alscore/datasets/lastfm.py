@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from alscore._arrays import Floats, Ints
-from alscore._checks import require
+from alscore._support.arrays import Floats, Ints
+from alscore._support.checks import require
 from alscore.datasets._delimited import OPTIONAL_TEXT, POSITIVE, Field, Layout, Lines, data_file, like
-from alscore.datasets._labels import LabelCoder
+from alscore.datasets._label_coder import LabelCoder
 from alscore.interactions import Interactions
 
 PLAYS_FILE = "usersha1-artmbid-artname-plays.tsv"

@@ -3,7 +3,7 @@
 import os
 from typing import TYPE_CHECKING
 
-from alscore._checks import require
+from alscore._support.checks import require
 from alscore.datasets._delimited import OPTIONAL_TEXT, Field, Layout, Lines, like, read_interactions
 from alscore.interactions import Interactions, Report
 

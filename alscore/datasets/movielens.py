@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from alscore._checks import require
+from alscore._support.checks import require
 from alscore.datasets._archives import zip_names
 from alscore.datasets._delimited import POSITIVE, TEXT, Field, Layout, Lines, like, read_interactions
 from alscore.interactions import Interactions

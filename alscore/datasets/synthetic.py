@@ -13,8 +13,8 @@ from typing import BinaryIO
 import numpy as np
 from scipy import sparse
 
-from alscore._arrays import Doubles, Ints
-from alscore._files import atomic_writer
+from alscore._support.arrays import Doubles, Ints
+from alscore._support.files import atomic_writer
 from alscore.interactions import Interactions
 
 _GENRES = (

@@ -16,10 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from alscore import _sweep, _threads, solvers
-from alscore._arrays import Doubles, Floats, Int32s, Int64s, Ints
-from alscore.half_sweeps import Side, zero_factors
-from alscore.objective import Objective, penalty
+from alscore import solvers
+from alscore._core import sweeps
+from alscore._support.arrays import Doubles, Floats, Int32s, Int64s, Ints
+from alscore._support.threads import one_blas_thread
+from alscore.solvers.half_sweeps import Side, zero_factors
+from alscore.solvers.objective import Objective, penalty
 
 Hashes = NDArray[np.uint64]
 
@@ -294,8 +296,8 @@ def total(reports: Iterable[Report | Failure]) -> Report | Failure:
 
 
 def gram_of(number: int, factors: Floats, num_threads: int) -> Report:
-    with _threads.one_blas_thread():
-        return Report(number, len(factors), _sweep.gram(factors, num_threads))
+    with one_blas_thread():
+        return Report(number, len(factors), sweeps.gram(factors, num_threads))
 
 
 def half_sweep(
@@ -319,19 +321,19 @@ def half_sweep(
     side = Side(
         step.side, step.objective, block.indptr, block.indices, block.strength, int(step.n_columns), num_threads
     )
-    with _threads.one_blas_thread():
+    with one_blas_thread():
         if previous is not None:
             out[:] = previous.factors
         if step.rotation is not None:
-            _sweep.rotate(fixed, step.rotation, num_threads)
+            sweeps.rotate(fixed, step.rotation, num_threads)
         if previous is not None and step.own_rotation is not None:
-            _sweep.rotate(out, step.own_rotation, num_threads)
+            sweeps.rotate(out, step.own_rotation, num_threads)
         shares = np.zeros(len(out)) if step.wants_loss and step.side == "item" else None
         try:
             has_shares = side.solve(solver, fixed, step.gram, out, shares)
         except (solvers.NotPositiveDefiniteError, FloatingPointError) as error:
             return None, Failure(number, type(error)(_with_id(str(error), block.ids)))
-        gram = _sweep.gram(out, num_threads)
+        gram = sweeps.gram(out, num_threads)
         loss = 0.0
         if step.wants_loss and step.side == "user":
             loss = penalty(out, side.regularization)

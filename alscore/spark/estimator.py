@@ -1,10 +1,9 @@
 """The estimator and the model of pyspark.ml."""
 
 from collections.abc import Iterable
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from pyspark import RDD, StorageLevel, keyword_only
+from pyspark import StorageLevel, keyword_only
 from pyspark.ml import Estimator, Model
 from pyspark.ml.util import (
     DefaultParamsReadable,
@@ -19,11 +18,12 @@ from pyspark.ml.util import (
 from pyspark.sql import Column, DataFrame, SparkSession, functions, types
 
 from alscore.spark import tasks
+from alscore.spark.factor_table import FactorTable, block_schema
 from alscore.spark.inputs import check_workers, checked, classic_session, id_type, ids, named
+from alscore.spark.jobs import Settings, train
 from alscore.spark.params import ALSModelParams, ALSParams, with_accessors
 from alscore.spark.ranking import recommend_all
 from alscore.spark.tasks import Layout
-from alscore.spark.training import Settings, train
 
 if TYPE_CHECKING:
     from alscore.recommender import Recommender
@@ -195,35 +195,6 @@ def _level(name: str) -> StorageLevel:
     return level
 
 
-class FactorTable(NamedTuple):
-    """The factors of users or of items.
-
-    Attributes
-    ----------
-    blocks : DataFrame
-        "block", "ids" and "factors", the bytes of float32: a block may lie in many rows.
-    kind : DataType
-        Of the column of ids as it was given.
-    """
-
-    blocks: DataFrame
-    kind: types.DataType
-
-    @classmethod
-    def of(cls, spark: SparkSession, rows: "RDD[Any]", kind: types.DataType) -> "FactorTable":
-        return cls(spark.createDataFrame(rows, block_schema(kind), verifySchema=False), kind)
-
-    def rows(self, rank: int) -> DataFrame:
-        """A row (id, features) for each."""
-        schema = f"id {id_type(self.kind)}, features array<float>"
-        table = self.blocks.mapInArrow(partial(tasks.unpacked, rank), schema)
-        return table.withColumn("id", functions.col("id").cast(self.kind))
-
-
-def block_schema(kind: types.DataType) -> str:
-    return f"block int, ids array<{id_type(kind)}>, factors binary"
-
-
 @with_accessors
 class ALSModel(Model, ALSModelParams, MLReadable["ALSModel"], MLWritable):
     """What `ALS` fits: factors of users and of items, on Spark.
@@ -281,6 +252,9 @@ class ALSModel(Model, ALSModelParams, MLReadable["ALSModel"], MLWritable):
         if self._value("coldStartStrategy").lower() == "drop":
             found = found.where(~functions.isnan(named(found, name)))
         return found
+
+    def _columns(self) -> tuple[str, str, str]:
+        return self._value("userCol"), self._value("itemCol"), self._value("ratingCol")
 
     def _ids(self, side: str, dataset: DataFrame) -> Column:
         """The users' or items' column of a table."""
@@ -396,7 +370,7 @@ class ALSModel(Model, ALSModelParams, MLReadable["ALSModel"], MLWritable):
         """
         from alscore.spark.local import to_local
 
-        return to_local(self, ratings)
+        return to_local(self._users, self._items, self._parameters, ratings, self._columns())
 
     @classmethod
     def from_local(cls, spark: SparkSession, recommender: "Recommender") -> "ALSModel":
@@ -419,7 +393,7 @@ class ALSModel(Model, ALSModelParams, MLReadable["ALSModel"], MLWritable):
         """
         from alscore.spark.local import from_local
 
-        return from_local(spark, recommender)
+        return cls(*from_local(spark, recommender))
 
     def write(self) -> "_ModelWriter":
         return _ModelWriter(self)

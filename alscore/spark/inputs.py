@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pyspark.sql import Column, DataFrame, SparkSession, functions, types
 
-import alscore
+from alscore._support.version import __version__
 
 _INTEGERS = (types.ByteType, types.ShortType, types.IntegerType, types.LongType)
 _FLOAT_MAX = float(np.finfo(np.float32).max)
@@ -48,9 +48,9 @@ def check_workers(spark: SparkSession) -> None:
     def versions(numbers: Any) -> list[str]:  # sent by value, so that it runs where alscore is missing too
         list(numbers)
         try:
-            import alscore
+            from alscore._support.version import __version__ as theirs
 
-            return [alscore.__version__]
+            return [theirs]
         except ImportError as error:
             import sys
 
@@ -58,9 +58,9 @@ def check_workers(spark: SparkSession) -> None:
 
     tasks = max(1, context.defaultParallelism)
     found = set(context.parallelize(range(tasks), tasks).mapPartitions(versions).collect())
-    if found != {alscore.__version__}:
+    if found != {__version__}:
         raise RuntimeError(
-            f"Spark's Python workers have alscore {', '.join(sorted(found))}, the driver has {alscore.__version__}: "
+            f"Spark's Python workers have alscore {', '.join(sorted(found))}, the driver has {__version__}: "
             "install the driver's on every executor, and set PYSPARK_PYTHON to the Python that has it"
         )
 

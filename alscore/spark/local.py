@@ -8,23 +8,33 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession, types
 from scipy import sparse
 
-from alscore._arrays import Floats
+from alscore._support.arrays import Floats
 from alscore.als import AlternatingLeastSquares
 from alscore.interactions import Interactions
 from alscore.recommender import Recommender
-from alscore.spark.estimator import ALSModel, FactorTable
+from alscore.spark.factor_table import FactorTable
 from alscore.spark.inputs import checked
 from alscore.spark.params import LOCAL_PARAMETERS
 from alscore.spark.tasks import Layout, pieces
 
 
-def to_local(model: ALSModel, ratings: DataFrame | None) -> Recommender:
+def to_local(
+    user_table: FactorTable,
+    item_table: FactorTable,
+    parameters: dict[str, Any],
+    ratings: DataFrame | None,
+    columns: tuple[str, str, str],
+) -> Recommender:
     """See `ALSModel.to_local`."""
-    (users, X), (items, Y) = (_collected(table.blocks, model.rank) for table in (model._users, model._items))
-    local = AlternatingLeastSquares(**model._parameters)
+    (users, X), (items, Y) = (_collected(table.blocks, parameters["factors"]) for table in (user_table, item_table))
+    local = AlternatingLeastSquares(**parameters)
     local.user_factors, local.item_factors = X, Y
     shape = len(users), len(items)
-    matrix = sparse.csr_array(shape, dtype=np.float32) if ratings is None else _matrix(model, ratings, users, items)
+    matrix = (
+        sparse.csr_array(shape, dtype=np.float32)
+        if ratings is None
+        else _matrix(ratings, columns, parameters["alpha"], users, items)
+    )
     return Recommender(local, Interactions(matrix, users, items))
 
 
@@ -37,9 +47,11 @@ def _collected(blocks: DataFrame, rank: int) -> tuple[pd.Index, Floats]:
     return ids[order], factors.reshape(-1, rank)[order]
 
 
-def _matrix(model: ALSModel, ratings: DataFrame, users: pd.Index, items: pd.Index) -> sparse.coo_array:
-    user, item, rating = (model._value(name) for name in ("userCol", "itemCol", "ratingCol"))
-    table = checked(ratings, user, item, rating, model._parameters["alpha"]).table.toArrow()
+def _matrix(
+    ratings: DataFrame, columns: tuple[str, str, str], alpha: float, users: pd.Index, items: pd.Index
+) -> sparse.coo_array:
+    user, item, rating = columns
+    table = checked(ratings, user, item, rating, alpha).table.toArrow()
     codes = []
     for name, column, known in zip((user, item), ("user", "item"), (users, items), strict=True):
         ids = table[column].to_numpy()
@@ -52,8 +64,10 @@ def _matrix(model: ALSModel, ratings: DataFrame, users: pd.Index, items: pd.Inde
     return sparse.coo_array((table["rating"].to_numpy(), tuple(codes)), shape=(len(users), len(items)))
 
 
-def from_local(spark: SparkSession, recommender: Recommender) -> ALSModel:
-    """See `ALSModel.from_local`."""
+def from_local(
+    spark: SparkSession, recommender: Recommender
+) -> tuple[FactorTable, FactorTable, Layout, dict[str, Any]]:
+    """The arguments of `ALSModel`: see `ALSModel.from_local`."""
     model, known = recommender._fitted()
     if not isinstance(model.solver, str):
         raise TypeError(f"the model's solver is {model.solver!r}; on Spark it must be a name: set model.solver")
@@ -61,7 +75,7 @@ def from_local(spark: SparkSession, recommender: Recommender) -> ALSModel:
     users = _distributed(spark, known.users, model.user_factors, "users", n_blocks)
     items = _distributed(spark, known.items, model.item_factors, "items", n_blocks)
     parameters = {name: getattr(model, name) for name in LOCAL_PARAMETERS}
-    return ALSModel(users, items, Layout(n_blocks, n_blocks), parameters)
+    return users, items, Layout(n_blocks, n_blocks), parameters
 
 
 def _distributed(

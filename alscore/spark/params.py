@@ -7,7 +7,7 @@ from typing import Any
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.recommendation import _ALSModelParams, _ALSParams  # MLlib's own names, getters and descriptions
 
-from alscore.objective import Objective
+from alscore.solvers.objective import Objective
 
 # Of AlternatingLeastSquares, in its names, and what MLlib calls them.
 _MLLIB_NAMES = {"factors": "rank", "iterations": "maxIter", "regularization": "regParam"}

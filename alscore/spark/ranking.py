@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame, SparkSession, functions, types
 
-from alscore._arrays import Floats, Int32s
-from alscore._checks import require_integer
+from alscore._support.arrays import Floats, Int32s
+from alscore._support.checks import require_integer
 from alscore.retrieval import Candidates, top_n
 from alscore.spark import tasks
 from alscore.spark.inputs import quoted

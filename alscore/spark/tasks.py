@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 from pyspark import TaskContext
 
-from alscore import _sweep, _threads
-from alscore._arrays import Floats
-from alscore.objective import Objective
+from alscore._core import sweeps
+from alscore._support.arrays import Floats
+from alscore._support.threads import one_blas_thread
+from alscore.solvers.objective import Objective
 from alscore.spark import blocks
 from alscore.spark.blocks import Block, Failure, Report, Rows, Solved, Step
 
@@ -184,8 +185,8 @@ def _solved(side: str, rotation: Floats | None, records: Iterable[tuple[int, Any
         if isinstance(record, Solved) and record.side == side:
             factors = np.array(record.factors)
             if rotation is not None:
-                with _threads.one_blas_thread():
-                    _sweep.rotate(factors, rotation, num_threads())
+                with one_blas_thread():
+                    sweeps.rotate(factors, rotation, num_threads())
             yield Solved(side, record.ids, factors)
 
 

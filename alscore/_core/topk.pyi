@@ -1,0 +1,22 @@
+from numpy import uint8
+from numpy.typing import NDArray
+
+from alscore._support.arrays import Doubles, Floats, Int32s, Int64s
+
+def top_n(
+    queries: Floats,
+    query_norm: Doubles,
+    factors: Floats,
+    order: Int32s,
+    scale: Floats | None,
+    norm: Doubles,
+    packed: Floats | None,
+    exclude_indptr: Int64s | None,
+    exclude_indices: Int32s | None,
+    banned: NDArray[uint8] | None,
+    n: int,
+    num_threads: int,
+) -> tuple[Int32s, Floats]: ...
+def best(scores: Floats, exclude_indptr: Int64s, exclude_indices: Int32s, n: int, num_threads: int) -> Int32s: ...
+def norms(factors: Floats, num_threads: int) -> Doubles: ...
+def pack(factors: Floats, order: Int32s, scale: Floats | None, n: int, num_threads: int) -> Floats: ...

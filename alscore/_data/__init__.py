@@ -1,0 +1,1 @@
+"""From files and tables to a canonical matrix with labels, and the container that saved objects share."""

@@ -1,0 +1,50 @@
+"""What is taken as `user_items`, a sparse matrix or an Interactions: its entries, their times, and parts of it."""
+
+import contextlib
+import datetime
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from alscore._data.canonical import canonical_csr, checked_timestamps, part_of_matrix
+from alscore._support.arrays import Bools, Int64s
+from alscore._support.checks import require
+
+
+def matrix_of(user_items: Any) -> sparse.csr_array:
+    """Return the entries in canonical form: float64 if they are that, else float32."""
+    matrix = getattr(user_items, "matrix", user_items)
+    dtype = np.float64 if getattr(matrix, "dtype", None) == np.float64 else np.float32
+    return canonical_csr(matrix, dtype, "user_items")
+
+
+def timestamps_of(user_items: Any, matrix: sparse.csr_array, timestamps: Any) -> Int64s:
+    """Return the verified times of the entries of `matrix`, canonical and made of `user_items`, in seconds."""
+    if timestamps is None:
+        timestamps = getattr(user_items, "timestamps", None)
+    if timestamps is None:
+        raise ValueError("user_items has no timestamps; give timestamps=, seconds since 1970 for each entry")
+    return checked_timestamps(timestamps, getattr(user_items, "matrix", user_items), matrix, "user_items")
+
+
+def seconds_of(instant: Any, name: str) -> int:
+    """Return seconds since 1970: a whole number itself, else what datetime or numpy.datetime64 make of it, in UTC."""
+    if hasattr(instant, "__index__"):
+        return int(instant)
+    if isinstance(instant, str):
+        with contextlib.suppress(ValueError):  # numpy knows "2009-05" besides
+            instant = datetime.datetime.fromisoformat(instant)
+    if getattr(instant, "tzinfo", None) is not None:
+        instant = instant.astimezone(datetime.UTC).replace(tzinfo=None)
+    try:
+        moment = np.datetime64(instant, "s")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be whole seconds since 1970, a datetime or ISO text, not {instant!r}") from error
+    require(not np.isnat(moment), name, "an instant", instant)
+    return int(moment.astype(np.int64))
+
+
+def part_of(user_items: Any, matrix: sparse.csr_array, entries: Bools, users: Any = slice(None)) -> Any:
+    """Return some entries of `matrix`, canonical and made of `user_items`, and of the rows all or some with theirs."""
+    return user_items.part(entries, users) if hasattr(user_items, "part") else part_of_matrix(matrix, entries, users)

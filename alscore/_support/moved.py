@@ -1,0 +1,46 @@
+"""Modules that moved: the old name still imports for one release, with a DeprecationWarning."""
+
+import importlib
+import importlib.machinery
+import sys
+import types
+import warnings
+from collections.abc import Sequence
+
+HOMES = {
+    "alscore.canonical": "alscore._data.canonical",
+    "alscore.evaluation": "alscore.metrics.evaluation",
+    "alscore.explain": "alscore.retrieval.explain",
+    "alscore.factor_model": "alscore.retrieval.factor_model",
+    "alscore.fold_in": "alscore.solvers.fold_in",
+    "alscore.half_sweeps": "alscore.solvers.half_sweeps",
+    "alscore.objective": "alscore.solvers.objective",
+    "alscore.rankings": "alscore.metrics.rankings",
+}
+
+
+class _Finder:
+    """Finds a module under its old name, and fills it with the names of the module at its new place."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        return importlib.machinery.ModuleSpec(name, self) if name in HOMES else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        home = importlib.import_module(HOMES[module.__name__])
+        warnings.warn(
+            f"{module.__name__} is now {home.__name__}, and its old name will go: import public names from the modules "
+            "that the reference lists",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        module.__dict__.update({name: value for name, value in vars(home).items() if not name.startswith("__")})
+
+
+def install() -> None:
+    """Make the old names importable, after everything that is really there."""
+    sys.meta_path.append(_Finder())

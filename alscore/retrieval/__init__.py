@@ -1,0 +1,202 @@
+"""From factors to ranked ids: exact top-N by inner product and by cosine."""
+
+import copy
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alscore._core import kernel_table, topk
+from alscore._data.canonical import CanonicalRows, canonical_rows
+from alscore._support.arrays import Doubles, Floats, Int32s, Int64s, Ints
+from alscore._support.threads import resolve_threads
+
+_PACKED_BYTES = 1 << 25
+_WORTH_ORDERING = 16  # queries for which sorting 292,385 factors of length 128 takes less time than scoring them all
+
+
+def codes(ids: Any, size: int, name: str) -> Int64s:
+    """`ids` as an int64 array of one dimension, verified to lie in [0, size).
+
+    Raises
+    ------
+    TypeError
+        They are not integers.
+    IndexError
+        One is out of range; negative ids do not count from the end.
+    """
+    array = np.atleast_1d(np.asarray(ids))
+    if array.size == 0:
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integer ids, not {array.dtype}; look labels up first, or use Recommender")
+    if array.ndim != 1:
+        raise ValueError(f"{name} must be one id or a one-dimensional array of ids, not of shape {array.shape}")
+    outside = (array < 0) | (array >= size)
+    if outside.any():
+        at = outside.argmax()
+        raise IndexError(f"{name} {array[at]} (position {at}) is outside of [0, {size})")
+    return array.astype(np.int64, copy=False)
+
+
+class Candidates:
+    """Factors made ready to be searched many times.
+
+    Making them costs about what searching all of them for ten queries does; they take memory for four numbers a row,
+    and up to 32 MB for a copy of the first rows in the layout of the kernels.
+
+    Parameters
+    ----------
+    factors : float array, shape (n_factors, k)
+        float32 or float64; not copied if contiguous, and not to be modified as long as this is used.
+    unit : bool
+        Search by cosine instead of inner product. A row of zeros has cosine 0 with all, and so has one whose norm, or
+        its inverse, is beyond the numbers of the dtype.
+    ordered : bool
+        By descending norm, so that a search ends where no norm can reach the n-th best any more. Otherwise, and by
+        cosine, every row is scored. The answers are the same to the bit.
+    num_threads : int
+        To make them; 0 takes all CPUs of this process.
+    """
+
+    def __init__(self, factors: Floats, unit: bool = False, *, ordered: bool = True, num_threads: int = 0) -> None:
+        factors = np.ascontiguousarray(factors)
+        if factors.ndim != 2 or factors.shape[1] < 1 or factors.dtype not in (np.float32, np.float64):
+            raise ValueError(
+                f"factors must be float32 or float64 of shape (n, k), k >= 1, not {factors.dtype} {factors.shape}"
+            )
+        self.factors, self.unit = factors, unit
+        self.scored = 1 / 32 if ordered and not unit else 1.0  # what share a search will score: of trained factors
+        self.scale: Floats | None = None
+        self.packed: Floats | None = None
+        self.isa = kernel_table.isa()  # whose panels these are
+        threads = resolve_threads(num_threads, factors.size)
+        norm = topk.norms(factors, threads) if unit or ordered else np.ones(len(factors))
+        if unit:
+            self.scale = _inverse(norm, factors.dtype)
+            with np.errstate(invalid="ignore"):
+                norm *= self.scale
+        if ordered:
+            # by cosine all norms are 1 but for zeros: as they lie is the order that memory likes
+            self.order = np.argsort(norm < 0.5 if unit else -norm, kind="stable").astype(np.int32)
+            self.norm = norm
+            self._keep(self.order)
+            head = min(len(factors), _PACKED_BYTES // (factors.itemsize * max(1, factors.shape[1])))
+            self.packed = topk.pack(factors, self.order, self.scale, head, threads)
+        else:
+            self.order = np.arange(len(factors), dtype=np.int32)
+            self.norm = np.full(len(factors), np.inf)
+
+    def _keep(self, positions: Ints) -> None:
+        self.norm = self.norm[positions]
+        if self.scale is not None:
+            self.scale = self.scale[positions]
+
+    def _among(self, banned: NDArray[np.uint8]) -> "Candidates":
+        """Those that are not banned, alone."""
+        fewer = copy.copy(self)
+        left = np.flatnonzero(banned[self.order] == 0)
+        fewer.order, fewer.packed = self.order[left], None
+        fewer._keep(left)
+        return fewer
+
+
+def top_n(
+    queries: Floats,
+    factors: Floats | Candidates,
+    n: int,
+    *,
+    exclude: Any = None,
+    allow: Any = None,
+    deny: Any = None,
+    num_threads: int = 0,
+) -> tuple[Int32s, Floats]:
+    """The n factors with the largest inner product (or cosine), for each query; of equal ones the lower code first.
+
+    Exact: what is not scored cannot be among them. A score does not depend on the other queries of the call, on the
+    number of threads, or on what is excluded.
+
+    Parameters
+    ----------
+    queries : float array, shape (n_queries, k)
+    factors : Candidates, or float array, shape (n_factors, k)
+        float32 or float64. An array that will be searched again is better made `Candidates` once.
+    n : int
+        At least 1; any number, larger than n_factors too.
+    exclude : sparse matrix, shape (n_queries, n_factors), optional
+        The entries of row q are left out of the answer to query q.
+    allow, deny : int array, optional
+        Codes of the only factors to consider, and of those never to return.
+    num_threads : int
+        0 takes all CPUs of this process.
+
+    Returns
+    -------
+    ids : int32 array, shape (n_queries, n)
+    scores : array, shape (n_queries, n), dtype of the factors
+        Where fewer than n factors can be returned, the last places hold id -1 and score -inf. A product that overflows
+        to -inf, or to NaN, is not returned.
+
+    Raises
+    ------
+    ValueError
+        `n` below 1, or shapes that do not fit each other.
+    IndexError
+        A code in `allow` or `deny` is out of range.
+    """
+    if isinstance(n, bool) or not hasattr(n, "__index__") or not 1 <= n < 2**31:
+        raise ValueError(f"N must be an integer >= 1 and below 2**31, not {n!r}")
+    if not isinstance(factors, Candidates):
+        factors = Candidates(factors, ordered=len(queries) >= _WORTH_ORDERING, num_threads=num_threads)
+    size, dtype = factors.factors.shape, factors.factors.dtype
+    queries = np.ascontiguousarray(queries, dtype)
+    if queries.ndim != 2 or queries.shape[1] != size[1]:
+        raise ValueError(f"queries have shape {queries.shape}, but must have (n_queries, {size[1]}), as the factors")
+    indptr = indices = banned = None
+    if exclude is not None:
+        if not isinstance(exclude, CanonicalRows):
+            exclude = canonical_rows(exclude, dtype, "exclude")
+        if exclude.shape != (len(queries), size[0]):
+            raise ValueError(
+                f"exclude has shape {exclude.shape}, but must have {(len(queries), size[0])}: "
+                "one row for each query, one column for each factor"
+            )
+        indptr, indices = exclude.indptr, exclude.indices
+    if allow is not None or deny is not None:
+        banned = np.full(size[0], allow is not None, np.uint8)
+        if allow is not None:
+            banned[codes(allow, size[0], "ids to return")] = 0
+        if deny is not None:
+            banned[codes(deny, size[0], "ids to filter")] = 1
+        if 2 * np.count_nonzero(banned) > len(banned):
+            factors, banned = factors._among(banned), None
+    norm = topk.norms(queries, 1)
+    if factors.unit:
+        inverse = _inverse(norm, dtype)
+        with np.errstate(invalid="ignore"):
+            queries, norm = queries * inverse[:, None], norm * inverse
+    ids, scores = topk.top_n(
+        queries,
+        norm,
+        factors.factors,
+        factors.order,
+        factors.scale,
+        factors.norm,
+        factors.packed if factors.isa == kernel_table.isa() else None,
+        indptr,
+        indices,
+        banned,
+        min(int(n), size[0]),
+        resolve_threads(num_threads, len(queries) * len(factors.order) * size[1] * factors.scored),
+    )
+    if n > size[0]:
+        beyond = ((0, 0), (0, int(n) - size[0]))
+        ids, scores = np.pad(ids, beyond, constant_values=-1), np.pad(scores, beyond, constant_values=-np.inf)
+    return ids, scores
+
+
+def _inverse(norm: Doubles, dtype: np.dtype) -> Floats:
+    """1 / norm, or 0 where that is no number of `dtype`: what is as short as that counts as zero."""
+    with np.errstate(divide="ignore", over="ignore"):
+        inverse = 1 / norm
+    return np.where(inverse < np.finfo(dtype).max, inverse, 0).astype(dtype)

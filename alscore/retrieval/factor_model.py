@@ -1,0 +1,260 @@
+"""What two factor matrices can do, however they were learnt: rank items, find what is similar, be saved."""
+
+import os
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+
+from alscore import retrieval
+from alscore._data import container
+from alscore._data.canonical import CanonicalRows
+from alscore._support.arrays import Floats, Int32s
+from alscore.retrieval.factors import ANY_ID, Factors, NotFittedError, rows_of
+
+
+class FactorModel:
+    """Base class: user and item factors, whose inner products are scores.
+
+    Subclasses have an attribute `num_threads`, and `_fold_in`.
+
+    Attributes
+    ----------
+    user_factors : array (n_users, k), float32 or float64
+    item_factors : array (n_items, k), of the same dtype
+        None before they are learnt. They are read-only. Assigning to one copies the array, unless that is read-only
+        already; while the two do not fit each other, using them raises a ValueError.
+    """
+
+    num_threads: int
+    _both: tuple[Factors | None, Factors | None] = (None, None)  # one attribute, so that both change at once
+
+    @property
+    def user_factors(self) -> Floats | Any:  # or None; but declared so, everybody would have to rule it out
+        users, _ = self._both
+        return None if users is None else users.array
+
+    @user_factors.setter
+    def user_factors(self, array: Any) -> None:
+        self._both = None if array is None else Factors(array, "user_factors"), self._both[1]
+
+    @property
+    def item_factors(self) -> Floats | Any:
+        _, items = self._both
+        return None if items is None else items.array
+
+    @item_factors.setter
+    def item_factors(self, array: Any) -> None:
+        self._both = self._both[0], None if array is None else Factors(array, "item_factors")
+
+    def _fitted(self) -> tuple[Factors, Factors]:
+        users, items = self._both
+        if users is None or items is None:
+            missing = "factors" if users is items else "user_factors" if users is None else "item_factors"
+            raise NotFittedError(f"this {type(self).__name__} has no {missing} yet: call fit first, or assign them")
+        X, Y = users.array, items.array
+        if X.shape[1] != Y.shape[1] or X.dtype != Y.dtype:
+            raise ValueError(
+                f"user_factors {X.dtype} {X.shape} and item_factors {Y.dtype} {Y.shape} do not fit: "
+                "assign both with the same number of columns and dtype"
+            )
+        return users, items
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return None not in self._both
+
+    def _fold_in(self, side: str, rows: CanonicalRows, fixed: Factors) -> Floats:
+        """Factors for canonical `rows` of a side, "user" or "item", solved exactly on those of the other side."""
+        raise NotImplementedError(f"{type(self).__name__} cannot solve {side}s from their rows")
+
+    def recommend(
+        self,
+        userid: Any,
+        user_items: Any,
+        N: int = 10,
+        filter_already_liked_items: bool = True,
+        filter_items: Any = None,
+        recalculate_user: bool = False,
+        items: Any = None,
+    ) -> tuple[Int32s, Floats]:
+        """The N items with the highest scores ``x_u . y_i`` for one user or several.
+
+        Parameters
+        ----------
+        userid : int or int array (n,)
+        user_items : sparse matrix, shape (n, n_items), or Interactions
+            One row for each id, as ``user_items[userid]`` gives (for one id, of one dimension too): what is already
+            liked, and what `recalculate_user` solves from. May be None where neither is wanted.
+        N : int
+        filter_already_liked_items : bool
+            Leave out the items that stand in the user's row.
+        filter_items : int array, optional
+            Items never to return.
+        recalculate_user : bool
+            Solve the users from their rows instead of using `user_factors`; the ids are then labels only.
+        items : int array, optional
+            The only items to consider.
+
+        Returns
+        -------
+        ids : int32 array (N,), or (n, N) for an array of ids
+            Best first; of equal scores the lower id first. -1 where fewer than N items are left.
+        scores : array of the same shape, dtype of the factors
+            -inf where the id is -1.
+
+        Raises
+        ------
+        NotFittedError
+            There are no factors yet.
+        IndexError
+            An id is out of range.
+        ValueError
+            `user_items` does not have the shape above.
+        """
+        known_users, known_items = self._fitted()
+        ids = retrieval.codes(userid, ANY_ID if recalculate_user else len(known_users.array), "userid")
+        rows = None
+        if filter_already_liked_items or recalculate_user:
+            if user_items is None:
+                raise ValueError(
+                    "user_items is needed to filter what a user already liked, and to recalculate users; "
+                    "pass the users' rows, or filter_already_liked_items=False"
+                )
+            rows = rows_of(user_items, "user_items", "userid", len(ids), known_items)
+        if rows is not None and recalculate_user:
+            queries = self._fold_in("user", rows, known_items)
+        else:
+            queries = known_users.array[ids]
+        found = retrieval.top_n(
+            queries,
+            known_items.candidates(self.num_threads),
+            N,
+            exclude=rows if filter_already_liked_items else None,
+            allow=items,
+            deny=filter_items,
+            num_threads=self.num_threads,
+        )
+        return _one_or_many(userid, found)
+
+    def similar_items(
+        self,
+        itemid: Any,
+        N: int = 10,
+        recalculate_item: bool = False,
+        item_users: Any = None,
+        filter_items: Any = None,
+        items: Any = None,
+    ) -> tuple[Int32s, Floats]:
+        """The N items whose factors have the highest cosine with those of one item or several, itself included.
+
+        Parameters
+        ----------
+        itemid : int or int array (n,)
+        N : int
+        recalculate_item : bool
+            Solve the items from `item_users` instead of using `item_factors`; the ids are then labels only.
+        item_users : sparse matrix, shape (n, n_users), optional
+            For `recalculate_item`: one row for each id.
+        filter_items, items
+            As for `recommend`, and so are the errors raised.
+
+        Returns
+        -------
+        ids, scores
+            As for `recommend`.
+        """
+        known_users, known_items = self._fitted()
+        ids = retrieval.codes(itemid, ANY_ID if recalculate_item else len(known_items.array), "itemid")
+        if recalculate_item:
+            if item_users is None:
+                raise ValueError("item_users is needed to recalculate items: pass the items' rows")
+            rows = rows_of(item_users, "item_users", "itemid", len(ids), known_users)
+            queries = self._fold_in("item", rows, known_users)
+        else:
+            queries = known_items.array[ids]
+        candidates = known_items.candidates(self.num_threads, unit=True)
+        found = retrieval.top_n(queries, candidates, N, allow=items, deny=filter_items, num_threads=self.num_threads)
+        return _one_or_many(itemid, found)
+
+    def similar_users(
+        self, userid: Any, N: int = 10, filter_users: Any = None, users: Any = None
+    ) -> tuple[Int32s, Floats]:
+        """The N users whose factors have the highest cosine with those of one user or several, itself included.
+
+        Parameters
+        ----------
+        userid : int or int array (n,)
+        N : int
+        filter_users, users : int array, optional
+            Users never to return, and the only ones to consider.
+
+        Returns
+        -------
+        ids, scores
+            As for `recommend`, and so are the errors raised.
+        """
+        known_users, _ = self._fitted()
+        queries = known_users.array[retrieval.codes(userid, len(known_users.array), "userid")]
+        candidates = known_users.candidates(self.num_threads, unit=True)
+        found = retrieval.top_n(queries, candidates, N, allow=users, deny=filter_users, num_threads=self.num_threads)
+        return _one_or_many(userid, found)
+
+    def save(self, file: str | os.PathLike[str] | BinaryIO) -> None:
+        """Write parameters and factors to one file, without pickle, for `alscore.load`.
+
+        Parameters
+        ----------
+        file : str, path or binary file object
+        """
+        container.write(file, *self._parts(), {})
+
+    @classmethod
+    def load(cls, file: str | os.PathLike[str] | BinaryIO) -> Self:
+        """The model that `save` wrote.
+
+        Parameters
+        ----------
+        file : str, path or seekable binary file object
+
+        Returns
+        -------
+        A model of this class
+
+        Raises
+        ------
+        FormatError, OSError
+            As for `alscore.load`.
+        TypeError
+            The file holds something else.
+        """
+        return container.read(
+            file,
+            {cls.__name__: cls._restored},
+            lambda kind: TypeError(f"{file} holds a {kind}, not a {cls.__name__}: open it with alscore.load"),
+        )
+
+    def _parts(self) -> tuple[str, dict[str, Any], dict[str, Floats]]:
+        """The kind of the model, its parameters for JSON, and its factors by the names that they have in a file."""
+        raise TypeError(
+            f"can save a Recommender, an AlternatingLeastSquares or Interactions, not {type(self).__name__}"
+        )
+
+    @classmethod
+    def _restored(cls, parts: container.Parts) -> Self:
+        raise NotImplementedError
+
+    def _factors_by_name(self) -> dict[str, Floats]:
+        if self._both == (None, None):
+            return {}
+        return dict(zip(container.FACTORS, (side.array for side in self._fitted()), strict=True))
+
+    def _take_factors(self, parts: container.Parts) -> None:
+        if container.FACTORS[0] in parts:
+            self.user_factors, self.item_factors = (
+                parts.array(name, 2, np.float32, np.float64) for name in container.FACTORS
+            )
+            self._fitted()
+
+
+def _one_or_many(asked: Any, found: tuple[Int32s, Floats]) -> tuple[Int32s, Floats]:
+    ids, scores = found
+    return (ids, scores) if np.ndim(asked) > 0 else (ids[0], scores[0])

@@ -1,0 +1,77 @@
+"""Exact factors for rows that come after training, on the factors of the other side as they stand."""
+
+import copy
+from typing import Any
+
+import numpy as np
+
+from alscore import solvers
+from alscore._core import sweeps
+from alscore._support.arrays import Floats
+from alscore._support.threads import one_blas_thread, resolve_threads
+from alscore.solvers.half_sweeps import Side, principal_axes, zero_factors
+
+_EXACT = solvers.resolve(solvers.Cholesky())
+
+
+class FoldIn:
+    """Factors of one side, made ready to solve rows of the other side on.
+
+    Parameters
+    ----------
+    factors : array (n, k), C-contiguous
+        Not copied, and not modified.
+    num_threads : int
+
+    Attributes
+    ----------
+    factors : array (n, k)
+    gram : float64 array (k, k)
+        ``factors.T @ factors``
+    energy, axes : float64 arrays (k,), (k, k)
+        Its eigenvalues, descending, and its eigenvectors as columns. Where `gram` is diagonal up to rounding, as for
+        the item factors of a fitted model, its diagonal and the identity.
+    """
+
+    def __init__(self, factors: Floats, num_threads: int) -> None:
+        self.factors = factors
+        with one_blas_thread():
+            self.gram = sweeps.gram(factors, resolve_threads(num_threads, factors.size * factors.shape[1]))
+            self.energy, self.axes = principal_axes(self.gram)
+        diagonal = np.diag(self.gram).copy()
+        # by how much, at most, a solution that takes `gram` for diagonal is off, relative
+        scale = np.sqrt(diagonal + 1e-14 * self.energy.max(initial=np.finfo(float).tiny))
+        off = np.linalg.norm((self.gram - np.diag(diagonal)) / np.outer(scale, scale), 2)
+        self._is_canonical = bool(off <= 32 * np.finfo(factors.dtype).eps)
+        if self._is_canonical:
+            self.energy, self.axes = diagonal, np.eye(len(diagonal))
+        self._rotation = self.axes.astype(factors.dtype)
+        self._rotation_back = np.ascontiguousarray(self._rotation.T)
+
+    def solve(self, rows: Side, solver: Any) -> Floats:
+        """Exact factors (n_rows, k) of `rows`; a solver that keeps the original basis is used itself."""
+        out = zero_factors(len(rows.order), self.factors.shape[1], self.factors.dtype)
+        if self._is_canonical and not solvers.keeps_basis(solver):
+            rows.solve(_EXACT, self.factors, self.energy, out)  # without BLAS, whose threads need no limit then
+            return out
+        with one_blas_thread():
+            if solvers.keeps_basis(solver):
+                rows.solve(solver, self.factors, self.gram, out)
+            else:
+                rows, rotated = self._touched(rows)
+                sweeps.rotate(rotated, self._rotation, rows.num_threads)
+                rows.solve(_EXACT, rotated, self.energy, out)
+                sweeps.rotate(out, self._rotation_back, rows.num_threads)
+        return out
+
+    def _touched(self, rows: Side) -> tuple[Side, Floats]:
+        """A copy of the factors that `rows` have entries for, or of all where most may be, and `rows` on that copy."""
+        touched: Any = slice(None)
+        if len(rows.indices) < len(self.factors):
+            touched, indices = np.unique(rows.indices, return_inverse=True)
+            rows = copy.copy(rows)  # with the n_columns that its regularization counted
+            rows.indices = indices.astype(np.int32)
+        factors = self.factors[touched]
+        copied = zero_factors(len(factors), factors.shape[1], factors.dtype)
+        copied[:] = factors
+        return rows, copied
