@@ -25,7 +25,7 @@ _HOMES = {
     "NotPositiveDefiniteError": "alscore.solvers",
     "Recommender": "alscore.recommender",
     "UnknownLabelError": "alscore._data.labels",
-    "calculate_loss": "alscore.solvers.objective",
+    "calculate_loss": "alscore.solvers.loss",
     "compare": "alscore.metrics.evaluation",
     "evaluate": "alscore.metrics.evaluation",
     "load": "alscore.persistence",
@@ -67,7 +67,7 @@ if TYPE_CHECKING:  # the same, in the form that type checkers take for public
     from alscore.recommender import Recommender as Recommender
     from alscore.retrieval.factors import NotFittedError as NotFittedError
     from alscore.solvers import NotPositiveDefiniteError as NotPositiveDefiniteError
-    from alscore.solvers.objective import calculate_loss as calculate_loss
+    from alscore.solvers.loss import calculate_loss as calculate_loss
 
 
 def get_include() -> str:

@@ -14,16 +14,18 @@ from alscore import solvers
 from alscore._data.canonical import CanonicalRows, canonical_csr
 from alscore._data.container import Parts
 from alscore._support.arrays import Doubles, Floats, Int64s, Ints
+from alscore._support.checks import require_integer
 from alscore._support.interrupts import deferred_interrupt
 from alscore._support.threads import one_blas_thread
 from alscore.metrics.estimator import Estimator
-from alscore.retrieval import codes
-from alscore.retrieval.explain import UserWeights, row_of
+from alscore.retrieval import checked_ids
+from alscore.retrieval.explain import UserWeights, user_row
 from alscore.retrieval.factor_model import FactorModel
-from alscore.retrieval.factors import ANY_ID, Factors, frozen, rows_of
+from alscore.retrieval.factors import ANY_ID, Factors, checked_rows, frozen
 from alscore.solvers.fold_in import FoldIn
 from alscore.solvers.half_sweeps import Side, alternate, to_canonical_basis, zero_factors
-from alscore.solvers.objective import Objective, penalty
+from alscore.solvers.loss import loss, penalty
+from alscore.solvers.objective import Objective
 
 
 class AlternatingLeastSquares(Estimator, FactorModel):
@@ -144,8 +146,8 @@ class AlternatingLeastSquares(Estimator, FactorModel):
     def _checked(self, iterations: Any, show_progress: Any) -> tuple[Objective, np.dtype, Any]:
         if np.ndim(show_progress) > 0:  # scikit-learn passes y in this place
             raise TypeError("show_progress must be True or False, not an array: there is no y to fit")
-        _check_integer("factors", self.factors, 1)
-        _check_integer("iterations", iterations, 0)
+        require_integer(self.factors, "factors", 1)
+        require_integer(iterations, "iterations", 0)
         try:
             dtype = np.dtype(self.dtype)
         except TypeError:
@@ -424,7 +426,7 @@ class AlternatingLeastSquares(Estimator, FactorModel):
             A row cannot be solved.
         """
         _, items = self._fitted()
-        rows = rows_of(user_items, "user_items", "userid", len(codes(userid, ANY_ID, "userid")), items)
+        rows = checked_rows(user_items, "user_items", "userid", len(checked_ids(userid, ANY_ID, "userid")), items)
         X = self._fold_in("user", rows, items)
         return X if np.ndim(userid) > 0 else X[0]
 
@@ -444,7 +446,7 @@ class AlternatingLeastSquares(Estimator, FactorModel):
             See `recalculate_user`, for the errors raised too.
         """
         users, _ = self._fitted()
-        rows = rows_of(item_users, "item_users", "itemid", len(codes(itemid, ANY_ID, "itemid")), users)
+        rows = checked_rows(item_users, "item_users", "itemid", len(checked_ids(itemid, ANY_ID, "itemid")), users)
         Y = self._fold_in("item", rows, users)
         return Y if np.ndim(itemid) > 0 else Y[0]
 
@@ -478,7 +480,7 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         """
         users, items = self._fitted()
         ids = _distinct(userids, "userids")
-        solved = self._fold_in("user", rows_of(user_items, "user_items", "userids", len(ids), items), items)
+        solved = self._fold_in("user", checked_rows(user_items, "user_items", "userids", len(ids), items), items)
         self._both = _updated(users, ids, solved), items
         return self
 
@@ -498,7 +500,7 @@ class AlternatingLeastSquares(Estimator, FactorModel):
         """
         users, items = self._fitted()
         ids = _distinct(itemids, "itemids")
-        solved = self._fold_in("item", rows_of(item_users, "item_users", "itemids", len(ids), users), users)
+        solved = self._fold_in("item", checked_rows(item_users, "item_users", "itemids", len(ids), users), users)
         self._both = users, _updated(items, ids, solved)
         return self
 
@@ -545,12 +547,12 @@ class AlternatingLeastSquares(Estimator, FactorModel):
             The user's system has no unique solution.
         """
         _, items = self._fitted()
-        _check_integer("N", N, 1)
+        require_integer(N, "N", 1)
         _check_one("userid", userid, ANY_ID)
         _check_one("itemid", itemid, len(items.array))
         objective = self._objective()
         if user_weights is None:
-            row = row_of(user_items, userid, items)
+            row = user_row(user_items, userid, items)
             user_weights = UserWeights.of(userid, row, objective, items.fold_in(self.num_threads))
         elif not isinstance(user_weights, UserWeights):
             raise TypeError(f"user_weights must be what explain returned for this user, not {user_weights!r}")
@@ -580,20 +582,15 @@ def _params_from_json(params: dict[str, Any]) -> dict[str, Any]:
 _MOST = 2**31 - 1  # users or items of a model, whose ids are int32
 
 
-def _check_integer(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
-        raise ValueError(f"{name} must be an integer >= {least}, not {value!r}")
-
-
 def _check_one(name: str, value: Any, size: int) -> None:
     if np.ndim(value) > 0:
         raise TypeError(f"{name} must be one id, not an array")
-    codes(value, size, name)
+    checked_ids(value, size, name)
 
 
 def _distinct(ids: Any, name: str) -> Int64s:
     """`ids` as an array, verified to name nobody twice."""
-    found = codes(ids, _MOST, name)
+    found = checked_ids(ids, _MOST, name)
     values, counts = np.unique(found, return_counts=True)
     if len(values) < len(found):
         raise ValueError(f"{name} holds {values[counts > 1][:10].tolist()} more than once: give each id one row")
@@ -642,13 +639,4 @@ def _judge(validation: Any, user_items: Any) -> Callable[[Any], float]:
 def _loss(users: Side, items: Side, X: Floats, Y: Floats, item_shares: Doubles | None) -> float:
     if item_shares is not None:
         return float(item_shares.sum()) + penalty(X, users.regularization)
-    return users.objective.loss(
-        users.indptr,
-        users.indices,
-        users.strength,
-        X,
-        Y,
-        users.regularization,
-        items.regularization,
-        users.num_threads,
-    )
+    return loss(users, items.regularization, X, Y)

@@ -13,9 +13,9 @@ from threadpoolctl import threadpool_limits
 from alscore import retrieval
 from alscore._data.container import labels_to_arrow
 from alscore._support.arrays import Floats, Int64s
+from alscore._support.checks import require_integer
 from alscore._support.files import atomic_writer
 from alscore._support.threads import resolve_threads
-from alscore.als import _check_integer
 from alscore.recommender import Recommender
 from alscore.retrieval.factors import NotFittedError
 
@@ -186,7 +186,7 @@ class AnnIndex:
             The search reaches fewer than n items, in hnswlib: raise `ef`, or make the index with a larger
             `connectivity` or `ef_construction`.
         """
-        _check_integer("n", n, 1)
+        require_integer(n, "n", 1)
         if n > self.n_items:
             raise ValueError(f"n must be at most {self.n_items}, the number of items in the index, not {n}")
         search = _LIBRARIES[self.library][1]
@@ -218,7 +218,7 @@ class AnnIndex:
         RuntimeError
             As by `search`.
         """
-        _check_integer("n_users", n_users, 1)
+        require_integer(n_users, "n_users", 1)
         users, items = (_labelled(model, side)[1] for side in ("user", "item"))
         users = users[users.any(axis=1)]
         if not len(users):
@@ -317,8 +317,8 @@ def export_ann(
         raise ValueError(f"library must be one of {', '.join(map(repr, _LIBRARIES))}, not {library!r}")
     if metric not in ("ip", "l2"):
         raise ValueError(f"metric must be 'ip' or 'l2', not {metric!r}")
-    _check_integer("connectivity", connectivity, 2)
-    _check_integer("ef_construction", ef_construction, 1)
+    require_integer(connectivity, "connectivity", 2)
+    require_integer(ef_construction, "ef_construction", 1)
     items = _labelled(model, "item")[1]
     if not len(items):
         raise ValueError("the model has no items to make an index of")

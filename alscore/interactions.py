@@ -17,10 +17,10 @@ from alscore._data.canonical import (
     canonical_csr,
     check_codes,
     checked_timestamps,
+    entry_rows,
     from_canonical,
     part_of_matrix,
     recoded,
-    rows_of,
 )
 from alscore._data.labels import Labels
 from alscore._data.observations import check_choices, collected, summed
@@ -259,7 +259,7 @@ class Interactions:
         shape, name = (len(users), len(items)), "the sum of both"
         if self.timestamps is not None and other.timestamps is not None:
             total, timestamps = summed(
-                np.concatenate([rows_of(self.matrix), rows[rows_of(other.matrix)]]),
+                np.concatenate([entry_rows(self.matrix), rows[entry_rows(other.matrix)]]),
                 np.concatenate([self.matrix.indices, columns[other.matrix.indices]]),
                 np.concatenate([self.matrix.data, other.matrix.data]),
                 np.concatenate([self.timestamps, other.timestamps]),
@@ -543,7 +543,7 @@ class Interactions:
         """
         import pandas as pd
 
-        labels = self.users.take(rows_of(self.matrix)), self.items.take(self.matrix.indices)
+        labels = self.users.take(entry_rows(self.matrix)), self.items.take(self.matrix.indices)
         table = pd.DataFrame({user: labels[0], item: labels[1], value: self.matrix.data})
         if self.timestamps is not None:
             table[timestamp] = self.timestamps

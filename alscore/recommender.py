@@ -15,6 +15,7 @@ from alscore._data.canonical import recoded
 from alscore._data.labels import Labels, as_index
 from alscore._data.labels import UnknownLabelError as UnknownLabelError
 from alscore._support.arrays import Bools, Floats, Int64s, Ints
+from alscore._support.checks import require_integer
 from alscore.als import AlternatingLeastSquares
 from alscore.interactions import Interactions
 from alscore.retrieval.factors import NotFittedError
@@ -602,9 +603,8 @@ class _Request:
         return _search(search, len(codes), factors, self.deny)
 
     def batches(self, size: int) -> "Iterator[pd.DataFrame]":
-        size = operator.index(size)
-        if size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {size}")
+        size = int(operator.index(size))
+        require_integer(size, "batch_size", 1)
         return (self.answer(slice(start, start + size)) for start in range(0, len(self.codes), size))
 
     def schema(self) -> "pa.Schema":
@@ -649,9 +649,8 @@ def _check_interactions(interactions: Any) -> None:
 
 
 def _check_n(n: int) -> int:
-    n = operator.index(n)
-    if n < 1:
-        raise ValueError(f"n must be at least 1, not {n}")
+    n = int(operator.index(n))
+    require_integer(n, "n", 1)
     return n
 
 

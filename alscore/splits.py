@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from alscore._data.canonical import rows_of
+from alscore._data.canonical import entry_rows
 from alscore._data.user_items import matrix_of, part_of, seconds_of, timestamps_of
 from alscore._support.arrays import Bools, Int64s, Ints
 from alscore._support.checks import first_few, require, require_integer
@@ -240,7 +240,7 @@ def user_split(
     is_test = _mask(matrix.shape[0], enough[_draw(bits, enough.size, number)])
     is_train = kept & ~is_test
     found = _last(matrix, _random_keys(matrix, bits), np.where(is_test, n_test, 0))
-    rows = rows_of(matrix)
+    rows = entry_rows(matrix)
     return UserSplit(
         part_of(user_items, matrix, is_train[rows], is_train),
         part_of(user_items, matrix, is_test[rows] & ~found, is_test),
@@ -371,7 +371,7 @@ def _time_keys(matrix: sparse.csr_array, seconds: Ints) -> Ints:
 def _last(matrix: sparse.csr_array, keys: Ints, n_test: Ints) -> Bools:
     """Return a mask of the entries that are the last `n_test` of their users' likes, by keys of `_key_bits` each."""
     likes, n_likes = _likes(matrix)
-    rows = rows_of(matrix)[likes].astype(np.uint64)
+    rows = entry_rows(matrix)[likes].astype(np.uint64)
     # Rows ascend already, so a stable sort only merges within them: 12 times faster than lexsort. Of equal keys
     # the order is that of the items.
     order = np.argsort(rows << _key_bits(matrix) | keys[likes], kind="stable")
@@ -387,5 +387,5 @@ def _mask(size: int, positions: Ints) -> Bools:
 
 def _split(user_items: Any, matrix: sparse.csr_array, test: Bools, kept: Bools | None = None) -> Split:
     """Split by a mask of entries; where given, by one of users too: the others' entries are in neither part."""
-    train = ~test if kept is None else ~test & kept[rows_of(matrix)]
+    train = ~test if kept is None else ~test & kept[entry_rows(matrix)]
     return Split(part_of(user_items, matrix, train), part_of(user_items, matrix, test))

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from alscore._data.canonical import rows_of
+from alscore._data.canonical import entry_rows
 from alscore._support.arrays import Bools, Ints
 from alscore._support.checks import require_integer
 from alscore._support.figures import figure
@@ -83,7 +83,7 @@ def kept(matrix: "sparse.csr_array", min_user: int, min_item: int, k_core: int |
             raise ValueError("give either k_core, or min_user and min_item")
         min_user = min_item = k_core
 
-    users, items = rows_of(matrix), matrix.indices
+    users, items = entry_rows(matrix), matrix.indices
     reasons = ["", f"item with fewer than {min_item} entries", f"user with fewer than {min_user} entries"]
     fate = np.zeros(matrix.nnz, np.int8)  # indices into reasons
     left = np.arange(matrix.nnz)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from alscore._data.canonical import from_canonical, row_of, rows_of
+from alscore._data.canonical import entry_rows, from_canonical, row_of_entry
 from alscore._data.user_items import matrix_of, seconds_of, timestamps_of
 from alscore._support.arrays import Doubles, Ints
 from alscore._support.checks import require
@@ -152,7 +152,7 @@ def normalize(user_items: Any, norm: str = "l2", axis: str = "users") -> Any:
     require(norm in ("l2", "l1", "max"), "norm", "'l2', 'l1' or 'max'", norm)
     require(axis in ("users", "items"), "axis", "'users' or 'items'", axis)
     matrix = matrix_of(user_items)
-    codes = rows_of(matrix) if axis == "users" else matrix.indices
+    codes = entry_rows(matrix) if axis == "users" else matrix.indices
     largest = np.zeros(matrix.shape[axis == "items"])
     np.maximum.at(largest, codes, np.abs(matrix.data))
     weights = matrix.data / largest[codes]  # before squares, which float64 might not hold
@@ -222,7 +222,7 @@ def time_decay(user_items: Any, half_life: float, timestamps: npt.ArrayLike | No
     later = np.flatnonzero(timestamps > now)
     if later.size:
         raise ValueError(
-            f"timestamps: {timestamps[later[0]]} at row {row_of(matrix.indptr, later[0])} is later than now, which is "
+            f"timestamps: {timestamps[later[0]]} at row {row_of_entry(matrix.indptr, later[0])} is later than now, which is "
             f"{now}; give a later now, or leave such entries out"
         )
     weights = np.abs(matrix.data) * np.exp2((timestamps - np.float64(now)) / half_life)
@@ -235,7 +235,7 @@ def _counts(matrix: sparse.csr_array, name: str) -> Doubles:
     below = np.flatnonzero(matrix.data < 0)
     if below.size:
         raise ValueError(
-            f"user_items holds {matrix.data[below[0]]} at row {row_of(matrix.indptr, below[0])}; {name} is defined for "
+            f"user_items holds {matrix.data[below[0]]} at row {row_of_entry(matrix.indptr, below[0])}; {name} is defined for "
             f"counts: leave out the values below 0, or choose log, normalize or clip, which keep the sign"
         )
     counts: Doubles = matrix.data.astype(np.float64)
@@ -245,7 +245,7 @@ def _counts(matrix: sparse.csr_array, name: str) -> Doubles:
 def _documents(matrix: sparse.csr_array, documents: str) -> tuple[Ints, int, Doubles]:
     """Return (the document of each entry, the number of documents, the idf of each entry's term)."""
     require(documents in ("items", "users"), "documents", "'items' or 'users'", documents)
-    document, term, n_documents, name = matrix.indices, rows_of(matrix), matrix.shape[1], "user"
+    document, term, n_documents, name = matrix.indices, entry_rows(matrix), matrix.shape[1], "user"
     if documents == "users":
         document, term, n_documents, name = term, document, matrix.shape[0], "item"
     containing = np.bincount(term)[term]
@@ -267,7 +267,7 @@ def _weighted(user_items: Any, matrix: sparse.csr_array, weights: Doubles, remed
     if lost.size:
         at = lost[0]
         raise ValueError(
-            f"user_items: {matrix.data[at]} at row {row_of(matrix.indptr, at)} would weigh {weights[at]:g}, which "
+            f"user_items: {matrix.data[at]} at row {row_of_entry(matrix.indptr, at)} would weigh {weights[at]:g}, which "
             f"{matrix.dtype} rounds to {values[at]}; {remedy}"
         )
     weighted = from_canonical(values, matrix.indices, matrix.indptr, matrix.shape)

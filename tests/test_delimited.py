@@ -149,7 +149,7 @@ def entries(interactions):
     return dict(zip(pairs, zip(table["value"], times, strict=True), strict=True))
 
 
-def rows_of(table):
+def entry_rows(table):
     """Return the rows of a pandas or pyarrow table as tuples, with None for what is missing."""
     if isinstance(table, pd.DataFrame):
         if isinstance(table.dtypes.get("timestamp"), pd.DatetimeTZDtype):
@@ -353,7 +353,7 @@ def check(case, raw, path):
         for labels in (result.users, result.items):
             assert labels.is_monotonic_increasing
     else:
-        assert rows_of(table) == case.expected(rows)
+        assert entry_rows(table) == case.expected(rows)
         assert report.kept == len(table)
     return list(rejected)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from alscore import AlternatingLeastSquares, Recommender, statistics
-from alscore._data.canonical import from_canonical, row_of
+from alscore._data.canonical import from_canonical, row_of_entry
 from alscore.interactions import Interactions, replaced
 
 
@@ -657,7 +657,7 @@ def test_positions_beyond_32_bits():
     assert huge.nnz == nnz
     assert entries(huge[[1]]) == {(1, 3): 2}
     assert times(huge[[1]]) == {(1, 3): 4}
-    assert row_of(matrix.indptr, [2**31 - 1, nnz - 2, nnz - 1]).tolist() == [0, 0, 1]
+    assert row_of_entry(matrix.indptr, [2**31 - 1, nnz - 2, nnz - 1]).tolist() == [0, 0, 1]
 
 
 # ---- methods that other modules have

@@ -57,27 +57,30 @@ def test_what_plug_ins_build_against_is_installed():
 
 def test_readme_does_what_it_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    plays = datasets.synthetic(300, 200, seed=0)
-    datasets.write_lastfm_360k(plays, "plays.tsv.gz")
-    names = {"AlternatingLeastSquares": alscore.AlternatingLeastSquares, "itemid": 3, "userid": 5}
-    names["user_items"] = sparse.csr_matrix(plays.matrix)  # scipy 1.13 has no single rows of a csr_array
-    names["df"] = pd.DataFrame({"user": ["new", "new"], "item": plays.items[:2], "value": [3, 1]})
-    names["new_plays"] = Interactions.from_arrays(["new"], ["new artist"])
-    times = np.linspace(1.22e9, 1.24e9, plays.nnz).astype(np.int64)  # August 2008 to April 2009
-    timed = Interactions(plays.matrix, plays.users, plays.items, timestamps=times)
-    monkeypatch.setattr(datasets, "fetch", {"lastfm-1k": timed}.__getitem__)
-    monkeypatch.setattr(datasets, "lastfm_1k", lambda plays: plays)
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    blocks = [block for block in blocks if "alscore.spark" not in block]  # which test_spark.py runs
-    assert len(blocks) == 5
-    for block in blocks:
-        block = block.replace("lastfm-dataset-360K.tar.gz", "plays.tsv.gz").replace("radiohead", plays.items[0])
-        block = block.replace("n_trials=30", "n_trials=1")
-        exec(compile(block, "README.md", "exec"), names)
-    assert names["ids"].shape == (10,)
-    assert Path("lastfm.als").is_file()
-    assert Path("recommendations.parquet").is_file()
-    assert names["search"].best_score_ > 0
-    assert names["ours"].mean("ndcg@10") > names["popular"].mean("ndcg@10") > 0
-    assert names["fold_in"].n_users == 100
-    assert Path("plays.als").is_file()
+    (block,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    names = {}
+    exec(compile(block, "README.md", "exec"), names)
+    recommender, train, test = names["recommender"], names["train"], names["test"]
+
+    plays = names["plays"]
+    table = recommender.recommend(names["user"], n=5)
+    assert list(table) == ["user", "item", "score", "rank"]
+    assert list(table["rank"]) == [1, 2, 3, 4, 5]
+    assert not table["item"].isin(plays[[0]].to_pandas()["item"]).any()
+    assert names["artist"] not in set(recommender.similar_items(names["artist"], n=5)["similar_item"])
+    why = recommender.explain(names["user"], names["artist"], n=plays.n_items)
+    assert why["contribution"].sum() == pytest.approx(why.attrs["score"])
+    new = recommender.recommend(interactions=names["newcomer"], n=5)
+    assert set(new["user"]) == {"newcomer"}
+    assert not new["item"].isin(names["newcomer"]["item"]).any()
+
+    # The block ends with the recommender that was read from the file: it is the one that was trained.
+    again = alscore.Recommender(names["model"]).fit(plays, show_progress=False)
+    assert again.model.item_factors.tobytes() == recommender.model.item_factors.tobytes()
+    ours = alscore.evaluate(names["model"], train, test, k=10)
+    popular = alscore.evaluate(alscore.baselines.MostPopular().fit(train), train, test, k=10)
+    assert ours["ndcg@10"] > 2 * popular["ndcg@10"] > 0
+
+    # docs/quickstart.md runs the same code and shows what it prints.
+    first_steps = (README.parent / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    assert [line for line in block.splitlines() if line not in first_steps] == []

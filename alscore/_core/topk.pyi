@@ -3,7 +3,7 @@ from numpy.typing import NDArray
 
 from alscore._support.arrays import Doubles, Floats, Int32s, Int64s
 
-def top_n(
+def search(
     queries: Floats,
     query_norm: Doubles,
     factors: Floats,

@@ -101,7 +101,7 @@ cdef inline size_t aligned(size_t size) noexcept nogil:
     return (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
 
 
-cdef int search(const Candidates *c, Excluded excluded, int64_t n_queries, const floating *queries,
+cdef int search_block(const Candidates *c, Excluded excluded, int64_t n_queries, const floating *queries,
                 const double *query_norm, const floating *ones, int64_t first_tile, int64_t tile_step, int64_t n,
                 int32_t *ids, floating *scores) noexcept nogil:
     """Heaps of the n best of every tile_step-th tile, for one block of queries."""
@@ -195,7 +195,7 @@ cdef void merge(int64_t n, int64_t n_parts, int64_t part_step, int32_t *ids, flo
     sort_best_first(n, ids, scores)
 
 
-def top_n(const floating[:, ::1] queries, const double[::1] query_norm, const floating[:, ::1] factors,
+def search(const floating[:, ::1] queries, const double[::1] query_norm, const floating[:, ::1] factors,
           const int32_t[::1] order, const floating[::1] scale, const double[::1] norm, const floating[::1] packed,
           const int64_t[::1] exclude_indptr, const int32_t[::1] exclude_indices, const uint8_t[::1] banned,
           int64_t n, int num_threads):
@@ -257,7 +257,7 @@ def top_n(const floating[:, ::1] queries, const double[::1] query_norm, const fl
 
 def best(const floating[:, ::1] scores, const int64_t[::1] exclude_indptr, const int32_t[::1] exclude_indices,
          int64_t n, int num_threads):
-    """The n best ids of each row of scores, as from `top_n`: int32, -1 where none above -inf is left."""
+    """The n best ids of each row of scores, as from `search`: int32, -1 where none above -inf is left."""
     cdef int64_t n_queries = scores.shape[0], query
     dtype = np.float32 if floating is float else np.float64
     cdef int32_t[:, ::1] ids = np.full((n_queries, n), -1, np.int32)
@@ -286,7 +286,7 @@ cdef int search_task(const Candidates *c, Excluded excluded, int64_t n_queries, 
     cdef int64_t first = task // n_parts * block, part = task % n_parts, out = (part * n_queries + first) * n
     if excluded.indptr != NULL:
         excluded.indptr += first
-    return search(c, excluded, min(block, n_queries - first), queries + first * c.k, query_norm + first, ones, part,
+    return search_block(c, excluded, min(block, n_queries - first), queries + first * c.k, query_norm + first, ones, part,
                   n_parts, n, ids + out, scores + out)
 
 

@@ -146,12 +146,12 @@ def from_canonical(data: Floats, indices: Ints, indptr: Ints, shape: tuple[int, 
     return matrix
 
 
-def rows_of(matrix: sparse.csr_array) -> Int32s:
+def entry_rows(matrix: sparse.csr_array) -> Int32s:
     """Return the row of each entry, int32."""
     return np.repeat(np.arange(matrix.shape[0], dtype=np.int32), np.diff(matrix.indptr))
 
 
-def row_of(indptr: Int64s, entry: Any) -> Any:
+def row_of_entry(indptr: Int64s, entry: Any) -> Any:
     """Return the row of one entry, or of several."""
     return np.searchsorted(indptr, entry, side="right") - 1
 
@@ -199,9 +199,9 @@ def _check_compressed(matrix: Any, name: str) -> None:
         raise ValueError(f"{name}.indptr decreases at {major} {falls[0]}; {remedy}")
     stored = min(len(indices), len(matrix.data))
     if indptr[-1] > stored:
-        at = row_of(indptr, stored)
+        at = row_of_entry(indptr, stored)
         raise ValueError(f"{name}.indptr points past the {stored} stored elements at {major} {at}; {remedy}")
-    check_codes(indices[: indptr[-1]], n_minor, minor, name, lambda at: row_of(indptr, at), major)
+    check_codes(indices[: indptr[-1]], n_minor, minor, name, lambda at: row_of_entry(indptr, at), major)
 
 
 def check_codes(
@@ -230,7 +230,7 @@ def _cast(values: Numbers, dtype: npt.DTypeLike, indptr: Int64s, name: str) -> F
     ):
         at = np.flatnonzero(unrepresentable(values, cast))[0]
         raise ValueError(
-            f"{name} holds {values[at]} at row {row_of(indptr, at)}, which is not a finite {cast.dtype} number "
+            f"{name} holds {values[at]} at row {row_of_entry(indptr, at)}, which is not a finite {cast.dtype} number "
             f"or underflows to zero; remove or correct it"
         )
     return cast

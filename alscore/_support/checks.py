@@ -14,10 +14,12 @@ def require(holds: bool, name: str, allowed: str, value: Any) -> None:
         raise ValueError(f"{name} must be {allowed}, not {value!r}")
 
 
-def require_integer(value: Any, name: str, least: int) -> None:
-    """Raise a ValueError about the argument `name` unless it is an integer of at least `least`."""
+def require_integer(value: Any, name: str, least: int, most: int | None = None) -> None:
+    """Raise a ValueError about the argument `name` unless it is an integer from `least` to `most`, if there is a most."""
     valid = hasattr(value, "__index__") and not isinstance(value, bool) and value >= least
-    require(valid, name, f"an integer of at least {least}", value)
+    valid = valid and (most is None or value <= most)
+    allowed = f"an integer of at least {least}" if most is None else f"an integer from {least} to {most:,}"
+    require(valid, name, allowed, value)
 
 
 def first_few(positions: "Ints | pd.Series") -> str:

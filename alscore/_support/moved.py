@@ -1,4 +1,4 @@
-"""Modules that moved: the old name still imports for one release, with a DeprecationWarning."""
+"""Modules that moved or were split: the old name still imports for one release, with a DeprecationWarning."""
 
 import importlib
 import importlib.machinery
@@ -8,14 +8,14 @@ import warnings
 from collections.abc import Sequence
 
 HOMES = {
-    "alscore.canonical": "alscore._data.canonical",
-    "alscore.evaluation": "alscore.metrics.evaluation",
-    "alscore.explain": "alscore.retrieval.explain",
-    "alscore.factor_model": "alscore.retrieval.factor_model",
-    "alscore.fold_in": "alscore.solvers.fold_in",
-    "alscore.half_sweeps": "alscore.solvers.half_sweeps",
-    "alscore.objective": "alscore.solvers.objective",
-    "alscore.rankings": "alscore.metrics.rankings",
+    "alscore.canonical": ("alscore._data.canonical",),
+    "alscore.evaluation": ("alscore.metrics.evaluation",),
+    "alscore.explain": ("alscore.retrieval.explain",),
+    "alscore.factor_model": ("alscore.retrieval.factor_model", "alscore.retrieval.factors"),
+    "alscore.fold_in": ("alscore.solvers.fold_in",),
+    "alscore.half_sweeps": ("alscore.solvers.half_sweeps",),
+    "alscore.objective": ("alscore.solvers.objective", "alscore.solvers.loss"),
+    "alscore.rankings": ("alscore.metrics.rankings",),
 }
 
 
@@ -31,14 +31,15 @@ class _Finder:
         return None
 
     def exec_module(self, module: types.ModuleType) -> None:
-        home = importlib.import_module(HOMES[module.__name__])
+        homes = HOMES[module.__name__]
         warnings.warn(
-            f"{module.__name__} is now {home.__name__}, and its old name will go: import public names from the modules "
-            "that the reference lists",
+            f"{module.__name__} is now {' and '.join(homes)}, and its old name will go: import public names from the "
+            "modules that the reference lists",
             DeprecationWarning,
             stacklevel=2,
         )
-        module.__dict__.update({name: value for name, value in vars(home).items() if not name.startswith("__")})
+        for home in map(importlib.import_module, homes):
+            module.__dict__.update({name: value for name, value in vars(home).items() if not name.startswith("__")})
 
 
 def install() -> None:

@@ -15,11 +15,13 @@ import numpy.typing as npt
 import scipy
 
 from alscore._core import kernel_table, probe
+from alscore._support.checks import require_integer
 from alscore._support.threads import available_cpus, resolve_threads
 
 _STEPS = 1 << 21  # of the chains in one run: some milliseconds, so that a busy machine leaves a few runs undisturbed
 _AHEAD = (0, 4, 8, 16, 32)  # rows; which is best depends on k and on the processor
 _LEAST_TABLE = 256 << 20  # bytes
+_LARGEST = 2**31 - 1  # rows, and numbers in a row: their positions are int32
 
 
 def fma_peak(threads: int = 0, seconds: float = 0.3) -> float:
@@ -82,8 +84,9 @@ def gather_bandwidth(k: int, threads: int = 0, rows: int | None = None, seconds:
     ValueError
         An argument out of range.
     """
-    k = _count("k", k)
-    rows = _rows_beyond_cache(k) if rows is None else _count("rows", rows)
+    require_integer(k, "k", 1, _LARGEST)
+    rows = _rows_beyond_cache(k) if rows is None else rows
+    require_integer(rows, "rows", 1, _LARGEST)
     threads = resolve_threads(threads)
     table = _aligned_ones(rows, k)
     order = np.random.default_rng(0).permutation(np.arange(rows, dtype=np.int32))
@@ -125,7 +128,7 @@ def sweep_flops(user_entries: npt.ArrayLike, item_entries: npt.ArrayLike, k: int
     ValueError
         Entries that are not one-dimensional integers of at least 0, or k below 1.
     """
-    k = _count("k", k)
+    require_integer(k, "k", 1, _LARGEST)
     flops = 0.0
     for name, entries in (("user_entries", user_entries), ("item_entries", item_entries)):
         counts = np.asarray(entries)
@@ -170,12 +173,6 @@ def describe() -> dict[str, Any]:
     }
 
 
-def _count(name: str, value: int) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__") or not 1 <= value < 2**31:
-        raise ValueError(f"{name} must be an integer from 1 to 2**31 - 1, not {value!r}")
-    return int(value)
-
-
 def _least_seconds(run: Callable[[], float], seconds: float) -> float:
     """Return the least that `run` reports, called until its reports add up to `seconds`."""
     if not 0 < seconds < math.inf:
@@ -187,7 +184,7 @@ def _least_seconds(run: Callable[[], float], seconds: float) -> float:
 
 
 def _rows_beyond_cache(k: int) -> int:
-    return min(-(-max(_LEAST_TABLE, 8 * max(_caches().values(), default=0)) // (4 * k)), 2**31 - 1)
+    return min(-(-max(_LEAST_TABLE, 8 * max(_caches().values(), default=0)) // (4 * k)), _LARGEST)
 
 
 def _aligned_ones(rows: int, k: int) -> npt.NDArray[np.uint32]:

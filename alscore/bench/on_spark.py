@@ -22,7 +22,7 @@ from alscore._support.arrays import Floats
 from alscore._support.threads import resolve_threads
 from alscore._support.version import __version__
 from alscore.bench import harness
-from alscore.solvers.objective import calculate_loss
+from alscore.solvers.loss import calculate_loss
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -19,7 +19,7 @@ import numpy as np
 from scipy import sparse
 
 from alscore import datasets, splits, weighting
-from alscore._data.canonical import canonical_csr, from_canonical, recoded, rows_of
+from alscore._data.canonical import canonical_csr, entry_rows, from_canonical, recoded
 from alscore.als import AlternatingLeastSquares
 from alscore.baselines import EASE, ItemKNN, MostPopular
 from alscore.bench import harness
@@ -89,7 +89,7 @@ def measure(methods: Sequence[Method], validation: Part, parts: Sequence[Part]) 
 
 def damped(plays: sparse.csr_array, by_user: float, by_item: float) -> sparse.csr_array:
     """Weigh entries by ``n_u**-by_user * n_i**-by_item``, n the numbers of them, scaled to a mean of 1."""
-    users, items = rows_of(plays), plays.indices
+    users, items = entry_rows(plays), plays.indices
     weights = np.bincount(users)[users] ** -by_user * np.bincount(items)[items] ** -by_item
     return from_canonical((weights / weights.mean()).astype(np.float32), items, plays.indptr, plays.shape)
 

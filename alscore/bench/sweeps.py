@@ -14,7 +14,7 @@ from scipy import sparse
 from alscore._support.threads import resolve_threads
 from alscore.bench import harness, machine
 from alscore.bench.contenders import CONTENDERS, Contender
-from alscore.solvers.objective import calculate_loss
+from alscore.solvers.loss import calculate_loss
 
 _REFERENCE = "alscore-cholesky"
 

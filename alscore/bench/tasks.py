@@ -15,7 +15,7 @@ from alscore._support.threads import resolve_threads
 from alscore.als import AlternatingLeastSquares
 from alscore.bench import harness
 from alscore.bench.task_contenders import CONTENDERS
-from alscore.solvers.objective import calculate_loss
+from alscore.solvers.loss import calculate_loss
 
 _TRAINING_SWEEPS = 5  # enough that norms and scores are spread as in a finished model
 _TIMES = 2  # in each timed process, the first of them to warm up

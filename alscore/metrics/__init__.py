@@ -16,7 +16,7 @@ import numpy as np
 from scipy import sparse
 
 from alscore._core import ranking
-from alscore._data.canonical import canonical_csr, rows_of
+from alscore._data.canonical import canonical_csr, entry_rows
 from alscore._support.arrays import Doubles, Int32s, Ints
 from alscore._support.checks import require_integer
 from alscore._support.threads import resolve_threads
@@ -219,13 +219,13 @@ def area_under_curve(places: Doubles, test: sparse.csr_array, seen: sparse.csr_a
     """AUC from how many items stand above each test item."""
     R = np.diff(test.indptr)
     others = test.shape[1] - np.diff(seen.indptr) - R
-    above = np.bincount(rows_of(test), places, minlength=len(R)) - R * (R - 1) / 2  # without other test items
+    above = np.bincount(entry_rows(test), places, minlength=len(R)) - R * (R - 1) / 2  # without other test items
     return np.where(R == 0, np.nan, 1 - above / np.maximum(R * others, 1))
 
 
 def percentile_rank(places: Doubles, test: sparse.csr_array, seen: sparse.csr_array) -> Doubles:
     """MPR from how many items stand above each test item."""
-    rows = rows_of(test)
+    rows = entry_rows(test)
     ranks = places / np.maximum(test.shape[1] - np.diff(seen.indptr) - 1, 1)[rows]
     weighted, weights = (np.bincount(rows, each, minlength=test.shape[0]) for each in (test.data * ranks, test.data))
     means = np.full(len(weights), np.nan)

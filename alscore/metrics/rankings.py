@@ -11,7 +11,7 @@ from scipy import sparse
 
 from alscore import retrieval
 from alscore._core import ranking, topk
-from alscore._data.canonical import canonical_csr, row_of, rows_of
+from alscore._data.canonical import canonical_csr, entry_rows, row_of_entry
 from alscore._support.arrays import Bools, Doubles, Floats, Int32s, Int64s, Ints
 from alscore._support.threads import one_blas_thread, resolve_threads
 from alscore.retrieval.factors import Factors, NotFittedError
@@ -79,7 +79,7 @@ class Judged:
     @functools.cached_property
     def ideal(self) -> tuple[Doubles, Int32s, Ints]:
         """Values, rows, and places from 0 on, of the test items in the best order."""
-        rows = rows_of(self.test)
+        rows = entry_rows(self.test)
         order = np.lexsort((-self.test.data, rows))
         return self.test.data[order], rows, np.arange(rows.size) - self.test.indptr[rows]
 
@@ -267,7 +267,7 @@ def refuse_overlap(test: sparse.csr_array, shared: Bools, remedy: str) -> None:
     if shared.any():
         entry = shared.argmax()
         raise ValueError(
-            f"item {test.indices[entry]} of user {row_of(test.indptr, entry)} is in both parts, which no ranking can "
+            f"item {test.indices[entry]} of user {row_of_entry(test.indptr, entry)} is in both parts, which no ranking can "
             f"find again ({np.count_nonzero(shared):,} such entries): {remedy}"
         )
 

@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from alscore._core import kernel_table, topk
 from alscore._data.canonical import CanonicalRows, canonical_rows
 from alscore._support.arrays import Doubles, Floats, Int32s, Int64s, Ints
+from alscore._support.checks import require_integer
 from alscore._support.threads import resolve_threads
 
 _PACKED_BYTES = 1 << 25
 _WORTH_ORDERING = 16  # queries for which sorting 292,385 factors of length 128 takes less time than scoring them all
 
 
-def codes(ids: Any, size: int, name: str) -> Int64s:
+def checked_ids(ids: Any, size: int, name: str) -> Int64s:
     """`ids` as an int64 array of one dimension, verified to lie in [0, size).
 
     Raises
@@ -144,8 +145,7 @@ def top_n(
     IndexError
         A code in `allow` or `deny` is out of range.
     """
-    if isinstance(n, bool) or not hasattr(n, "__index__") or not 1 <= n < 2**31:
-        raise ValueError(f"N must be an integer >= 1 and below 2**31, not {n!r}")
+    require_integer(n, "N", 1, 2**31 - 1)
     if not isinstance(factors, Candidates):
         factors = Candidates(factors, ordered=len(queries) >= _WORTH_ORDERING, num_threads=num_threads)
     size, dtype = factors.factors.shape, factors.factors.dtype
@@ -165,9 +165,9 @@ def top_n(
     if allow is not None or deny is not None:
         banned = np.full(size[0], allow is not None, np.uint8)
         if allow is not None:
-            banned[codes(allow, size[0], "ids to return")] = 0
+            banned[checked_ids(allow, size[0], "ids to return")] = 0
         if deny is not None:
-            banned[codes(deny, size[0], "ids to filter")] = 1
+            banned[checked_ids(deny, size[0], "ids to filter")] = 1
         if 2 * np.count_nonzero(banned) > len(banned):
             factors, banned = factors._among(banned), None
     norm = topk.norms(queries, 1)
@@ -175,7 +175,7 @@ def top_n(
         inverse = _inverse(norm, dtype)
         with np.errstate(invalid="ignore"):
             queries, norm = queries * inverse[:, None], norm * inverse
-    ids, scores = topk.top_n(
+    ids, scores = topk.search(
         queries,
         norm,
         factors.factors,

@@ -11,7 +11,7 @@ from alscore import retrieval
 from alscore._data.canonical import CanonicalRows, canonical_csr
 from alscore._support.arrays import Doubles, Floats, Ints
 from alscore._support.threads import one_blas_thread
-from alscore.retrieval.factors import Factors, rows_of
+from alscore.retrieval.factors import Factors, checked_rows
 from alscore.solvers import NotPositiveDefiniteError
 from alscore.solvers.fold_in import FoldIn
 from alscore.solvers.half_sweeps import with_ridge
@@ -61,15 +61,15 @@ class UserWeights:
         return contributions
 
 
-def row_of(user_items: Any, userid: int, items: Factors) -> CanonicalRows:
+def user_row(user_items: Any, userid: int, items: Factors) -> CanonicalRows:
     """The canonical float64 row of one user, from the rows of all users or from that row alone."""
     rows = getattr(user_items, "matrix", user_items)
     if sparse.issparse(rows) and rows.ndim == 2 and rows.shape[0] != 1:
-        retrieval.codes(userid, rows.shape[0], "userid")
+        retrieval.checked_ids(userid, rows.shape[0], "userid")
         if rows.format == "csr":  # cut out first: verifying every row would take far longer than the rest
             entries = slice(*rows.indptr[userid : userid + 2])
             data, indices = rows.data[entries], rows.indices[entries]
             rows = sparse.csr_array((data, indices, [0, len(data)]), shape=(1, rows.shape[1]))
         else:
             rows = canonical_csr(rows, np.float64, "user_items")[[userid]]
-    return rows_of(rows, "user_items", "userid", 1, items, np.float64)
+    return checked_rows(rows, "user_items", "userid", 1, items, np.float64)

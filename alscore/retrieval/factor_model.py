@@ -9,7 +9,7 @@ from alscore import retrieval
 from alscore._data import container
 from alscore._data.canonical import CanonicalRows
 from alscore._support.arrays import Floats, Int32s
-from alscore.retrieval.factors import ANY_ID, Factors, NotFittedError, rows_of
+from alscore.retrieval.factors import ANY_ID, Factors, NotFittedError, checked_rows
 
 
 class FactorModel:
@@ -111,7 +111,7 @@ class FactorModel:
             `user_items` does not have the shape above.
         """
         known_users, known_items = self._fitted()
-        ids = retrieval.codes(userid, ANY_ID if recalculate_user else len(known_users.array), "userid")
+        ids = retrieval.checked_ids(userid, ANY_ID if recalculate_user else len(known_users.array), "userid")
         rows = None
         if filter_already_liked_items or recalculate_user:
             if user_items is None:
@@ -119,7 +119,7 @@ class FactorModel:
                     "user_items is needed to filter what a user already liked, and to recalculate users; "
                     "pass the users' rows, or filter_already_liked_items=False"
                 )
-            rows = rows_of(user_items, "user_items", "userid", len(ids), known_items)
+            rows = checked_rows(user_items, "user_items", "userid", len(ids), known_items)
         if rows is not None and recalculate_user:
             queries = self._fold_in("user", rows, known_items)
         else:
@@ -163,11 +163,11 @@ class FactorModel:
             As for `recommend`.
         """
         known_users, known_items = self._fitted()
-        ids = retrieval.codes(itemid, ANY_ID if recalculate_item else len(known_items.array), "itemid")
+        ids = retrieval.checked_ids(itemid, ANY_ID if recalculate_item else len(known_items.array), "itemid")
         if recalculate_item:
             if item_users is None:
                 raise ValueError("item_users is needed to recalculate items: pass the items' rows")
-            rows = rows_of(item_users, "item_users", "itemid", len(ids), known_users)
+            rows = checked_rows(item_users, "item_users", "itemid", len(ids), known_users)
             queries = self._fold_in("item", rows, known_users)
         else:
             queries = known_items.array[ids]
@@ -193,7 +193,7 @@ class FactorModel:
             As for `recommend`, and so are the errors raised.
         """
         known_users, _ = self._fitted()
-        queries = known_users.array[retrieval.codes(userid, len(known_users.array), "userid")]
+        queries = known_users.array[retrieval.checked_ids(userid, len(known_users.array), "userid")]
         candidates = known_users.candidates(self.num_threads, unit=True)
         found = retrieval.top_n(queries, candidates, N, allow=users, deny=filter_users, num_threads=self.num_threads)
         return _one_or_many(userid, found)

@@ -86,7 +86,7 @@ def _is_writable(array: Any) -> bool:
     return isinstance(array, np.ndarray) and (array.flags.writeable or _is_writable(array.base))
 
 
-def rows_of(
+def checked_rows(
     matrix: Any, name: str, ids: str, n_rows: int, columns: Factors, dtype: npt.DTypeLike | None = None
 ) -> CanonicalRows:
     """The argument `name` in canonical form, verified to have a row for each id and a column for each of `columns`.

@@ -19,6 +19,7 @@ import numpy as np
 
 from alscore._core import builtin_solvers, sweeps
 from alscore._support.arrays import Doubles, Floats, Int32s, Int64s
+from alscore._support.checks import require_integer
 
 
 class NotPositiveDefiniteError(ArithmeticError):
@@ -57,8 +58,7 @@ class ConjugateGradient:
     tol: float = 0.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.steps, bool) or not hasattr(self.steps, "__index__") or not 1 <= self.steps <= 10**6:
-            raise ValueError(f"steps must be an integer from 1 to 1,000,000, not {self.steps!r}")
+        require_integer(self.steps, "steps", 1, 1_000_000)
         if not isinstance(self.tol, numbers.Real) or not 0 <= self.tol < 1:
             raise ValueError(f"tol must be at least 0 and below 1, not {self.tol!r}")
 

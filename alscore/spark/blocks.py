@@ -21,7 +21,8 @@ from alscore._core import sweeps
 from alscore._support.arrays import Doubles, Floats, Int32s, Int64s, Ints
 from alscore._support.threads import one_blas_thread
 from alscore.solvers.half_sweeps import Side, zero_factors
-from alscore.solvers.objective import Objective, penalty
+from alscore.solvers.loss import errors, penalty
+from alscore.solvers.objective import Objective
 
 Hashes = NDArray[np.uint64]
 
@@ -340,10 +341,8 @@ def half_sweep(
         elif shares is not None and has_shares:
             loss = float(shares.sum())
         elif step.wants_loss:
-            entries = block.indptr, block.indices, block.strength
             fixed_gram = step.gram if step.gram.ndim == 2 else np.diag(step.gram)
-            errors = step.objective.errors(*entries, out, fixed, gram, fixed_gram, num_threads)
-            loss = errors + penalty(out, side.regularization)
+            loss = errors(side, out, fixed, gram, fixed_gram) + penalty(out, side.regularization)
     return out, Report(number, len(out), gram, loss)
 
 
