@@ -13,6 +13,7 @@ are `regularization`, `alpha`, `confidence`, `epsilon`, `unobserved_weight`, `re
 """
 
 import itertools
+import warnings
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from alscore._data.canonical import canonical_csr
 from alscore._support.threads import one_blas_thread, resolve_threads
 from alscore.solvers.half_sweeps import Side
 from alscore.solvers.objective import Objective
+from alscore.solvers.training import Training
 
 Array = npt.NDArray[Any]
 
@@ -105,7 +107,7 @@ def dense_problem(
     return c, p, regularization * size.astype(np.float64) ** regularization_exponent
 
 
-def half_sweep(user_items: Array, item_factors: Array, nonnegative: bool = False, **parameters: Any) -> Array:
+def exact_half_sweep(user_items: Array, item_factors: Array, nonnegative: bool = False, **parameters: Any) -> Array:
     """Oracle: the minimising user factors for fixed item factors; transpose `user_items` for the other side.
 
     Parameters
@@ -177,7 +179,7 @@ def loss(user_items: Array, user_factors: Array, item_factors: Array, **paramete
     return float(rows.sum() + item_regularization @ item_energy)
 
 
-def top_n(scores: Array, n: int, excluded: Array | bool = False) -> tuple[Array, Array]:
+def exact_top_n(scores: Array, n: int, excluded: Array | bool = False) -> tuple[Array, Array]:
     """Oracle: the n best columns of each row, of equal scores the lower column first.
 
     Parameters
@@ -278,12 +280,12 @@ def run_half_sweep(
     """
     objective = Objective(**parameters)
     matrix = canonical_csr(sparse.csr_array(user_items), dtype=start.dtype)
-    side = Side.of("user", objective, matrix, start.shape[1], num_threads)
-    side.num_threads = resolve_threads(num_threads)  # little work too
-    fixed, out = np.array(item_factors, start.dtype, order="C"), np.array(start, order="C")
+    users = Side.of("user", objective, matrix, start.shape[1], num_threads)
+    users.num_threads = resolve_threads(num_threads)  # little work too
+    X, Y = np.array(start, order="C"), np.array(item_factors, start.dtype, order="C")
     with one_blas_thread():
-        side.update(solvers.resolve(solver), fixed, out)
-    return out, fixed
+        Training(users, users.transposed("item"), X, Y, solvers.resolve(solver)).solve_users()
+    return X, Y
 
 
 class _Guarded:
@@ -394,7 +396,7 @@ def _check_rows(solver: _Guarded, exact: bool, k: int, dtype: np.dtype[Any], nam
     slack = 1 + tolerance("descent", dtype)
     _require(row_losses(R, X, rotated, **parameters) <= slack * bound, "the objective rose", case)
     if exact:
-        errors = row_errors(X, half_sweep(R, rotated, solver.nonnegative, **parameters))
+        errors = row_errors(X, exact_half_sweep(R, rotated, solver.nonnegative, **parameters))
         _require(errors <= tolerance("half-sweep", dtype), f"errors up to {errors.max():.1e}", case)
 
 
@@ -405,3 +407,14 @@ def _check_threads(solver: _Guarded, dtype: np.dtype[Any], k: int = 17) -> None:
     for threads in (2, 5):
         X = run_half_sweep(solver, R, Y, start, threads, regularization=0.1)[0]
         _require((expected == X).all(axis=1), f"other bits on {threads} threads", f"k={k}, {dtype}")
+
+
+_RENAMED = {"half_sweep": "exact_half_sweep", "top_n": "exact_top_n"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        new = _RENAMED[name]
+        warnings.warn(f"alscore.testing.{name} is now {new}: the old name will go", DeprecationWarning, stacklevel=2)
+        return globals()[new]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -154,7 +154,7 @@ def test_wrong_rows_and_numbers(tastes):
         model.explain(USER, rows[:, :29], 9)
     with pytest.raises(TypeError, match="user_items must be a scipy sparse matrix"):
         model.explain(USER, tastes, 9)
-    with pytest.raises(ValueError, match="N must be an integer >= 1"):
+    with pytest.raises(ValueError, match="N must be an integer of at least 1"):
         model.explain(USER, rows, 9, N=0)
     rows.indices[rows.indptr[USER]] = 30
     with pytest.raises(ValueError, match="30"):

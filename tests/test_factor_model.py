@@ -9,8 +9,7 @@ import pytest
 from scipy import sparse
 
 from alscore import AlternatingLeastSquares, Interactions, NotFittedError
-from alscore.testing import half_sweep, tolerance
-from alscore.testing import top_n as oracle_top_n
+from alscore.testing import exact_half_sweep, exact_top_n, tolerance
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +33,7 @@ def random_factors(n, k=4, dtype=np.float32, seed=0):
 
 def expected(model, users, n, excluded=False):
     scores = model.user_factors[users].astype(np.float64) @ model.item_factors.T.astype(np.float64)
-    return oracle_top_n(scores, n, excluded)
+    return exact_top_n(scores, n, excluded)
 
 
 def assert_ranking(found, wanted):
@@ -142,8 +141,8 @@ def test_recommend_to_recalculated_users(model, plays, filter_liked):
     new[2] = 0
     ids = np.arange(1000, 1006)
     found = model.recommend(ids, sparse.csr_array(new), 12, filter_liked, filter_items=[8], recalculate_user=True)
-    scores = half_sweep(new, model.item_factors, regularization=0.01) @ model.item_factors.T.astype(np.float64)
-    assert_ranking(found, oracle_top_n(scores, 12, ((new != 0) & filter_liked) | (np.arange(120) == 8)))
+    scores = exact_half_sweep(new, model.item_factors, regularization=0.01) @ model.item_factors.T.astype(np.float64)
+    assert_ranking(found, exact_top_n(scores, 12, ((new != 0) & filter_liked) | (np.arange(120) == 8)))
 
 
 def test_row_of_one_dimension_is_taken_for_one_user(model, plays):
@@ -166,7 +165,7 @@ def test_similar_equals_cosine(model, side):
     factors = getattr(model, f"{side}_factors")
     ids = np.array([3, 11, 3])
     found_ids, found_scores = getattr(model, f"similar_{side}s")(ids, N=8)
-    wanted_ids, wanted_scores = oracle_top_n(cosines(factors)[ids], 8)
+    wanted_ids, wanted_scores = exact_top_n(cosines(factors)[ids], 8)
     np.testing.assert_array_equal(found_ids, wanted_ids)
     np.testing.assert_allclose(found_scores, wanted_scores, atol=tolerance("score", np.float32))
     assert list(found_ids[:, 0]) == [3, 11, 3]
@@ -201,10 +200,10 @@ def test_similar_to_recalculated_items(model, plays):
     found_ids, found_scores = model.similar_items(
         [1000, 1001], N=6, recalculate_item=True, item_users=rows, filter_items=[3]
     )
-    queries = half_sweep(rows.toarray(), model.user_factors, regularization=model.regularization)
+    queries = exact_half_sweep(rows.toarray(), model.user_factors, regularization=model.regularization)
     Y = model.item_factors.astype(np.float64)
     norms = np.linalg.norm(queries, axis=1)[:, None] * np.where(Y.any(axis=1), np.linalg.norm(Y, axis=1), 1)
-    ids, scores = oracle_top_n(queries @ Y.T / norms, 6, np.arange(120) == 3)
+    ids, scores = exact_top_n(queries @ Y.T / norms, 6, np.arange(120) == 3)
     np.testing.assert_array_equal(found_ids, ids)
     np.testing.assert_allclose(found_scores, scores, atol=tolerance("half-sweep", np.float32))
     one, many = (model.similar_items(ids, 6, True, rows[[1]], filter_items=[3]) for ids in (7, [7]))
@@ -263,7 +262,7 @@ def test_factors_of_any_layout(layout):
     X.flags.writeable = "read-only" not in layout
     Y = random_factors(5, seed=1)
     found = with_factors(X, Y).recommend(np.arange(6), None, 5, filter_already_liked_items=False)
-    assert_ranking(found, oracle_top_n(X @ Y.T, 5))
+    assert_ranking(found, exact_top_n(X @ Y.T, 5))
 
 
 @pytest.mark.parametrize(

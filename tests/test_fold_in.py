@@ -9,7 +9,7 @@ from alscore._data.canonical import canonical_csr
 from alscore.solvers import fold_in
 from alscore.solvers.half_sweeps import Side
 from alscore.solvers.objective import Objective
-from alscore.testing import half_sweep, row_errors, run_half_sweep, tolerance
+from alscore.testing import exact_half_sweep, row_errors, run_half_sweep, tolerance
 
 N_USERS, N_ITEMS, K = 90, 70, 6
 
@@ -70,7 +70,7 @@ def test_recalculated_rows_are_solved_exactly(side, basis, n_rows, entries, dtyp
     for parameters in OBJECTIVES:
         model = make(basis, dtype, **parameters)
         found = recalculate(model, side, np.arange(1000, 1000 + n_rows), sparse.csr_array(rows))
-        expected = half_sweep(rows, fixed_side(model, side), **parameters)
+        expected = exact_half_sweep(rows, fixed_side(model, side), **parameters)
         assert row_errors(found, expected).max() <= tolerance("half-sweep", dtype)
         assert found.dtype == dtype
 
@@ -94,7 +94,7 @@ def test_recalculated_users_on_factors_that_are_nearly_canonical(correlation):
     model.item_factors = (axes * np.geomspace(30, 3, k)).astype(np.float32)
     rows = (rng.random((5, 2000)) < 0.02) * rng.integers(1, 20, (5, 2000))
     found = model.recalculate_user(np.arange(5), sparse.csr_array(rows))
-    expected = half_sweep(rows, model.item_factors, regularization=0.01)
+    expected = exact_half_sweep(rows, model.item_factors, regularization=0.01)
     assert row_errors(found, expected).max() <= tolerance("half-sweep", np.float32)
 
 
@@ -109,7 +109,7 @@ def test_recalculated_users_on_weak_correlated_factors(scale, dtype):
         x @ model.item_factors.T.astype(np.float64)
         for x in (
             model.recalculate_user([0, 1], sparse.csr_array(rows)),
-            half_sweep(rows, model.item_factors, regularization=0.01),
+            exact_half_sweep(rows, model.item_factors, regularization=0.01),
         )
     )
     assert row_errors(scores, oracle).max() <= tolerance("half-sweep", dtype)
@@ -180,7 +180,7 @@ def test_training_rows_give_the_factors_back(plays, dtype):
 def test_fold_in_is_exact_whatever_the_solver(plays, solver):
     model = AlternatingLeastSquares(K, iterations=2, solver=solver, num_threads=1, dtype=np.float64)
     model.fit(plays, show_progress=False)
-    expected = half_sweep(plays.toarray(), model.item_factors, regularization=0.01)
+    expected = exact_half_sweep(plays.toarray(), model.item_factors, regularization=0.01)
     found = model.recalculate_user(np.arange(300), plays)
     assert row_errors(found, expected).max() <= tolerance("half-sweep", np.float64)
 
@@ -229,7 +229,7 @@ def test_updated_rows_are_kept_and_new_ids_grow_the_model(side, basis, dtype):
 
     after, expected = own_side(model, side), np.zeros((n + 4, K))
     expected[:n] = before
-    expected[ids] = half_sweep(rows, fixed, regularization=0.01)
+    expected[ids] = exact_half_sweep(rows, fixed, regularization=0.01)
     assert row_errors(after, expected).max() <= tolerance("half-sweep", dtype)
     untouched = np.setdiff1d(np.arange(n), ids)
     np.testing.assert_array_equal(after[untouched], before[untouched])

@@ -186,9 +186,9 @@ def test_not_fitted():
 def test_wrong_arguments(recommender):
     with pytest.raises(TypeError, match=r"interactions must be .*Interactions, not csr_array; .*from_pandas"):
         Recommender().fit(sparse.csr_array((2, 2)))
-    with pytest.raises(ValueError, match="n must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="n must be an integer of at least 1, not 0"):
         recommender.recommend("user 1", n=0)
-    with pytest.raises(ValueError, match="n must be at least 1, not -1"):
+    with pytest.raises(ValueError, match="n must be an integer of at least 1, not -1"):
         recommender.similar_items("Artist 1", n=-1)
     with pytest.raises(TypeError):
         recommender.recommend("user 1", n=2.5)
@@ -421,7 +421,7 @@ def ranking(recommender, asked, n, excluded=None, factors=None, index=USERS):
     for label, most in zip(asked, np.broadcast_to(n, len(asked)), strict=True):
         code = index.index(label)
         if X[code].any():
-            ids, scores = testing.top_n(Y[None] @ X[code], most, excluded[code])
+            ids, scores = testing.exact_top_n(Y[None] @ X[code], most, excluded[code])
             found = zip(ids[0], scores[0], strict=True)
             rows += [(label, ITEMS[id], score, rank) for rank, (id, score) in enumerate(found, 1) if id >= 0]
     return pd.DataFrame(rows, columns=["user", "item", "score", "rank"])
@@ -569,7 +569,7 @@ def test_fold_in_equals_dense_solution(dtype, parameters):
     before = recommender.model.user_factors.tobytes()
     factors = recommender.fold_in(NEW)
     known = {name: value for name, value in parameters.items() if name != "solver"}
-    expected = testing.half_sweep(new_plays(), recommender.model.item_factors, regularization=0.5, **known)
+    expected = testing.exact_half_sweep(new_plays(), recommender.model.item_factors, regularization=0.5, **known)
     assert testing.row_errors(factors.to_numpy(), expected).max() < testing.tolerance("half-sweep", dtype)
     assert factors.index.tolist() == NEW_USERS
     assert factors.index.name == "user"
@@ -585,13 +585,13 @@ def test_fold_in_of_items_in_another_order(more):
     dense = np.random.default_rng(2).integers(0, 3, (6, 25))
     order = np.random.default_rng(3).permutation(25)
     shuffled = Interactions(sparse.csr_array(dense[:, order]), items=[ITEMS[code] for code in order])
-    expected = testing.half_sweep(dense, more.model.item_factors, regularization=0.5)
+    expected = testing.exact_half_sweep(dense, more.model.item_factors, regularization=0.5)
     errors = testing.row_errors(more.fold_in(shuffled).to_numpy(), expected)
     assert errors.max() < testing.tolerance("half-sweep", np.float32)
 
 
 def test_recommend_to_people_the_model_never_saw(more):
-    expected = testing.half_sweep(new_plays(), more.model.item_factors, regularization=0.5)
+    expected = testing.exact_half_sweep(new_plays(), more.model.item_factors, regularization=0.5)
     excluded = new_plays() != 0
     answer = more.recommend(n=6, interactions=NEW)
     assert_table(answer, ranking(more, NEW_USERS, 6, excluded, expected, NEW_USERS))
@@ -755,7 +755,7 @@ def test_recommend_iter_refuses_at_once_and_works_batch_by_batch(more, monkeypat
     with pytest.raises(UnknownLabelError):
         more.recommend_iter(users=["user 1", "nobody"])
     for wrong in (0, -3):
-        with pytest.raises(ValueError, match=f"batch_size must be at least 1, not {wrong}"):
+        with pytest.raises(ValueError, match=f"batch_size must be an integer of at least 1, not {wrong}"):
             more.recommend_iter(batch_size=wrong)
     with pytest.raises(TypeError, match="filter_items"):
         more.recommend_iter(filter_items=[])
@@ -862,7 +862,7 @@ def test_similar_equals_dense_cosine(more, kind, n):
         rows = []
         for label in (asked[0], asked[2]):
             code = labels.index(label)
-            ids, scores = testing.top_n(cosine[[code]], n, excluded | unknown | (np.arange(len(labels)) == code))
+            ids, scores = testing.exact_top_n(cosine[[code]], n, excluded | unknown | (np.arange(len(labels)) == code))
             found = zip(ids[0], scores[0], strict=True)
             rows += [(label, labels[id], score, rank) for rank, (id, score) in enumerate(found, 1) if id >= 0]
         columns = [kind, f"similar_{kind}", "score", "rank"]
@@ -874,7 +874,7 @@ def test_similar_equals_dense_cosine(more, kind, n):
         ask(None)
     skipped = ask([*asked, "nobody"], on_unknown="skip", deny=["nobody", *denied])
     pd.testing.assert_frame_equal(skipped, ask(asked, deny=denied))
-    with pytest.raises(ValueError, match="n must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="n must be an integer of at least 1, not 0"):
         ask(asked, 0)
 
 
@@ -895,7 +895,7 @@ def test_explain_equals_dense_contributions(more):
     assert table["item"].dtype == more.interactions.items.dtype
     np.testing.assert_allclose(table["contribution"], expected, rtol=1e-4, atol=1e-6)
     assert table.attrs["score"] == pytest.approx(table["contribution"].sum(), rel=1e-9)
-    scores = testing.half_sweep(plays[None], more.model.item_factors, regularization=0.5) @ more.model.item_factors.T
+    scores = testing.exact_half_sweep(plays[None], more.model.item_factors, regularization=0.5) @ more.model.item_factors.T
     assert table.attrs["score"] == pytest.approx(scores[0, 17], rel=1e-4)
     pd.testing.assert_frame_equal(more.explain(user, item, n=3), table[:3])
 
@@ -932,7 +932,7 @@ def test_explain_without_reasons(more):
     ):
         with pytest.raises(UnknownLabelError, match=message):
             more.explain(user, item)
-    with pytest.raises(ValueError, match="n must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="n must be an integer of at least 1, not 0"):
         more.explain("user 3", "item 3", n=0)
 
 

@@ -15,7 +15,7 @@ from alscore.solvers import Auto, Cholesky, CompiledSolver, ConjugateGradient, N
 from alscore.solvers.objective import Objective
 from alscore.testing import (
     check_solver,
-    half_sweep,
+    exact_half_sweep,
     loss,
     random_problem,
     row_errors,
@@ -33,7 +33,7 @@ def solve(solver, user_items, item_factors, dtype=np.float64, **parameters):
     """Factors by `solver` from a start of zeros, and by the oracle, in one basis."""
     start = np.zeros((len(user_items), item_factors.shape[1]), dtype)
     x, rotated = run_half_sweep(solver, user_items, item_factors, start, **parameters)
-    return x, half_sweep(user_items, rotated, **parameters)
+    return x, exact_half_sweep(user_items, rotated, **parameters)
 
 
 def test_builtin_solvers_conform(solver, isa):
@@ -206,10 +206,10 @@ def test_cg_on_rows_that_outgrow_the_cache(isa):
 
 def test_cg_starts_from_the_last_factors(dtype):
     user_items, item_factors = random_problem(17, lengths(17), 100)
-    solution = half_sweep(user_items, item_factors, regularization=0.1).astype(dtype)
+    solution = exact_half_sweep(user_items, item_factors, regularization=0.1).astype(dtype)
     one_step = ConjugateGradient(steps=1)
     x, rotated = run_half_sweep(one_step, user_items, item_factors, solution, regularization=0.1)
-    oracle = half_sweep(user_items, rotated, regularization=0.1)
+    oracle = exact_half_sweep(user_items, rotated, regularization=0.1)
     assert row_errors(x, oracle).max() <= tolerance("half-sweep", dtype)
     cold, _ = solve(one_step, user_items, item_factors, dtype, regularization=0.1)
     assert row_errors(cold, oracle).max() > 0.1
@@ -294,7 +294,7 @@ def test_nonnegative_solver_equals_oracle(k, largest, parameters, signs, dtype):
     parameters = dict(parameters)
     user_items, item_factors = random_problem(k, lengths(k), largest, parameters.pop("dislikes", False))
     item_factors = (item_factors if signs else abs(item_factors)).astype(dtype)
-    oracle = half_sweep(user_items, item_factors, nonnegative=True, **parameters)
+    oracle = exact_half_sweep(user_items, item_factors, nonnegative=True, **parameters)
     operation = "half-sweep" if largest <= 1e3 else "half-sweep, strong"
     for start in (0 * oracle, oracle[:, ::-1]):
         x, _ = run_half_sweep("nonnegative", user_items, item_factors, start.astype(dtype), **parameters)
@@ -309,7 +309,7 @@ def test_nonnegative_factor_that_the_other_side_lacks_stays_0(dtype):
     x, _ = run_half_sweep("nonnegative", user_items, item_factors, start, regularization=0.0)
     assert not x[:, 2].any()
     others = np.delete(item_factors, 2, axis=1).astype(dtype)
-    oracle = half_sweep(user_items, others, nonnegative=True, regularization=0.0)
+    oracle = exact_half_sweep(user_items, others, nonnegative=True, regularization=0.0)
     assert row_errors(np.delete(x, 2, axis=1), oracle).max() <= tolerance("half-sweep", dtype)
 
 
@@ -331,13 +331,13 @@ def test_nonnegative_fit(plays, dtype):
     assert (losses[1:] <= (1 + tolerance("descent", dtype)) * losses[:-1]).all()
     # nearly a fixed point of half-sweeps by the oracle
     dense = plays.toarray()
-    items = half_sweep(dense.T, X, nonnegative=True, regularization=0.1)
+    items = exact_half_sweep(dense.T, X, nonnegative=True, regularization=0.1)
     assert row_errors(Y, items).max() <= tolerance("half-sweep", dtype)
-    users = half_sweep(dense, items, nonnegative=True, regularization=0.1)
+    users = exact_half_sweep(dense, items, nonnegative=True, regularization=0.1)
     assert loss(dense, users, items, regularization=0.1) > 0.99 * losses[-1]
     # better than to clip the factors of a fit without the constraint
     free = AlternatingLeastSquares(8, regularization=0.1, dtype=dtype, random_state=0).fit(plays, show_progress=False)
-    clipped = half_sweep(dense, np.maximum(free.item_factors, 0), True, regularization=0.1)
+    clipped = exact_half_sweep(dense, np.maximum(free.item_factors, 0), True, regularization=0.1)
     assert losses[-1] < loss(dense, clipped, np.maximum(free.item_factors, 0), regularization=0.1)
 
 
@@ -345,7 +345,7 @@ def test_nonnegative_fold_in_and_new_rows(plays):
     model = AlternatingLeastSquares(8, iterations=3, solver=NonNegative(), dtype=np.float64, random_state=0)
     model.fit(plays[:200, :100], show_progress=False)
     known = plays[[20, 250]][:, :100]
-    oracle = half_sweep(known.toarray(), model.item_factors, nonnegative=True, regularization=0.01)
+    oracle = exact_half_sweep(known.toarray(), model.item_factors, nonnegative=True, regularization=0.01)
     assert row_errors(model.recalculate_user([0, 1], known), oracle).max() <= tolerance("half-sweep", np.float64)
     model.partial_fit(plays, show_progress=False)
     assert model.item_factors.shape == (120, 8)
@@ -758,5 +758,5 @@ def test_fit_and_fold_in_keep_the_basis_of_a_solver_that_asks_for_it(flags, play
     assert (starts[0] >= 0) == (flags == NONNEGATIVE)
     row = plays[[1]]
     ids, scores = model.recommend([1], row, recalculate_user=True)
-    x = np.maximum(half_sweep(row.toarray(), model.item_factors, regularization=0.01)[0], 0)
+    x = np.maximum(exact_half_sweep(row.toarray(), model.item_factors, regularization=0.01)[0], 0)
     np.testing.assert_allclose(scores[0], (model.item_factors @ x)[ids[0]], rtol=1e-4)

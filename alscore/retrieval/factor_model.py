@@ -1,12 +1,10 @@
 """What two factor matrices can do, however they were learnt: rank items, find what is similar, be saved."""
 
-import os
-from typing import Any, BinaryIO, Self
+from typing import Any
 
 import numpy as np
 
 from alscore import retrieval
-from alscore._data import container
 from alscore._data.canonical import CanonicalRows
 from alscore._support.arrays import Floats, Int32s
 from alscore.retrieval.factors import ANY_ID, Factors, NotFittedError, checked_rows
@@ -197,62 +195,6 @@ class FactorModel:
         candidates = known_users.candidates(self.num_threads, unit=True)
         found = retrieval.top_n(queries, candidates, N, allow=users, deny=filter_users, num_threads=self.num_threads)
         return _one_or_many(userid, found)
-
-    def save(self, file: str | os.PathLike[str] | BinaryIO) -> None:
-        """Write parameters and factors to one file, without pickle, for `alscore.load`.
-
-        Parameters
-        ----------
-        file : str, path or binary file object
-        """
-        container.write(file, *self._parts(), {})
-
-    @classmethod
-    def load(cls, file: str | os.PathLike[str] | BinaryIO) -> Self:
-        """The model that `save` wrote.
-
-        Parameters
-        ----------
-        file : str, path or seekable binary file object
-
-        Returns
-        -------
-        A model of this class
-
-        Raises
-        ------
-        FormatError, OSError
-            As for `alscore.load`.
-        TypeError
-            The file holds something else.
-        """
-        return container.read(
-            file,
-            {cls.__name__: cls._restored},
-            lambda kind: TypeError(f"{file} holds a {kind}, not a {cls.__name__}: open it with alscore.load"),
-        )
-
-    def _parts(self) -> tuple[str, dict[str, Any], dict[str, Floats]]:
-        """The kind of the model, its parameters for JSON, and its factors by the names that they have in a file."""
-        raise TypeError(
-            f"can save a Recommender, an AlternatingLeastSquares or Interactions, not {type(self).__name__}"
-        )
-
-    @classmethod
-    def _restored(cls, parts: container.Parts) -> Self:
-        raise NotImplementedError
-
-    def _factors_by_name(self) -> dict[str, Floats]:
-        if self._both == (None, None):
-            return {}
-        return dict(zip(container.FACTORS, (side.array for side in self._fitted()), strict=True))
-
-    def _take_factors(self, parts: container.Parts) -> None:
-        if container.FACTORS[0] in parts:
-            self.user_factors, self.item_factors = (
-                parts.array(name, 2, np.float32, np.float64) for name in container.FACTORS
-            )
-            self._fitted()
 
 
 def _one_or_many(asked: Any, found: tuple[Int32s, Floats]) -> tuple[Int32s, Floats]:

@@ -1,7 +1,6 @@
 """Training's arithmetic: the rows of one side, solved on the factors of the other."""
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -115,29 +114,6 @@ class Side:
             return False
         solver.sweep(half_sweep, out, loss)
         return True
-
-
-def alternate(
-    solver: Any,
-    users: Side,
-    items: Side,
-    X: Floats,
-    Y: Floats,
-    random_start: bool = False,
-    item_losses: Doubles | None = None,
-) -> Iterator[bool]:
-    """Half-sweeps without end, in place: users X on the item factors Y, items on X, and so on.
-
-    Yields after each half-sweep whether it filled `item_losses` (see `Side.update`). A random start of Y serves to
-    solve the users, and is nothing that a solver should go on from.
-    """
-    while True:
-        users.update(solver, Y, X)
-        yield False
-        if random_start:
-            Y[:] = 0
-            random_start = False
-        yield items.update(solver, X, Y, item_losses)
 
 
 def to_canonical_basis(X: Floats, Y: Floats, num_threads: int) -> None:
