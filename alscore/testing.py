@@ -13,7 +13,6 @@ are `regularization`, `alpha`, `confidence`, `epsilon`, `unobserved_weight`, `re
 """
 
 import itertools
-import warnings
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from scipy import linalg, optimize, sparse
 
 from alscore import solvers
 from alscore._data.canonical import canonical_csr
+from alscore._support.moved import renamed
 from alscore._support.threads import one_blas_thread, resolve_threads
 from alscore.solvers.half_sweeps import Side
 from alscore.solvers.objective import Objective
@@ -409,12 +409,4 @@ def _check_threads(solver: _Guarded, dtype: np.dtype[Any], k: int = 17) -> None:
         _require((expected == X).all(axis=1), f"other bits on {threads} threads", f"k={k}, {dtype}")
 
 
-_RENAMED = {"half_sweep": "exact_half_sweep", "top_n": "exact_top_n"}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _RENAMED:
-        new = _RENAMED[name]
-        warnings.warn(f"alscore.testing.{name} is now {new}: the old name will go", DeprecationWarning, stacklevel=2)
-        return globals()[new]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = renamed(__name__, {"half_sweep": "exact_half_sweep", "top_n": "exact_top_n"})

@@ -1,11 +1,12 @@
-"""Modules that moved or were split: the old name still imports for one release, with a DeprecationWarning."""
+"""Old names of modules and of names in modules: they work for one release, with a DeprecationWarning."""
 
 import importlib
 import importlib.machinery
 import sys
 import types
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 HOMES = {
     "alscore.canonical": ("alscore._data.canonical",),
@@ -45,3 +46,17 @@ class _Finder:
 def install() -> None:
     """Make the old names importable, after everything that is really there."""
     sys.meta_path.append(_Finder())
+
+
+def renamed(module: str, names: dict[str, str]) -> Callable[[str], Any]:
+    """Return a module's ``__getattr__`` that finds its names by their old names: `names` maps old to new."""
+
+    def find(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warnings.warn(
+            f"{module}.{name} is now {names[name]}, and its old name will go", DeprecationWarning, stacklevel=2
+        )
+        return getattr(sys.modules[module], names[name])
+
+    return find

@@ -10,6 +10,7 @@ from alscore._core import kernel_table, topk
 from alscore._data.canonical import CanonicalRows, canonical_rows
 from alscore._support.arrays import Doubles, Floats, Int32s, Int64s, Ints
 from alscore._support.checks import require_integer
+from alscore._support.moved import renamed
 from alscore._support.threads import resolve_threads
 
 _PACKED_BYTES = 1 << 25
@@ -200,3 +201,6 @@ def _inverse(norm: Doubles, dtype: np.dtype) -> Floats:
     with np.errstate(divide="ignore", over="ignore"):
         inverse = 1 / norm
     return np.where(inverse < np.finfo(dtype).max, inverse, 0).astype(dtype)
+
+
+__getattr__ = renamed(__name__, {"codes": "checked_ids"})
