@@ -15,7 +15,7 @@ from alscore._support.version import __version__ as __version__
 
 moved.install()
 
-# Where each public name lives. They are imported on first use: `import alscore` costs a few milliseconds.
+# The module of each public name. Names are imported on first use: `import alscore` takes a few milliseconds.
 _HOMES = {
     "AlternatingLeastSquares": "alscore.als",
     "Evaluation": "alscore.metrics.evaluation",
@@ -45,7 +45,7 @@ _SUBMODULES = (
 
 __all__ = ["get_include", *_HOMES, *_SUBMODULES]
 
-if TYPE_CHECKING:  # the same, in the form that type checkers take for public
+if TYPE_CHECKING:  # the same names, in the form that type checkers treat as public
     from alscore import baselines as baselines
     from alscore import datasets as datasets
     from alscore import export as export
@@ -71,7 +71,7 @@ if TYPE_CHECKING:  # the same, in the form that type checkers take for public
 
 
 def get_include() -> str:
-    """Folder of ``alscore.h``, the contract for compiled solvers, for a C compiler's include path.
+    """Return the folder of ``alscore.h``, the contract of compiled solvers, for the include path of a C compiler.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""AlternatingLeastSquares: its parameters, and training."""
+"""AlternatingLeastSquares: the parameters of a model, and how it is fitted."""
 
 import copy
 import functools
@@ -33,66 +33,73 @@ Callback = Callable[[int, float, float], Any]
 class AlternatingLeastSquares(Estimator, FoldInModel):
     """Matrix factorisation of implicit feedback by alternating least squares (Hu, Koren, Volinsky 2008).
 
-    An entry r > 0 says that the user chose the item, with confidence c growing with r; r < 0 that the user rejected it,
-    with the confidence of ``abs(r)``; no entry, or an explicit 0, is the same as r = 0. User factors x_u and item
-    factors y_i minimise ::
+    An entry r > 0 says that the user chose the item. An entry r < 0 says that the user rejected it. The confidence c of
+    an entry grows with ``abs(r)``. An explicit 0 is the same as no entry. User factors x_u and item factors y_i
+    minimise ::
 
         sum_ui c_ui (p_ui - x_u . y_i)**2  +  sum_u λ_u |x_u|**2  +  sum_i λ_i |y_i|**2
 
-    with p = 1 where r > 0 and 0 elsewhere.
+    with the preference p = 1 where r > 0 and p = 0 elsewhere.
 
     Parameters
     ----------
     factors : int
-        Length k of every factor vector.
+        Length k of every factor vector, at least 1.
     regularization : float
-        λ, at least 0. A direction in which the other side's factors have no energy (there are more factors than items,
-        say) gets a ridge besides, 16 eps of the largest energy in float32 and 1e-12 of it in float64, so that rows stay
-        near 0 there even with 0.
+        λ, at least 0. Directions in which the factors of the fixed side have no energy get a small ridge in addition,
+        for example where there are more factors than items: 16 eps of the largest eigenvalue in float32, 1e-12 of it in
+        float64. The ridge keeps rows near 0 in these directions, also with λ = 0.
     alpha : float
-        Scale of the confidence.
+        Scale of the confidence, above 0.
     iterations : int
-        Sweeps (users, then items) at most.
+        Number of sweeps at most. A sweep solves all users, then all items.
     solver : str or object
-        "cholesky" (exact), "cg" (a few steps of conjugate gradient), "auto" (exact, but for long rows of many factors),
-        "nonnegative" (exact among factors >= 0), the name of an installed plug-in, or an object: see `alscore.solvers`.
+        One of:
+
+        - "cholesky": exact.
+        - "cg": a few steps of conjugate gradient.
+        - "auto": exact, except for long rows of many factors, which get conjugate gradient.
+        - "nonnegative": exact among factors >= 0.
+        - the name of an installed plug-in, or an object: see `alscore.solvers`.
     dtype : numpy dtype
-        float32 or float64: of the factors and of all arithmetic on rows. Gram matrices, rotations and the loss are
-        computed in float64 always.
+        float32 or float64: the dtype of the factors and of the arithmetic on rows. Gram matrices, eigenvectors and the
+        loss are always computed in float64.
     confidence : {"linear", "log", "raw"}
-        c = 1 + α abs(r);  1 + α log(1 + abs(r) / ε);  or α abs(r), where the values are confidences already.
+        The confidence of an entry. "linear": c = 1 + α abs(r). "log": c = 1 + α log(1 + abs(r) / ε). "raw":
+        c = α abs(r), for values that are confidences already.
     unobserved_weight : float
-        α0, the confidence where there is no entry.
+        α0, the confidence where there is no entry, at least 0.
     regularization_exponent : float
-        ν: λ_u = λ (n_u + α0 n_items)**ν for a user of n_u entries, and likewise for items (Rendle et al. 2021).
+        ν in λ_u = λ (n_u + α0 n_items)**ν for a user with n_u entries; items likewise (Rendle et al. 2021). With ν = 0
+        all rows have λ.
     regularization_count : {"all", "entries"}
-        "entries" counts these alone: λ_u = λ n_u**ν (Zhou et al. 2008), with ν = 1 the objective of Spark's MLlib.
+        What the size of a row counts. "all": n_u + α0 n_items, as above. "entries": n_u, as in λ_u = λ n_u**ν (Zhou et
+        al. 2008). With "entries" and ν = 1 the objective is that of Spark's MLlib.
     tol : float, optional
-        Stop after a sweep that lowers the objective by less than this fraction of it.
+        Stop after a sweep that lowers the objective by less than this fraction. At least 0 and below 1.
     calculate_training_loss : bool
-        Compute the objective after each sweep and show it in the progress bar. It is computed too where `tol` or a
-        callback asks for it.
+        Compute the objective after each sweep and show it in the progress bar. `tol` and a callback compute it too.
     num_threads : int
-        0 takes all CPUs that this process may use. The result has the same bits for any number.
+        Number of threads. 0 takes all CPUs that this process may use. The result has the same bits for any number.
     random_state : None, int, numpy Generator or RandomState
-        Of the first item factors.
+        Seed or generator of the initial item factors.
     epsilon : float
-        ε of the "log" confidence.
+        ε of the "log" confidence, in the unit of the values, above 0.
     warm_start : bool
-        A second `fit` goes on from the factors there are, as `partial_fit` does, instead of starting afresh.
+        Whether another `fit` continues from the present factors, as `partial_fit` does.
 
     Attributes
     ----------
     user_factors : array (n_users, factors)
     item_factors : array (n_items, factors)
-        None before `fit`. In the canonical basis: ``item_factors.T @ item_factors`` is diagonal and descends along it,
-        and the number of largest magnitude in each column of `item_factors` is positive. (A solver that asks for the
-        original basis keeps it.) They are read-only. Factors from elsewhere can be assigned, in any basis: they are
-        copied, unless the array is read-only already.
+        None before `fit`. Read-only. They are in the canonical basis: ``item_factors.T @ item_factors`` is diagonal with
+        a descending diagonal, and each column's number of largest magnitude in `item_factors` is positive. Solvers that
+        ask for the original basis keep it. Factors from elsewhere can be assigned, in any basis. They are copied,
+        unless the array is read-only already.
     training_loss : list of float
-        The objective after each sweep of the last `fit` or `partial_fit`, if that computed it.
+        The objective after each sweep of the last `fit` or `partial_fit`, if it was computed.
     validation_scores : list of float
-        The score after each sweep of the last `fit`, if that had a `validation`.
+        The validation score after each sweep of the last `fit`, if it had a `validation`.
 
     Examples
     --------
@@ -144,7 +151,7 @@ class AlternatingLeastSquares(Estimator, FoldInModel):
 
     def _checked(self, iterations: Any, show_progress: Any) -> tuple[Objective, np.dtype, Any]:
         if np.ndim(show_progress) > 0:  # scikit-learn passes y in this place
-            raise TypeError("show_progress must be True or False, not an array: there is no y to fit")
+            raise TypeError("show_progress must be True or False, not an array: fit takes no y")
         require_integer(self.factors, "factors", 1)
         require_integer(iterations, "iterations", 0)
         try:
@@ -169,26 +176,25 @@ class AlternatingLeastSquares(Estimator, FoldInModel):
         *,
         validation: Any = None,
     ) -> Self:
-        """Factorise the interactions, from a random start unless `warm_start` is set.
+        """Factorise the interactions, from random initial factors unless `warm_start` is set.
 
         Parameters
         ----------
         user_items : sparse matrix, shape (n_users, n_items), or Interactions
-            Any scipy format; duplicates are summed. It is not modified.
+            Any scipy format. Repeated entries are summed. The matrix is not modified.
         show_progress : bool
             Show a progress bar.
         callback : function, optional
-            Called as ``callback(iteration, seconds, loss)`` after each sweep: its number from 0, its duration, and
-            the objective after it.
+            Called as ``callback(iteration, seconds, loss)`` after each sweep, with the number of the sweep from 0, its
+            duration, and the objective after it.
         validation : (train, test), Split, UserSplit or function, optional
-            Judge the model after each sweep, and keep the best one, of equal ones the first: by NDCG@10 on held-out
-            interactions (see `alscore.tuning.validator`, which makes other metrics too), or by a function from an
-            AlternatingLeastSquares, fitted as far as training came, to a finite number, of which higher is better. ::
+            Held-out data, or a function ``model -> float`` (higher is better). The model is scored after every sweep,
+            and the model of the best sweep is kept. Ties: the earliest sweep. Held-out data are scored by NDCG@10; for
+            other metrics pass `alscore.tuning.validator`. The training data must not contain the held-out entries of
+            their own users. ::
 
                 split = splits.leave_k_out(plays, 0.2)
                 model.fit(split.train, validation=split)
-
-            Where it has the users of `user_items`, none of these may have an item that is held out.
 
         Returns
         -------
@@ -197,13 +203,13 @@ class AlternatingLeastSquares(Estimator, FoldInModel):
         Raises
         ------
         KeyboardInterrupt
-            After Ctrl-C, at the end of the half-sweep that was running: the model is usable then, trained as far as it
-            came, or the best one so far. The same holds for an exception in `callback` or `validation`.
+            After Ctrl-C, at the end of the running half-sweep. The model keeps the factors of that moment, or of the
+            best sweep. The same holds for an exception in `callback` or `validation`.
         ValueError, TypeError
-            A parameter, the matrix or `validation` is not valid, or they do not belong together; factors from before
-            are kept.
+            A parameter, the matrix or `validation` is not valid, or they do not belong together. The model keeps the
+            factors from before.
         alscore.solvers.NotPositiveDefiniteError, FloatingPointError
-            A row cannot be solved; factors from before are kept.
+            A row cannot be solved. The model keeps the factors from before.
         """
         score = None if validation is None else _score_by(validation, user_items)
         if self.warm_start and self._both != (None, None):
@@ -223,21 +229,21 @@ class AlternatingLeastSquares(Estimator, FoldInModel):
         show_progress: bool = True,
         callback: Callback | None = None,
     ) -> Self:
-        """Go on from the factors there are, with all the interactions as they are now.
+        """Continue training from the present factors, on all entries as they are now.
 
-        New users are solved exactly on the current item factors, then new items on the factors of all users; the sweeps
-        over everything start from there. After them users are solved once more: one sweep and this come nearer to what
-        a new fit finds than the half-sweep costs.
+        New users are solved exactly on the item factors, then new items on the factors of all users. The sweeps over
+        all rows follow. The users are solved once more at the end: the model comes nearer to a new fit by more than
+        this half-sweep costs.
 
         Parameters
         ----------
         user_items : sparse matrix, shape (n_users, n_items), or Interactions
-            Old interactions and new ones. At least as many rows and columns as the model has users and items: these
-            come first, in their order, and new ones after them.
+            Old entries and new ones. The users and items of the model come first, in their order. New users and items
+            follow them.
         iterations : int
-            Sweeps at most; with 0 only what is new gets factors.
+            Number of sweeps at most. With 0 only new users and items get factors.
         show_progress, callback
-            As for `fit`, and so are the errors raised.
+            Same as for `fit`.
 
         Returns
         -------
@@ -246,10 +252,12 @@ class AlternatingLeastSquares(Estimator, FoldInModel):
         Raises
         ------
         NotFittedError
-            There are no factors to go on from.
+            The model has no factors.
         ValueError
             `user_items` has fewer rows or columns than the model has users and items, or the parameters `factors` and
-            `dtype` are not those of the factors.
+            `dtype` are not those of the present factors.
+        KeyboardInterrupt, ValueError, TypeError, ArithmeticError
+            Same errors as `fit`.
         """
         training = self._continued(user_items, iterations, show_progress, callback)
         return self._train(training, iterations, show_progress, callback, users_last=iterations != 0)
@@ -265,13 +273,13 @@ class AlternatingLeastSquares(Estimator, FoldInModel):
         if (k, known_items.array.dtype) != (self.factors, dtype):
             raise ValueError(
                 f"the model has k = {k} factors of {known_items.array.dtype} to go on from, but factors={self.factors} "
-                f"and dtype is {dtype}: set them to what the model has, or fit afresh with warm_start=False"
+                f"and dtype is {dtype}: set both to those of the model, or fit afresh with warm_start=False"
             )
         matrix = canonical_csr(getattr(user_items, "matrix", user_items), dtype)
         if matrix.shape[0] < n_users or matrix.shape[1] < n_items:
             raise ValueError(
                 f"user_items has shape {matrix.shape}, less than the {(n_users, n_items)} of the model: pass the "
-                "interactions of all users and items, the model's first and in their order"
+                "entries of all users and items, those of the model first and in their order"
             )
         return Training.continued(
             Side.of("user", objective, matrix, k, self.num_threads),
@@ -410,8 +418,8 @@ def _show(progress: Any, losses: list[float], scores: list[float]) -> None:
 
 
 def _score_by(validation: Any, user_items: Any) -> Callable[[Any], float]:
-    """`validation`, or what it stands for, as a function that returns nothing but finite numbers."""
-    from alscore.metrics.validation import Validator, validator  # late: it takes time to import
+    """Return `validation` as a function from a model to a finite number."""
+    from alscore.metrics.validation import Validator, validator  # here: it imports pandas
 
     if not callable(validation):
         validation = validator(validation)

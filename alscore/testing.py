@@ -1,15 +1,15 @@
-"""What alscore measures itself against: tolerances, float64 oracles, and the conformance suite for solvers.
+"""Tests for solvers: tolerances, float64 oracles, and the conformance suite that the built-in solvers pass.
 
-It needs numpy and scipy alone, so that a package that provides a solver can use it in tests of its own::
+This module imports no test framework. A package with a solver of its own can use it in its tests::
 
     from alscore.testing import check_solver
 
     def test_my_solver_conforms():
         assert check_solver(MySolver(), exact=True) == ("float32", "float64")
 
-The oracles take dense arrays and compute the formula as it is written, in float64. Their ``**parameters``
+The oracles take dense arrays and compute each formula as it is written, in float64. Their ``**parameters``
 are `regularization`, `alpha`, `confidence`, `epsilon`, `unobserved_weight`, `regularization_exponent` and
-`regularization_count`, with the meaning and the defaults that they have in `alscore.calculate_loss`.
+`regularization_count`. They have the meaning and the defaults of `alscore.calculate_loss`.
 """
 
 import itertools
@@ -30,36 +30,36 @@ from alscore.solvers.training import Training
 Array = npt.NDArray[Any]
 
 TOLERANCES = {
-    # |x - oracle| / |oracle| of a row, for alpha * r <= 1e3 and singular values of the fixed factors of 1 to 0.1:
-    # their rotation rounds to a few eps, which their condition magnifies, as it does where a fold-in takes finished
-    # factors to be as orthogonal as their precision can store. In float64 the oracle's own error has room too.
+    # |x - oracle| / |oracle| of a row, for alpha * r <= 1e3 and singular values of the fixed factors from 1 to 0.1.
+    # Their rotation rounds to a few eps, and their condition magnifies that. A fold-in that treats finished factors as
+    # orthogonal has an error of the same size. In float64 there is room for the oracle's own error.
     "half-sweep": {"float32": 1e-5, "float64": 1e-9},
-    # The same up to alpha * r = 1e5, where LAPACK's own float32 solution of the system has an error of 2e-4.
+    # The same up to alpha * r = 1e5. LAPACK's float32 solution of the same system has an error of 2e-4 there.
     "half-sweep, strong": {"float32": 3e-4, "float64": 1e-9},
     # The same where negative weights cancel most of the system: eps over the least squared pivot that counts as
-    # positive, 1e-3 and 1e-10. What cancels further is refused.
+    # positive, 1e-3 in float32 and 1e-10 in float64. A system that cancels further is refused.
     "half-sweep, cancelling": {"float32": 1e-3, "float64": 1e-5},
-    # |x.y - oracle| / (|x| |y|): rounding of one inner product, sqrt(k) eps with a wide margin.
+    # |x.y - oracle| / (|x| |y|): the rounding of one inner product, sqrt(k) eps with a wide margin.
     "score": {"float32": 1e-5, "float64": 1e-13},
-    # Relative, for given factors: all sums run in float64, so float32 only rounds the strengths.
+    # Relative error for given factors: all sums are float64, so float32 only rounds the strengths.
     "loss": {"float32": 1e-6, "float64": 1e-12},
-    # By how much an objective may rise, relative: a minimum feels the rounding of factors in second order,
-    # but the start, which the rotation rounds, is not at a minimum.
+    # Relative rise of an objective. At a minimum the rounding of the factors has a second-order effect, but the initial
+    # factors, which the rotation rounds, are not at a minimum.
     "descent": {"float32": 1e-5, "float64": 1e-12},
-    # |X Y' - other X Y'| / |X Y'| of two fits that differ in rounding only, such as by the kernel set, for
-    # alpha * r <= 100. Sweeps magnify the rounding of a half-sweep: exact ones a few times, those of a few CG
-    # steps beyond any bound once alpha * r reaches 1e3.
+    # |X Y' - other X Y'| / |X Y'| of two fits that differ in rounding only, for example by the kernel set, for
+    # alpha * r <= 100. Sweeps magnify the rounding of a half-sweep: exact sweeps a few times, sweeps of a few CG steps
+    # beyond any bound from alpha * r = 1e3 on.
     "fit": {"float32": 3e-5, "float64": 1e-12},
 }
 
 
 def tolerance(operation: str, dtype: npt.DTypeLike) -> float:
-    """How far an operation may be from its oracle.
+    """Return the largest error of an operation against its oracle.
 
     Parameters
     ----------
     operation : str
-        A key of `TOLERANCES`, where the reasons stand.
+        A key of `TOLERANCES`. The comments there give the reasons.
     dtype : numpy dtype
         float32 or float64.
 
@@ -80,14 +80,14 @@ def dense_problem(
     regularization_exponent: float = 0.0,
     regularization_count: str = "all",
 ) -> tuple[Array, Array, Array]:
-    """Oracle: what the objective is made of, pair by pair.
+    """Oracle: confidence, preference and regularization of every pair.
 
     Parameters
     ----------
     user_items : array (n_users, n_items)
         Dense; 0 where there is no entry.
     regularization, alpha, confidence, epsilon, unobserved_weight, regularization_exponent, regularization_count
-        As for `alscore.calculate_loss`.
+        Same as for `alscore.calculate_loss`.
 
     Returns
     -------
@@ -108,7 +108,7 @@ def dense_problem(
 
 
 def exact_half_sweep(user_items: Array, item_factors: Array, nonnegative: bool = False, **parameters: Any) -> Array:
-    """Oracle: the minimising user factors for fixed item factors; transpose `user_items` for the other side.
+    """Oracle: the user factors of the minimum for fixed item factors. Transpose `user_items` to solve items.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def exact_half_sweep(user_items: Array, item_factors: Array, nonnegative: bool =
         Dense; 0 where there is no entry.
     item_factors : array (n_items, k)
     nonnegative : bool
-        The minimum over user factors >= 0, by SciPy's.
+        Return the minimum over user factors >= 0, by scipy.optimize.nnls.
     **parameters
         See the head of this module.
 
@@ -135,13 +135,13 @@ def exact_half_sweep(user_items: Array, item_factors: Array, nonnegative: bool =
 
 
 def _nonnegative_minimum(A: Array, b: Array) -> Array:
-    """argmin of x'Ax / 2 - b'x over x >= 0: with A = U'U that of |Ux - (U')^-1 b|."""
+    """Return the minimum of x'Ax / 2 - b'x over x >= 0: with A = U'U, the minimum of |Ux - (U')^-1 b|."""
     U = np.linalg.cholesky(A).T
     return np.asarray(optimize.nnls(U, linalg.solve_triangular(U, b, trans=1))[0])
 
 
 def row_losses(user_items: Array, user_factors: Array, item_factors: Array, **parameters: Any) -> Array:
-    """Oracle: each user's share of the objective, without the items' regularization.
+    """Oracle: each user's part of the objective, without the regularization of the items.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def loss(user_items: Array, user_factors: Array, item_factors: Array, **paramete
     Parameters
     ----------
     user_items, user_factors, item_factors, **parameters
-        As for `row_losses`.
+        Same as for `row_losses`.
 
     Returns
     -------
@@ -180,14 +180,14 @@ def loss(user_items: Array, user_factors: Array, item_factors: Array, **paramete
 
 
 def exact_top_n(scores: Array, n: int, excluded: Array | bool = False) -> tuple[Array, Array]:
-    """Oracle: the n best columns of each row, of equal scores the lower column first.
+    """Oracle: the n best columns of each row. Ties: lower column first.
 
     Parameters
     ----------
     scores : array (n_users, n_items)
     n : int
     excluded : bool array, broadcast to the shape of `scores`
-        What not to return.
+        Columns that are not returned.
 
     Returns
     -------
@@ -204,7 +204,7 @@ def exact_top_n(scores: Array, n: int, excluded: Array | bool = False) -> tuple[
 
 
 def row_errors(x: Array, oracle: Array) -> Array:
-    """Norm of each row's error, relative to the oracle's row where that is not 0.
+    """Return the norm of each row's error, relative to the row of the oracle where that is not 0.
 
     Parameters
     ----------
@@ -222,21 +222,22 @@ def row_errors(x: Array, oracle: Array) -> Array:
 def random_problem(
     k: int, lengths: Any, largest: float = 1e3, dislikes: bool = False, decay: float = 0.1, seed: int = 0
 ) -> tuple[Array, Array]:
-    """Rows of interactions, and fixed factors with a decaying spectrum such as training gives them.
+    """Make rows of entries, and fixed factors with a decaying spectrum like that of trained factors.
 
     Parameters
     ----------
     k : int
-        Factors.
+        Length of the factors.
     lengths : sequence of int
-        Entries of each row.
+        Number of entries of each row.
     largest : float
-        Entries are whole numbers from 1 to this, evenly spread in the logarithm.
+        Largest value. Values are whole numbers from 1 to this, evenly spread in the logarithm.
     dislikes : bool
-        A third of the entries are negative.
+        Whether a third of the values are negative.
     decay : float
         Smallest over largest singular value of the factors, roughly.
     seed : int
+        Seed of the random numbers. The same seed gives the same problem.
 
     Returns
     -------
@@ -257,7 +258,7 @@ def random_problem(
 def run_half_sweep(
     solver: Any, user_items: Array, item_factors: Array, start: Array, num_threads: int = 1, **parameters: Any
 ) -> tuple[Array, Array]:
-    """One half-sweep of a solver, as in training.
+    """Run one half-sweep of a solver, the users on the item factors, as in training.
 
     Parameters
     ----------
@@ -267,7 +268,7 @@ def run_half_sweep(
         Dense.
     item_factors : array (n_items, k)
     start : float32 or float64 array (n_users, k)
-        User factors to go on from; all arithmetic is in this dtype.
+        Previous user factors. Their dtype is that of the arithmetic.
     num_threads : int
     **parameters
         See the head of this module.
@@ -276,7 +277,7 @@ def run_half_sweep(
     -------
     user_factors : array (n_users, k)
     item_factors : array (n_items, k)
-        In the basis in which the solver worked, and its solutions stand.
+        In the basis of the returned user factors.
     """
     objective = Objective(**parameters)
     matrix = canonical_csr(sparse.csr_array(user_items), dtype=start.dtype)
@@ -289,7 +290,7 @@ def run_half_sweep(
 
 
 class _Guarded:
-    """A solver, and the check that it leaves its half-sweep as it was."""
+    """A solver, with a check that it does not modify its half-sweep."""
 
     def __init__(self, solver: Any) -> None:
         self._solver = solver
@@ -313,7 +314,7 @@ _CONFORMANCE_CASES: dict[str, dict[str, Any]] = {
     "dislikes": {"regularization": 0.1, "dislikes": True},
     "scaled weights": {"regularization": 0.01, "unobserved_weight": 0.1, "regularization_exponent": 0.5},
     "log confidence": {"regularization": 0.01, "confidence": "log", "alpha": 40.0},
-    # confidences from 2 on and 3 elsewhere: weights are negative, zero and positive
+    # confidences of at least 2 for entries and 3 elsewhere: weights are negative, zero and positive
     "weights of both signs": {"regularization": 0.1, "unobserved_weight": 3.0},
 }
 
@@ -327,36 +328,36 @@ def _offers(solver: Any, dtype: str) -> bool:
 
 
 def _require(holds: Array | np.bool, what: str, case: str) -> None:
-    """Raise an AssertionError that names the first row which does not hold; row n has n entries here."""
+    """Raise an AssertionError that names the first row where `holds` is False. Row n has n entries here."""
     if not holds.all():
         raise AssertionError(f"{what}: row of {int(np.argmin(holds))} entries, with {case}")
 
 
 def check_solver(solver: Any, *, exact: bool = False) -> tuple[str, ...]:
-    """Verify that a solver keeps the contract, on rows of 0 to 4k entries for several k and objectives.
+    """Verify that a solver keeps the contract, on rows of 0 to 4k entries, for several k and objectives.
 
-    Rows without entries become 0; every number is finite, and not negative if the solver says so; the half-sweep's
-    arrays are not modified; the bits do not depend on the number of threads; no row's objective ends above both its
-    start's and that of 0.
+    The contract: rows without entries become 0. Every number is finite, and at least 0 if the solver is non-negative.
+    The arrays of the half-sweep are not modified. The bits do not depend on the number of threads. The objective of a
+    row does not end above both that of its previous factors and that of factors of 0.
 
     Parameters
     ----------
     solver : str or object
         In any form that `alscore.solvers` describes.
     exact : bool
-        Require every row to equal the float64 oracle, of a non-negative solver that over factors >= 0, within
-        `TOLERANCES` as well.
+        Also require every row to equal the float64 oracle within `TOLERANCES`. For a non-negative solver it is the
+        oracle over factors >= 0.
 
     Returns
     -------
     tuple of str
-        "float32", "float64", or both: what the solver offers and was verified in. One that it refuses with a
+        "float32", "float64", or both: the dtypes that the solver offers, verified. A dtype that it refuses with a
         TypeError is left out.
 
     Raises
     ------
     AssertionError
-        Saying what does not hold, on which row, in which case.
+        The message says which part of the contract does not hold, for which row and case.
 
     Examples
     --------

@@ -44,7 +44,7 @@ def isa(request):
 @pytest.fixture
 def little_work_in_parallel(monkeypatch):
     """As many threads as asked for, where the problem is so small that one would do the work."""
-    monkeypatch.setattr(threads, "_SMALL", 0)
+    monkeypatch.setattr(threads, "_LEAST_WORK", 0)
 
 
 @pytest.fixture(params=["float32", "float64"])

@@ -581,7 +581,7 @@ def test_scikit_learn_takes_it_for_an_estimator():
 
 @pytest.mark.parametrize("y", [np.zeros(300), [0] * 300])
 def test_there_is_no_y_to_fit(plays, y):
-    with pytest.raises(TypeError, match=r"show_progress must be True or False.*no y to fit"):
+    with pytest.raises(TypeError, match=r"show_progress must be True or False.*fit takes no y"):
         AlternatingLeastSquares().fit(plays, y)
 
 

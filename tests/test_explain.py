@@ -118,7 +118,7 @@ def test_user_weights_of_something_else_are_refused(tastes):
         fit(tastes).explain(USER, rows, 9, weights)
     with pytest.raises(ValueError, match="other parameters"):
         model.set_params(alpha=2.0).explain(USER, rows, 9, weights)
-    with pytest.raises(TypeError, match="user_weights must be what explain returned"):
+    with pytest.raises(TypeError, match="user_weights must be the third result of explain"):
         model.explain(USER, rows, 9, np.ones(5))
 
 

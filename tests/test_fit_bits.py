@@ -1,8 +1,8 @@
 """A whole fit has the bits that are stored here, for each kernel set: a change of them must be meant.
 
-BLAS and LAPACK round differently on each processor and in each version. Plain IEEE arithmetic therefore replaces the
-three steps that use them: Gram matrix, rotation, eigenvectors. The test compares what this package compiles with GCC for
-x86-64. After a change that is meant to alter bits, ``python tests/test_fit_bits.py`` prints the new table.
+BLAS and LAPACK round differently on each processor and in each version. Plain IEEE arithmetic replaces the three steps
+that use them: Gram matrix, rotation, eigenvectors. The test compares what this package compiles with GCC for x86-64.
+After a change that is meant to alter bits, ``python tests/test_fit_bits.py`` prints the new table.
 """
 
 import hashlib

@@ -12,9 +12,8 @@ from alscore import retrieval
 from alscore._core import kernel_table
 from alscore._data.canonical import CanonicalRows
 from alscore._support import threads
-from alscore.retrieval import Candidates, top_n
-from alscore.testing import tolerance
-from alscore.testing import exact_top_n
+from alscore.retrieval import top_n
+from alscore.testing import exact_top_n, tolerance
 
 
 def whole_numbers(shape, dtype, seed=0):
@@ -57,11 +56,16 @@ def searches(draw, largest_exponent):
     return queries.astype(dtype), factors.astype(dtype), arguments, excluded | banned
 
 
-@pytest.fixture
-def small_parts(monkeypatch):
-    """Threads for little work too, and panels of the first factors only."""
-    monkeypatch.setattr(threads, "_SMALL", 0)
-    monkeypatch.setattr(retrieval, "_PACKED_BYTES", 1 << 14)
+@pytest.fixture(scope="module", autouse=True)
+def _threads_for_little_work():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threads, "_LEAST_WORK", 0)
+        yield
+
+
+def Candidates(factors, unit=False, **options):  # noqa: N802
+    """Candidates of which only the first are packed: a search reads packed panels and gathers others."""
+    return retrieval.Candidates(factors, unit, packed_bytes=1 << 14, **options)
 
 
 @settings(max_examples=150, deadline=None)
@@ -69,13 +73,10 @@ def small_parts(monkeypatch):
 def test_top_n_equals_sorting_all_scores(search):
     queries, factors, arguments, left_out = search
     wanted = exact_top_n(queries.astype(np.float64) @ factors.T.astype(np.float64), arguments["n"], left_out)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threads, "_SMALL", 0)
-        patch.setattr(retrieval, "_PACKED_BYTES", 1 << 14)
-        for ordered in (True, False):
-            found = top_n(queries, Candidates(factors, ordered=ordered), **arguments)
-            np.testing.assert_array_equal(found[0], wanted[0])
-            np.testing.assert_array_equal(found[1], wanted[1])
+    for ordered in (True, False):
+        found = top_n(queries, Candidates(factors, ordered=ordered), **arguments)
+        np.testing.assert_array_equal(found[0], wanted[0])
+        np.testing.assert_array_equal(found[1], wanted[1])
 
 
 @settings(max_examples=100, deadline=None)
@@ -83,16 +84,13 @@ def test_top_n_equals_sorting_all_scores(search):
 def test_top_n_is_the_same_to_the_bit_whether_or_not_all_are_scored(search, unit):
     # norms up to the largest numbers: products overflow to both infinities, and to none
     queries, factors, arguments, _ = search
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(threads, "_SMALL", 0)
-        patch.setattr(retrieval, "_PACKED_BYTES", 1 << 14)
-        pruned, whole = (top_n(queries, Candidates(factors, unit, ordered=ordered), **arguments) for ordered in (1, 0))
+    pruned, whole = (top_n(queries, Candidates(factors, unit, ordered=ordered), **arguments) for ordered in (1, 0))
     assert bits(pruned) == bits(whole)
 
 
 @pytest.mark.parametrize("k", [1, 7, 200])
 @pytest.mark.parametrize("spread", [0, 1e-9, 1e-6])
-def test_norms_that_rounding_puts_in_another_order_than_products(isa, dtype, k, spread, small_parts):
+def test_norms_that_rounding_puts_in_another_order_than_products(isa, dtype, k, spread):
     """Nearly parallel vectors, whose products come within their rounding of what norms allow."""
     rng = np.random.default_rng(k)
     spread = spread if dtype == np.float32 else spread * 1e-9
@@ -138,7 +136,7 @@ def test_what_is_not_finite_is_not_returned(isa, dtype, unit):
 
 
 @pytest.mark.parametrize("unit", [False, True])
-def test_top_n_with_rounding(isa, dtype, unit, small_parts):
+def test_top_n_with_rounding(isa, dtype, unit):
     rng = np.random.default_rng(0)
     queries, factors = rng.standard_normal((70, 50)), rng.standard_normal((2500, 50)) * rng.pareto(1, (2500, 1))
     queries, factors = queries.astype(dtype), factors.astype(dtype)
@@ -174,7 +172,7 @@ def test_exclusions_in_any_order(dtype):
     np.testing.assert_array_equal(found, exact_top_n(queries @ factors.T, 2500, excluded))
 
 
-def test_a_query_has_the_same_scores_alone_and_among_others(isa, dtype, small_parts):
+def test_a_query_has_the_same_scores_alone_and_among_others(isa, dtype):
     rng = np.random.default_rng(0)
     queries, factors = (rng.standard_normal((n, 9)).astype(dtype) for n in (300, 2500))
     candidates = Candidates(factors)
@@ -203,7 +201,7 @@ def test_candidates_outlive_a_change_of_the_kernel_set(dtype):
         kernel_table.use(before)
 
 
-def test_an_answer_holds_no_more_memory_than_it_shows(small_parts):
+def test_an_answer_holds_no_more_memory_than_it_shows():
     queries, factors = whole_numbers((1, 3), np.float32), whole_numbers((5000, 3), np.float32)
     for array in top_n(queries, factors, 10, num_threads=16):
         assert array.base is None or array.base.nbytes == array.nbytes
@@ -216,7 +214,7 @@ def test_exclusions_that_point_nowhere_are_not_followed(indptr):
         top_n(np.ones((1, 4), np.float32), np.ones((100, 4), np.float32), 3, exclude=row)
 
 
-def test_many_python_threads_at_once(small_parts):
+def test_many_python_threads_at_once():
     rng = np.random.default_rng(0)
     queries, factors = (rng.standard_normal((n, 16), np.float32) for n in (200, 3000))
     candidates = Candidates(factors)

@@ -127,7 +127,7 @@ from scipy import sparse
 from alscore import AlternatingLeastSquares
 from alscore._support import threads
 
-threads._SMALL = 0  # else this little work ran on one thread
+threads._LEAST_WORK = 0  # else this little work ran on one thread
 
 def in_child(check):
     child = os.fork()

@@ -15,7 +15,7 @@ def require(holds: bool, name: str, allowed: str, value: Any) -> None:
 
 
 def require_integer(value: Any, name: str, least: int, most: int | None = None) -> None:
-    """Raise a ValueError about the argument `name` unless it is an integer from `least` to `most`, if there is a most."""
+    """Raise a ValueError about the argument `name` unless it is an integer of at least `least` and at most `most`."""
     valid = hasattr(value, "__index__") and not isinstance(value, bool) and value >= least
     valid = valid and (most is None or value <= most)
     allowed = f"an integer of at least {least}" if most is None else f"an integer from {least} to {most:,}"

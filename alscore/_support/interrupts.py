@@ -1,4 +1,4 @@
-"""Ctrl-C, put off until there is something whole to keep."""
+"""Ctrl-C, deferred until the running half-sweep is complete."""
 
 import contextlib
 import signal
@@ -9,7 +9,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C only sets the flag that the yielded function reads; a second one acts at once."""
+    """Defer the first Ctrl-C inside: the yielded function tells whether it came. A second Ctrl-C acts at once."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False  # Python delivers signals to the main thread alone
         return

@@ -1,4 +1,4 @@
-"""How many threads a call may use, and the single-threaded BLAS that its parallel loops need."""
+"""The number of threads of a call, and the limit of BLAS to one thread inside parallel loops."""
 
 import contextlib
 import functools
@@ -9,6 +9,10 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from threadpoolctl import OpenBLASController, ThreadpoolController
+
+from alscore._support.checks import require_integer
 
 _parallel_used = False  # this process has run an OpenMP loop on more than one thread
 _forked_after_parallel = False
@@ -24,31 +28,36 @@ if hasattr(os, "register_at_fork"):
 
 
 def available_cpus() -> int:
-    """CPUs this process may use: its affinity, and the CPU quota of its control group."""
+    """Return the number of CPUs that this process may use: by its affinity and the CPU quota of its control group."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        cpus = min(cpus, max(1, int(quota) // int(period)))  # "max" is no integer: no quota
+        cpus = min(cpus, max(1, int(quota) // int(period)))  # "max" is not an integer: no quota
     return cpus
 
 
-# Multiplications below which starting threads, and their spinning at the end, costs more than they save.
-_SMALL = 1 << 21
-_MOST = 4096
+# Multiplications from which on more than one thread is worth it: below, starting threads and their spinning at the end
+# cost more time than they save.
+_LEAST_WORK = 1 << 21
+_MAX_THREADS = 4096
 
 
 def resolve_threads(num_threads: int, work: float = math.inf) -> int:
-    """The number of threads to run on; 0 asks for `available_cpus()`, and little work gets one.
+    """Return the number of threads to run on. 0 stands for `available_cpus()`. Little work gets one thread.
 
-    In a process forked after a parallel loop GNU's OpenMP would wait forever for threads which the fork did not
-    copy, so there the answer is 1, with a RuntimeWarning. Results have the same bits on any number of threads.
+    In a process that was forked after a parallel loop, GNU's OpenMP would wait forever for threads that the fork did
+    not copy: the number is 1 there, with a RuntimeWarning. Results have the same bits on any number of threads.
+
+    Parameters
+    ----------
+    num_threads : int
+        From 0 to 4,096.
+    work : float
+        Multiplications.
     """
     global _parallel_used
-    if isinstance(num_threads, bool) or not hasattr(num_threads, "__index__") or not 0 <= num_threads <= _MOST:
-        raise ValueError(
-            f"num_threads must be an integer from 0 (all CPUs of this process) to {_MOST}, not {num_threads!r}"
-        )
-    if work < _SMALL:
+    require_integer(num_threads, "num_threads", 0, _MAX_THREADS)
+    if work < _LEAST_WORK:
         return 1
     threads = int(num_threads) or available_cpus()
     if threads > 1 and _forked_after_parallel:
@@ -65,9 +74,11 @@ def resolve_threads(num_threads: int, work: float = math.inf) -> int:
 
 @functools.cache
 def _shared_blas() -> Any:
-    """What controls each BLAS whose threads all callers share; one on OpenMP starts none in a parallel loop."""
-    import scipy.linalg.cython_blas  # noqa: F401  # so that scipy's copy of BLAS is loaded, beside numpy's
-    from threadpoolctl import ThreadpoolController
+    """Return the controller of every BLAS whose threads all callers share.
+
+    A BLAS on OpenMP is not among them: it starts no threads in a parallel loop.
+    """
+    import scipy.linalg.cython_blas  # noqa: F401  # loads scipy's copy of BLAS; numpy has another
 
     controller = ThreadpoolController().select(user_api="blas")
     libraries = controller.lib_controllers
@@ -76,9 +87,7 @@ def _shared_blas() -> Any:
 
 
 def _take_control_of_openblas() -> None:
-    """From threadpoolctl 3.8 on one thread controls OpenBLAS, and what the others ask for does silently nothing."""
-    from threadpoolctl import OpenBLASController
-
+    """Make this thread control OpenBLAS. Since threadpoolctl 3.8 requests of other threads silently have no effect."""
     if hasattr(OpenBLASController, "clear_controlling_thread"):
         OpenBLASController.clear_controlling_thread(force=True)
 
@@ -90,7 +99,7 @@ _blas_limit = contextlib.ExitStack()
 
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Limit every BLAS to one thread, as long as any thread of this process is inside; then restore it."""
+    """Limit every BLAS to one thread while any thread of this process is inside, then restore the limits."""
     global _blas_users
     with _blas_lock:
         if _blas_users == 0:

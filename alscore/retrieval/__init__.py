@@ -1,4 +1,4 @@
-"""From factors to ranked ids: exact top-N by inner product and by cosine."""
+"""Exact top-N search: the ids of the largest inner products or cosines."""
 
 import copy
 from typing import Any
@@ -13,19 +13,23 @@ from alscore._support.checks import require_integer
 from alscore._support.moved import renamed
 from alscore._support.threads import resolve_threads
 
-_PACKED_BYTES = 1 << 25
-_WORTH_ORDERING = 16  # queries for which sorting 292,385 factors of length 128 takes less time than scoring them all
+PACKED_BYTES = 1 << 25  # bytes of the copy of the first candidates in the layout of the kernels: memory against speed
+# Queries from which on it takes less time to sort the candidates by norm than to score all of them, measured with
+# 292,385 candidates of 128 factors.
+WORTH_ORDERING = 16
 
 
 def checked_ids(ids: Any, size: int, name: str) -> Int64s:
-    """`ids` as an int64 array of one dimension, verified to lie in [0, size).
+    """Return `ids` as an int64 array of one dimension, verified to lie in [0, size).
 
     Raises
     ------
     TypeError
-        They are not integers.
+        The ids are not integers.
+    ValueError
+        The array has more than one dimension.
     IndexError
-        One is out of range; negative ids do not count from the end.
+        An id is out of range. Negative ids do not count from the end.
     """
     array = np.atleast_1d(np.asarray(ids))
     if array.size == 0:
@@ -42,36 +46,46 @@ def checked_ids(ids: Any, size: int, name: str) -> Int64s:
 
 
 class Candidates:
-    """Factors made ready to be searched many times.
+    """Factors prepared for many searches.
 
-    Making them costs about what searching all of them for ten queries does; they take memory for four numbers a row,
-    and up to 32 MB for a copy of the first rows in the layout of the kernels.
+    The preparation costs about as much as ten queries that score all factors. It takes memory for four numbers a row,
+    and up to `packed_bytes` for a copy of the first rows in the layout of the kernels.
 
     Parameters
     ----------
-    factors : float array, shape (n_factors, k)
-        float32 or float64; not copied if contiguous, and not to be modified as long as this is used.
+    factors : float array, shape (n_candidates, k)
+        float32 or float64. Not copied if contiguous. It must not be modified while this object is in use.
     unit : bool
-        Search by cosine instead of inner product. A row of zeros has cosine 0 with all, and so has one whose norm, or
-        its inverse, is beyond the numbers of the dtype.
+        Search by cosine instead of inner product. The cosine is 0 for a row of zeros, and for a row whose norm, or the
+        inverse of its norm, is out of the range of the dtype.
     ordered : bool
-        By descending norm, so that a search ends where no norm can reach the n-th best any more. Otherwise, and by
-        cosine, every row is scored. The answers are the same to the bit.
+        Sort the factors by descending norm. A search then ends where no norm can reach the n-th best score any more.
+        Otherwise, and by cosine, every row is scored. The results have the same bits.
     num_threads : int
-        To make them; 0 takes all CPUs of this process.
+        Number of threads of the preparation. 0 takes all CPUs of this process.
+    packed_bytes : int
+        Bytes of the copy of the first rows. A larger copy makes searches faster that score more rows.
     """
 
-    def __init__(self, factors: Floats, unit: bool = False, *, ordered: bool = True, num_threads: int = 0) -> None:
+    def __init__(
+        self,
+        factors: Floats,
+        unit: bool = False,
+        *,
+        ordered: bool = True,
+        num_threads: int = 0,
+        packed_bytes: int = PACKED_BYTES,
+    ) -> None:
         factors = np.ascontiguousarray(factors)
         if factors.ndim != 2 or factors.shape[1] < 1 or factors.dtype not in (np.float32, np.float64):
             raise ValueError(
                 f"factors must be float32 or float64 of shape (n, k), k >= 1, not {factors.dtype} {factors.shape}"
             )
         self.factors, self.unit = factors, unit
-        self.scored = 1 / 32 if ordered and not unit else 1.0  # what share a search will score: of trained factors
+        self.scored = 1 / 32 if ordered and not unit else 1.0  # share of trained factors that a search scores
         self.scale: Floats | None = None
         self.packed: Floats | None = None
-        self.isa = kernel_table.isa()  # whose panels these are
+        self.isa = kernel_table.isa()  # the kernel set whose panels `packed` has
         threads = resolve_threads(num_threads, factors.size)
         norm = topk.norms(factors, threads) if unit or ordered else np.ones(len(factors))
         if unit:
@@ -79,11 +93,11 @@ class Candidates:
             with np.errstate(invalid="ignore"):
                 norm *= self.scale
         if ordered:
-            # by cosine all norms are 1 but for zeros: as they lie is the order that memory likes
+            # by cosine all norms are 1 or 0: the order in memory is the fastest
             self.order = np.argsort(norm < 0.5 if unit else -norm, kind="stable").astype(np.int32)
             self.norm = norm
             self._keep(self.order)
-            head = min(len(factors), _PACKED_BYTES // (factors.itemsize * max(1, factors.shape[1])))
+            head = min(len(factors), packed_bytes // (factors.itemsize * max(1, factors.shape[1])))
             self.packed = topk.pack(factors, self.order, self.scale, head, threads)
         else:
             self.order = np.arange(len(factors), dtype=np.int32)
@@ -95,7 +109,7 @@ class Candidates:
             self.scale = self.scale[positions]
 
     def _among(self, banned: NDArray[np.uint8]) -> "Candidates":
-        """Those that are not banned, alone."""
+        """Return the candidates that are not banned."""
         fewer = copy.copy(self)
         left = np.flatnonzero(banned[self.order] == 0)
         fewer.order, fewer.packed = self.order[left], None
@@ -113,42 +127,42 @@ def top_n(
     deny: Any = None,
     num_threads: int = 0,
 ) -> tuple[Int32s, Floats]:
-    """The n factors with the largest inner product (or cosine), for each query; of equal ones the lower code first.
+    """Find for each query the n candidates with the largest inner product (or cosine). Ties: lower id first.
 
-    Exact: what is not scored cannot be among them. A score does not depend on the other queries of the call, on the
-    number of threads, or on what is excluded.
+    The search is exact: a candidate that is not scored cannot be among the n best. A score does not depend on the other
+    queries of the call, on the number of threads, or on the excluded candidates.
 
     Parameters
     ----------
     queries : float array, shape (n_queries, k)
-    factors : Candidates, or float array, shape (n_factors, k)
-        float32 or float64. An array that will be searched again is better made `Candidates` once.
+    factors : Candidates, or float array, shape (n_candidates, k)
+        float32 or float64. For several searches of the same array, make `Candidates` of it once.
     n : int
-        At least 1; any number, larger than n_factors too.
-    exclude : sparse matrix, shape (n_queries, n_factors), optional
-        The entries of row q are left out of the answer to query q.
+        Number of results for each query, at least 1. May be larger than n_candidates.
+    exclude : sparse matrix, shape (n_queries, n_candidates), optional
+        The entries of row q are not returned for query q.
     allow, deny : int array, optional
-        Codes of the only factors to consider, and of those never to return.
+        Ids of the only candidates to consider, and ids never to return.
     num_threads : int
-        0 takes all CPUs of this process.
+        Number of threads. 0 takes all CPUs of this process.
 
     Returns
     -------
     ids : int32 array, shape (n_queries, n)
     scores : array, shape (n_queries, n), dtype of the factors
-        Where fewer than n factors can be returned, the last places hold id -1 and score -inf. A product that overflows
-        to -inf, or to NaN, is not returned.
+        Descending. Where there are fewer than n results, the last places hold id -1 and score -inf. A product that
+        overflows to -inf, or to NaN, is not returned.
 
     Raises
     ------
     ValueError
-        `n` below 1, or shapes that do not fit each other.
+        `n` is below 1, or shapes do not fit each other.
     IndexError
-        A code in `allow` or `deny` is out of range.
+        An id in `allow` or `deny` is out of range.
     """
     require_integer(n, "N", 1, 2**31 - 1)
     if not isinstance(factors, Candidates):
-        factors = Candidates(factors, ordered=len(queries) >= _WORTH_ORDERING, num_threads=num_threads)
+        factors = Candidates(factors, ordered=len(queries) >= WORTH_ORDERING, num_threads=num_threads)
     size, dtype = factors.factors.shape, factors.factors.dtype
     queries = np.ascontiguousarray(queries, dtype)
     if queries.ndim != 2 or queries.shape[1] != size[1]:
@@ -197,7 +211,7 @@ def top_n(
 
 
 def _inverse(norm: Doubles, dtype: np.dtype) -> Floats:
-    """1 / norm, or 0 where that is no number of `dtype`: what is as short as that counts as zero."""
+    """Return 1 / norm, or 0 where `dtype` cannot hold it: so short a vector counts as zero."""
     with np.errstate(divide="ignore", over="ignore"):
         inverse = 1 / norm
     return np.where(inverse < np.finfo(dtype).max, inverse, 0).astype(dtype)

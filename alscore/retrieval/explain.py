@@ -1,4 +1,4 @@
-"""Why an item is recommended: a score as the sum of what each item of the user contributes (HKV, section 5)."""
+"""Explanations: a score as a sum of contributions of the user's items (Hu, Koren, Volinsky 2008, section 5)."""
 
 import dataclasses
 from typing import Any
@@ -20,7 +20,7 @@ from alscore.solvers.objective import Objective
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class UserWeights:
-    """The system of one user's row, factorised. For `AlternatingLeastSquares.explain` to take again."""
+    """The factorised system of one user's row, for further calls of `AlternatingLeastSquares.explain`."""
 
     userid: int
     objective: Objective
@@ -31,7 +31,7 @@ class UserWeights:
 
     @classmethod
     def of(cls, userid: int, row: CanonicalRows, objective: Objective, fold_in: FoldIn) -> "UserWeights":
-        """For a canonical float64 row, as `FoldIn.solve` would solve it."""
+        """Factorise the system that `FoldIn.solve` would solve for a canonical float64 row."""
         Y = fold_in.factors[row.indices].astype(np.float64)
         strength, (base, scale, unobserved) = objective.strength(row.data), objective.weights
         confidence = base + scale * np.abs(strength)
@@ -50,23 +50,25 @@ class UserWeights:
         return cls(userid, objective, fold_in, row.indices[liked], confidence[liked, None] * Y[liked], system)
 
     def belong_to(self, userid: int, objective: Objective, item_factors: Floats) -> bool:
-        """Whether this is the system of that user, for these parameters and factors."""
+        """Whether this system belongs to the user, the parameters and the item factors."""
         same_factors = self.fold_in.factors is item_factors
         return same_factors and (self.userid, self.objective) == (userid, objective)
 
     def contributions(self, itemid: int) -> Doubles:
-        """What each item of `liked` adds to the score of this one; dislikes and what is unobserved add nothing."""
+        """Return the contribution of each item of `liked` to the score of an item."""
         weighted_item = scipy.linalg.cho_solve(self.system, self.fold_in.factors[itemid].astype(np.float64))
-        contributions: Doubles = (self.weighted * weighted_item).sum(axis=1)  # unlike BLAS, equal for equal rows
+        contributions: Doubles = (self.weighted * weighted_item).sum(
+            axis=1
+        )  # not BLAS: equal rows must give equal sums
         return contributions
 
 
 def user_row(user_items: Any, userid: int, items: Factors) -> CanonicalRows:
-    """The canonical float64 row of one user, from the rows of all users or from that row alone."""
+    """Return the canonical float64 row of one user, from the rows of all users or from this row alone."""
     rows = getattr(user_items, "matrix", user_items)
     if sparse.issparse(rows) and rows.ndim == 2 and rows.shape[0] != 1:
         retrieval.checked_ids(userid, rows.shape[0], "userid")
-        if rows.format == "csr":  # cut out first: verifying every row would take far longer than the rest
+        if rows.format == "csr":  # first, since verifying all rows would take far longer than the rest
             entries = slice(*rows.indptr[userid : userid + 2])
             data, indices = rows.data[entries], rows.indices[entries]
             rows = sparse.csr_array((data, indices, [0, len(data)]), shape=(1, rows.shape[1]))

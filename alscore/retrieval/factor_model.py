@@ -1,4 +1,4 @@
-"""What two factor matrices can do, however they were learnt: rank items, find what is similar, be saved."""
+"""Recommendations and similar users and items from two factor matrices, however they were trained."""
 
 from typing import Any
 
@@ -13,21 +13,21 @@ from alscore.retrieval.factors import ANY_ID, Factors, NotFittedError, checked_r
 class FactorModel:
     """Base class: user and item factors, whose inner products are scores.
 
-    Subclasses have an attribute `num_threads`, and `_fold_in`.
+    Subclasses have an attribute `num_threads` and a method `_fold_in`.
 
     Attributes
     ----------
     user_factors : array (n_users, k), float32 or float64
     item_factors : array (n_items, k), of the same dtype
-        None before they are learnt. They are read-only. Assigning to one copies the array, unless that is read-only
-        already; while the two do not fit each other, using them raises a ValueError.
+        None before training. Read-only. An array that is assigned is copied, unless it is read-only already. While the
+        two do not fit each other, their use raises a ValueError.
     """
 
     num_threads: int
     _both: tuple[Factors | None, Factors | None] = (None, None)  # one attribute, so that both change at once
 
     @property
-    def user_factors(self) -> Floats | Any:  # or None; but declared so, everybody would have to rule it out
+    def user_factors(self) -> Floats | Any:  # Any, not None: else every user has to exclude None for a type checker
         users, _ = self._both
         return None if users is None else users.array
 
@@ -61,8 +61,8 @@ class FactorModel:
         return None not in self._both
 
     def _fold_in(self, side: str, rows: CanonicalRows, fixed: Factors) -> Floats:
-        """Factors for canonical `rows` of a side, "user" or "item", solved exactly on those of the other side."""
-        raise NotImplementedError(f"{type(self).__name__} cannot solve {side}s from their rows")
+        """Solve the factors of canonical `rows` of a side, "user" or "item", exactly on the fixed side."""
+        raise TypeError(f"{type(self).__name__} cannot solve {side}s from their rows")
 
     def recommend(
         self,
@@ -74,35 +74,35 @@ class FactorModel:
         recalculate_user: bool = False,
         items: Any = None,
     ) -> tuple[Int32s, Floats]:
-        """The N items with the highest scores ``x_u . y_i`` for one user or several.
+        """Return the N items with the highest scores ``x_u . y_i``, for one user or several.
 
         Parameters
         ----------
         userid : int or int array (n,)
         user_items : sparse matrix, shape (n, n_items), or Interactions
-            One row for each id, as ``user_items[userid]`` gives (for one id, of one dimension too): what is already
-            liked, and what `recalculate_user` solves from. May be None where neither is wanted.
+            One row for each id, such as ``user_items[userid]``; for one id also a row of one dimension. The rows say
+            what each user already likes, and `recalculate_user` solves from them. None if neither is needed.
         N : int
         filter_already_liked_items : bool
-            Leave out the items that stand in the user's row.
+            Leave out the items in the user's row.
         filter_items : int array, optional
             Items never to return.
         recalculate_user : bool
-            Solve the users from their rows instead of using `user_factors`; the ids are then labels only.
+            Solve the users from their rows instead of using `user_factors`. The ids need not be in the model then.
         items : int array, optional
             The only items to consider.
 
         Returns
         -------
         ids : int32 array (N,), or (n, N) for an array of ids
-            Best first; of equal scores the lower id first. -1 where fewer than N items are left.
+            Best first. Ties: lower id first. -1 where fewer than N items are left.
         scores : array of the same shape, dtype of the factors
             -inf where the id is -1.
 
         Raises
         ------
         NotFittedError
-            There are no factors yet.
+            The model has no factors.
         IndexError
             An id is out of range.
         ValueError
@@ -122,7 +122,7 @@ class FactorModel:
             queries = self._fold_in("user", rows, known_items)
         else:
             queries = known_users.array[ids]
-        found = retrieval.top_n(
+        result = retrieval.top_n(
             queries,
             known_items.candidates(self.num_threads),
             N,
@@ -131,7 +131,7 @@ class FactorModel:
             deny=filter_items,
             num_threads=self.num_threads,
         )
-        return _one_or_many(userid, found)
+        return _one_or_many(userid, result)
 
     def similar_items(
         self,
@@ -142,23 +142,28 @@ class FactorModel:
         filter_items: Any = None,
         items: Any = None,
     ) -> tuple[Int32s, Floats]:
-        """The N items whose factors have the highest cosine with those of one item or several, itself included.
+        """Return the N items whose factors have the highest cosine with those of an item. The item itself is included.
 
         Parameters
         ----------
         itemid : int or int array (n,)
         N : int
         recalculate_item : bool
-            Solve the items from `item_users` instead of using `item_factors`; the ids are then labels only.
+            Solve the items from `item_users` instead of using `item_factors`. The ids need not be in the model then.
         item_users : sparse matrix, shape (n, n_users), optional
             For `recalculate_item`: one row for each id.
         filter_items, items
-            As for `recommend`, and so are the errors raised.
+            Same as for `recommend`.
 
         Returns
         -------
         ids, scores
-            As for `recommend`.
+            Same as for `recommend`.
+
+        Raises
+        ------
+        NotFittedError, IndexError, ValueError
+            Same errors as `recommend`.
         """
         known_users, known_items = self._fitted()
         ids = retrieval.checked_ids(itemid, ANY_ID if recalculate_item else len(known_items.array), "itemid")
@@ -170,13 +175,13 @@ class FactorModel:
         else:
             queries = known_items.array[ids]
         candidates = known_items.candidates(self.num_threads, unit=True)
-        found = retrieval.top_n(queries, candidates, N, allow=items, deny=filter_items, num_threads=self.num_threads)
-        return _one_or_many(itemid, found)
+        result = retrieval.top_n(queries, candidates, N, allow=items, deny=filter_items, num_threads=self.num_threads)
+        return _one_or_many(itemid, result)
 
     def similar_users(
         self, userid: Any, N: int = 10, filter_users: Any = None, users: Any = None
     ) -> tuple[Int32s, Floats]:
-        """The N users whose factors have the highest cosine with those of one user or several, itself included.
+        """Return the N users whose factors have the highest cosine with those of a user. The user itself is included.
 
         Parameters
         ----------
@@ -188,15 +193,20 @@ class FactorModel:
         Returns
         -------
         ids, scores
-            As for `recommend`, and so are the errors raised.
+            Same as for `recommend`.
+
+        Raises
+        ------
+        NotFittedError, IndexError, ValueError
+            Same errors as `recommend`.
         """
         known_users, _ = self._fitted()
         queries = known_users.array[retrieval.checked_ids(userid, len(known_users.array), "userid")]
         candidates = known_users.candidates(self.num_threads, unit=True)
-        found = retrieval.top_n(queries, candidates, N, allow=users, deny=filter_users, num_threads=self.num_threads)
-        return _one_or_many(userid, found)
+        result = retrieval.top_n(queries, candidates, N, allow=users, deny=filter_users, num_threads=self.num_threads)
+        return _one_or_many(userid, result)
 
 
-def _one_or_many(asked: Any, found: tuple[Int32s, Floats]) -> tuple[Int32s, Floats]:
-    ids, scores = found
-    return (ids, scores) if np.ndim(asked) > 0 else (ids[0], scores[0])
+def _one_or_many(query: Any, result: tuple[Int32s, Floats]) -> tuple[Int32s, Floats]:
+    ids, scores = result
+    return (ids, scores) if np.ndim(query) > 0 else (ids[0], scores[0])

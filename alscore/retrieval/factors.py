@@ -12,7 +12,7 @@ from alscore._support.arrays import Floats
 from alscore.solvers.fold_in import FoldIn
 from alscore.solvers.half_sweeps import zero_factors
 
-ANY_ID = np.iinfo(np.int64).max  # the size that `codes` gets for ids that are labels only
+ANY_ID = np.iinfo(np.int64).max  # the size for `checked_ids` where ids need not be in the model
 
 
 class NotFittedError(ValueError, AttributeError):
@@ -20,16 +20,16 @@ class NotFittedError(ValueError, AttributeError):
 
 
 class Factors:
-    """One side's factors, which nobody can modify, and what is made from them when it is first needed.
+    """The read-only factors of one side, with a search and a fold-in prepared when they are first needed.
 
-    Several threads may make the same thing at once, which takes time and does no harm.
+    Several threads may prepare the same thing at once. That takes time and does no harm.
 
     Parameters
     ----------
     array : float array (n, k)
-        Kept if it is read-only already, and no view of what is not; else copied.
+        Kept if it is read-only and not a view of a writable array. Otherwise copied.
     name : str
-        What messages call it.
+        The name that messages use.
     """
 
     def __init__(self, array: Any, name: str) -> None:
@@ -52,14 +52,14 @@ class Factors:
         self._fold_in: FoldIn | None = None
 
     def candidates(self, num_threads: int, *, unit: bool = False) -> retrieval.Candidates:
-        """To be found by inner product, or as units by cosine."""
+        """Return these factors, prepared to be searched by inner product, or with `unit` by cosine."""
         made = self._candidates.get(unit)
         if made is None:
             made = self._candidates[unit] = retrieval.Candidates(self.array, unit, num_threads=num_threads)
         return made
 
     def fold_in(self, num_threads: int) -> FoldIn:
-        """To solve rows of the other side on."""
+        """Return these factors as the fixed side of rows that are solved later."""
         made = self._fold_in
         if made is None:
             made = self._fold_in = FoldIn(self.array, num_threads)
@@ -73,7 +73,7 @@ class Factors:
 
 
 def frozen(array: Floats) -> Floats:
-    """`array` itself, read-only from now on, and so is the memory that it is a view of."""
+    """Make an array and the memory that it is a view of read-only, and return it."""
     memory: Any = array
     while isinstance(memory, np.ndarray):
         memory.flags.writeable = False
@@ -82,16 +82,16 @@ def frozen(array: Floats) -> Floats:
 
 
 def _is_writable(array: Any) -> bool:
-    """Whether somebody can write to `array`, perhaps through what it is a view of."""
+    """Whether `array`, or an array that it is a view of, is writable."""
     return isinstance(array, np.ndarray) and (array.flags.writeable or _is_writable(array.base))
 
 
 def checked_rows(
     matrix: Any, name: str, ids: str, n_rows: int, columns: Factors, dtype: npt.DTypeLike | None = None
 ) -> CanonicalRows:
-    """The argument `name` in canonical form, verified to have a row for each id and a column for each of `columns`.
+    """Return the argument `name` in canonical form, verified to have a row for each id and a column for each factor.
 
-    A matrix of one dimension, which ``csr_array[id]`` gives, is one row.
+    A matrix of one dimension, such as ``csr_array[id]``, is one row.
     """
     rows = getattr(matrix, "matrix", matrix)
     if sparse.issparse(rows) and rows.ndim == 1:

@@ -1,4 +1,4 @@
-"""Rows that come after training: their factors, and why an item is recommended."""
+"""Models that solve rows after training: new users and items, and explanations of a score."""
 
 import dataclasses
 from typing import Any, Self
@@ -35,15 +35,15 @@ class FoldInModel(FactorModel):
         return fixed.fold_in(self.num_threads).solve(problem, solver)
 
     def recalculate_user(self, userid: Any, user_items: Any) -> Floats:
-        """Factors of one user or several, known or new, solved from their rows; nothing is stored.
+        """Solve the factors of one user or several, known or new, from their rows. The model does not change.
 
-        The solution is exact on the current item factors, whatever `solver` is. (Only one that keeps the original
-        basis, as "nonnegative" does, is used itself.)
+        The solution is exact on the present item factors, whatever `solver` is. Only a solver that keeps the original
+        basis, such as "nonnegative", is used itself.
 
         Parameters
         ----------
         userid : int or int array (n,)
-            Labels only.
+            Only the number of ids counts: they need not be in the model.
         user_items : sparse matrix, shape (n, n_items), or Interactions
             One row for each id.
 
@@ -54,7 +54,7 @@ class FoldInModel(FactorModel):
         Raises
         ------
         NotFittedError
-            There are no factors yet.
+            The model has no factors.
         ValueError
             `user_items` does not have the shape above.
         alscore.solvers.NotPositiveDefiniteError, FloatingPointError
@@ -66,19 +66,23 @@ class FoldInModel(FactorModel):
         return X if np.ndim(userid) > 0 else X[0]
 
     def recalculate_item(self, itemid: Any, item_users: Any) -> Floats:
-        """Factors of one item or several, known or new, solved from their rows on the current user factors.
+        """Solve the factors of one item or several, known or new, from their rows on the present user factors.
 
         Parameters
         ----------
         itemid : int or int array (n,)
-            Labels only.
+            Only the number of ids counts: they need not be in the model.
         item_users : sparse matrix, shape (n, n_users)
             One row for each id.
 
         Returns
         -------
         array (k,), or (n, k) for an array of ids
-            See `recalculate_user`, for the errors raised too.
+
+        Raises
+        ------
+        NotFittedError, ValueError, alscore.solvers.NotPositiveDefiniteError, FloatingPointError
+            Same errors as `recalculate_user`.
         """
         users, _ = self._fitted()
         rows = checked_rows(item_users, "item_users", "itemid", len(checked_ids(itemid, ANY_ID, "itemid")), users)
@@ -86,17 +90,16 @@ class FoldInModel(FactorModel):
         return Y if np.ndim(itemid) > 0 else Y[0]
 
     def partial_fit_users(self, userids: Any, user_items: Any) -> Self:
-        """Solve some users from their rows on the current item factors, and keep the result.
+        """Solve some users from their rows on the present item factors, and store the result in the model.
 
-        Every call copies the factors of all users, so it is better to give many at once.
+        Every call copies the factors of all users: one call for many users is faster than many calls.
 
         Parameters
         ----------
         userids : int array (n,)
-            No id twice. Ids from the number of users on make the model grow; users between that are not given get
-            factors of 0.
+            Distinct ids. The model grows to hold the largest id. Users in the gap have factors of 0.
         user_items : sparse matrix, shape (n, n_items), or Interactions
-            One row for each id: all that is known of the user, not only what is new.
+            One row for each id, with all entries of the user, old and new.
 
         Returns
         -------
@@ -105,13 +108,13 @@ class FoldInModel(FactorModel):
         Raises
         ------
         NotFittedError
-            There are no factors yet.
+            The model has no factors.
         IndexError
-            An id is negative, or larger than any model's.
+            An id is negative, or beyond 2**31 - 1.
         ValueError
-            An id comes twice, or `user_items` does not have the shape above.
+            An id is repeated, or `user_items` does not have the shape above.
         alscore.solvers.NotPositiveDefiniteError, FloatingPointError
-            A row cannot be solved; nothing is changed then.
+            A row cannot be solved. The model does not change.
         """
         users, items = self._fitted()
         ids = _distinct(userids, "userids")
@@ -120,18 +123,23 @@ class FoldInModel(FactorModel):
         return self
 
     def partial_fit_items(self, itemids: Any, item_users: Any) -> Self:
-        """Solve some items from their rows on the current user factors, and keep the result.
+        """Solve some items from their rows on the present user factors, and store the result in the model.
 
         Parameters
         ----------
         itemids : int array (n,)
+            Same as `userids` of `partial_fit_users`.
         item_users : sparse matrix, shape (n, n_users)
-            One row for each id: all that is known of the item.
-            For the rest see `partial_fit_users`, for the errors raised too.
+            One row for each id, with all entries of the item, old and new.
 
         Returns
         -------
         self
+
+        Raises
+        ------
+        NotFittedError, IndexError, ValueError, alscore.solvers.NotPositiveDefiniteError, FloatingPointError
+            Same errors as `partial_fit_users`.
         """
         users, items = self._fitted()
         ids = _distinct(itemids, "itemids")
@@ -142,38 +150,37 @@ class FoldInModel(FactorModel):
     def explain(
         self, userid: int, user_items: Any, itemid: int, user_weights: UserWeights | None = None, N: int = 10
     ) -> tuple[float, list[tuple[int, float]], UserWeights]:
-        """Why this item would be recommended: its score as a sum over the items that the user chose.
+        """Explain a score: write it as a sum of contributions of the items that the user chose.
 
         With x_u solved exactly from the user's row, the score is ``sum_j c_uj y_i' W y_j`` over the items j of positive
         strength, where W is the inverse of the user's system (Hu, Koren, Volinsky 2008, section 5). Items that the user
-        rejected change W, but add nothing themselves. All is computed in float64, whatever `solver` is; one that solves
-        another problem than least squares gives other scores.
+        rejected change W, but have no contribution. The arithmetic is float64 least squares, whatever `solver` is: a
+        solver of another problem gives other scores.
 
         Parameters
         ----------
         userid : int
         user_items : sparse matrix, shape (1, n_items) or (n_users, n_items), or Interactions
-            The user's row, or the rows of all users, of which row `userid` is taken. Not read where `user_weights` is
-            given.
+            The row of the user, or the rows of all users. Not read if `user_weights` is given.
         itemid : int
         user_weights : UserWeights, optional
-            What an earlier call for the same user returned: this one is faster then.
+            The third result of an earlier call for the same user. It makes this call faster.
         N : int
-            How many contributions to list.
+            Number of contributions to list, at least 1.
 
         Returns
         -------
         score : float
-            Of the item for this user, as from ``recommend(..., recalculate_user=True)``.
+            The score of the item for this user, as from ``recommend(..., recalculate_user=True)``.
         contributions : list of (itemid, contribution)
-            The N largest, descending; of equal ones the lower id first. All of them together sum to the score.
+            The N largest contributions, descending. Ties: lower id first. All contributions together sum to the score.
         user_weights : UserWeights
-            To be passed on for another item of the same user.
+            Pass it to the next call for another item of the same user.
 
         Raises
         ------
         NotFittedError
-            There are no factors yet.
+            The model has no factors.
         IndexError
             An id is out of range.
         ValueError
@@ -190,7 +197,7 @@ class FoldInModel(FactorModel):
             row = user_row(user_items, userid, items)
             user_weights = UserWeights.of(userid, row, objective, items.fold_in(self.num_threads))
         elif not isinstance(user_weights, UserWeights):
-            raise TypeError(f"user_weights must be what explain returned for this user, not {user_weights!r}")
+            raise TypeError(f"user_weights must be the third result of explain for this user, not {user_weights!r}")
         elif not user_weights.belong_to(userid, objective, items.array):
             raise ValueError(
                 "user_weights are of another user, other item factors or other parameters: leave them out here"
@@ -208,7 +215,7 @@ def _check_one(name: str, value: Any, size: int) -> None:
 
 
 def _distinct(ids: Any, name: str) -> Int64s:
-    """`ids` as an array, verified to name nobody twice."""
+    """Return `ids` as an array, verified to be distinct."""
     found = checked_ids(ids, MAX_CODE, name)
     values, counts = np.unique(found, return_counts=True)
     if len(values) < len(found):
@@ -217,7 +224,7 @@ def _distinct(ids: Any, name: str) -> Int64s:
 
 
 def _updated(known: Factors, ids: Ints, solved: Floats) -> Factors:
-    """`known` with the rows `ids` replaced, and as many rows more as that takes."""
+    """Return a copy of `known` with the rows `ids` replaced, grown to hold the largest id."""
     updated = resized(known.array, max(len(known.array), ids.max(initial=-1) + 1))
     updated[ids] = solved
     return Factors(frozen(updated), known.name)

@@ -1,12 +1,13 @@
-"""Solvers: option objects for the built-in ones, look-up by name, and the half-sweep that a solver is given.
+"""Solvers: options of the built-in solvers, look-up by name, and the half-sweep as the argument of a solver.
 
 A solver is any of
 
 - an option object of this module: ``Cholesky()``, ``ConjugateGradient(steps=3)``, ``Auto()``, ``NonNegative()``;
-- a name: a built-in one, or one that another package registers in the entry-point group ``alscore.solvers``;
+- a name: of a built-in solver, or of a solver that another package registers in the entry-point group
+  ``alscore.solvers``;
 - an object with a method ``capsule()`` that returns a PyCapsule as in ``alscore.h``, or such a capsule itself;
-- an object with a method ``sweep(half_sweep, out)``, in Python, and optionally an attribute ``original_basis = True``,
-  or ``nonnegative = True``, which implies that.
+- an object with a Python method ``sweep(half_sweep, out)``. Its optional attributes: ``original_basis = True`` asks for
+  factors that are not rotated; ``nonnegative = True`` implies that.
 """
 
 import dataclasses
@@ -28,7 +29,7 @@ class NotPositiveDefiniteError(ArithmeticError):
 
 @dataclasses.dataclass(frozen=True)
 class Cholesky:
-    """Exact solution of every row: of its n x n dual system where it has n <= k entries, of the k x k one otherwise."""
+    """Exact solution of every row: by its n x n dual system if it has n <= k entries, else by its k x k system."""
 
     def capsule(self) -> object:
         return builtin_solvers.publish(0, 0.0, False)
@@ -36,16 +37,17 @@ class Cholesky:
 
 @dataclasses.dataclass(frozen=True)
 class ConjugateGradient:
-    """A few steps of preconditioned conjugate gradient from the row's last factors.
+    """A few steps of preconditioned conjugate gradient from the row's previous factors.
 
-    Rows so long that an exact solution costs no more (at 3 steps, from 16 k entries on if k is at most 100) get that.
+    Very long rows are solved exactly, since that costs no more: with 3 steps, rows of 16 k entries or more if k <= 100.
 
     Parameters
     ----------
     steps : int
-        Steps at most, at least 1.
+        Number of steps at most, from 1 to 1,000,000.
     tol : float
-        A row stops earlier once its preconditioned residual is this fraction of its right-hand side.
+        A row stops earlier when its preconditioned residual is this fraction of its right-hand side. At least 0 and
+        below 1.
 
     Examples
     --------
@@ -68,16 +70,16 @@ class ConjugateGradient:
 
 @dataclasses.dataclass(frozen=True)
 class Auto(ConjugateGradient):
-    """The way to the lowest objective in the least time: exact, with steps of CG on long rows of many factors.
+    """The lowest objective in the least time: exact, except for long rows of many factors.
 
-    Exact for rows of at most k entries, where steps save little time and cost much of the objective, for rows without
-    factors to start from, and where k is at most 25 (`steps` + 1). What is left for CG are rows of more than k entries,
-    from the second sweep on.
+    Conjugate gradient solves the rows of more than k entries, from the second sweep on, where k is above
+    25 (`steps` + 1). All other rows are solved exactly: for rows of at most k entries, conjugate gradient would save
+    little time and end at a much higher objective; rows without previous factors have nothing to start from.
 
     Parameters
     ----------
     steps, tol
-        As for `ConjugateGradient`.
+        Same as for `ConjugateGradient`.
     """
 
     def capsule(self) -> object:
@@ -86,11 +88,11 @@ class Auto(ConjugateGradient):
 
 @dataclasses.dataclass(frozen=True)
 class NonNegative:
-    """Exact solution of every row among factors >= 0, so that a factor can only add to a score.
+    """Exact solution of every row among factors >= 0: a factor can only add to a score.
 
-    By an active set (Lawson, Hanson 1974) from the row's last factors, in float64 throughout: the gradient of a factor
-    at 0 is no less than -1e-12 of what its sum adds up. The factors keep the basis in which they are non-negative: they
-    are in no order, and correlated.
+    The method is an active set (Lawson, Hanson 1974) from the row's previous factors, in float64. At the solution, the
+    gradient of a factor at 0 is at least -1e-12 of the sum of the magnitudes of its terms. The factors keep their
+    basis: they have no order, and they are correlated.
     """
 
     def capsule(self) -> object:
@@ -99,33 +101,35 @@ class NonNegative:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HalfSweep:
-    """One side's least-squares problems, as a value: what a solver needs to update each of its rows.
+    """The least-squares problems of one side: everything that a solver needs to update each row.
 
-    Row u has entries ``indices[indptr[u]:indptr[u + 1]]`` of the given strengths, and minimises over x ::
+    Row u has the entries ``indices[indptr[u]:indptr[u + 1]]`` with their strengths. It minimises over x ::
 
         x' (gram + diag(diag + regularization[u])) x + sum_i weight_i (y_i . x)^2 - 2 sum_i target_i (y_i . x)
 
     Attributes
     ----------
     side : str
-        "user" or "item": what the rows are.
-    indptr, indices, strength
-        The interactions, one row for each row to solve: int64, int32, and the dtype of the factors. Confidence grows
-        with ``abs(strength)``; a negative strength says "dislikes".
+        "user" or "item": the side of the rows.
+    indptr, indices, strength : int64, int32 and float arrays
+        The entries of each row, in compressed form. `strength` has the dtype of the factors. The confidence grows with
+        ``abs(strength)``; a negative strength is a dislike.
     order : int64 array (n_rows,)
-        The rows, those with the most entries first.
+        The rows by number of entries, descending.
     factors : array (n_columns, k)
-        The fixed side Y. Rotated so that Y'Y is diagonal, unless the solver asked for the original basis.
+        The factors Y of the fixed side. They are rotated so that Y'Y is diagonal, unless the solver asks for the
+        original basis.
     gram : None or array (k, k)
-        None in the rotated basis; in the original basis Y'Y times the weight of unobserved entries.
+        None in the rotated basis. In the original basis: Y'Y times the weight of unobserved entries.
     diag : float64 array (k,)
-        In the rotated basis the diagonal of Y'Y times the weight of unobserved entries, with a tiny ridge where it has
-        no energy; zeros in the original basis.
+        In the rotated basis: the diagonal of Y'Y times the weight of unobserved entries, with a tiny ridge where the
+        eigenvalue is only rounding. In the original basis: zeros.
     regularization : float64 array (1,) or (n_rows,)
-        One number for all rows, or one for each.
+        One number for all rows, or one for each row.
     confidence : (base, scale, unobserved)
-        An entry's confidence is ``base + scale * abs(strength)``; its weight is that less `unobserved`.
+        The confidence of an entry is ``base + scale * abs(strength)``. Its weight is its confidence less `unobserved`.
     num_threads : int
+        Number of threads, at least 1.
     """
 
     side: str
@@ -141,16 +145,16 @@ class HalfSweep:
     num_threads: int
 
     def rows(self) -> Iterator[tuple[int, Int32s, Doubles, Doubles, Doubles]]:
-        """Every row that has entries, those with the most first, for solvers in Python.
+        """Iterate over the rows that have entries, by number of entries, descending: for solvers in Python.
 
         Yields
         ------
         row : int
         columns : int32 array (n,)
-            Rows of `factors`.
+            The rows of `factors` that belong to the entries.
         weight, target : float64 array (n,)
         diagonal : float64 array (k,)
-            `diag` and the row's regularization together.
+            The sum of `diag` and the regularization of the row.
         """
         base, scale, unobserved = self.confidence
         regularization = np.broadcast_to(self.regularization, len(self.order))
@@ -163,14 +167,14 @@ class HalfSweep:
 
 
 class CompiledSolver:
-    """A capsule, called as a solver in Python would be. It keeps the capsule and its owner alive."""
+    """A capsule with the interface of a solver in Python. It keeps the capsule and its owner alive."""
 
     def __init__(self, capsule: object, owner: object = None) -> None:
         self._capsule, self._owner = capsule, owner
         self.original_basis, self.warm_start, self.nonnegative = sweeps.solver_flags(capsule)
 
     def sweep(self, half_sweep: HalfSweep, out: Floats, loss: Doubles | None = None) -> None:
-        """Solve every row into `out`, and where `loss` (float64, one a row) is given put each row's share there."""
+        """Solve every row into `out`. Write each row's part of the objective to `loss` (float64, n_rows), if given."""
         h = half_sweep
         row, code = sweeps.sweep(
             self._capsule,
@@ -202,23 +206,23 @@ class CompiledSolver:
 
 
 def keeps_basis(solver: Any) -> bool:
-    """Whether a resolved solver asks for factors that are not rotated."""
+    """Whether a resolved solver asks for the original basis: factors that are not rotated."""
     return is_nonnegative(solver) or bool(getattr(solver, "original_basis", False))
 
 
 def starts_warm(solver: Any) -> bool:
-    """Whether a resolved solver starts from a row's last factors."""
+    """Whether a resolved solver starts from the previous factors of a row."""
     return bool(getattr(solver, "warm_start", True))
 
 
 def is_nonnegative(solver: Any) -> bool:
-    """Whether a resolved solver finds factors >= 0, and asks for such a start."""
+    """Whether a resolved solver finds factors >= 0, and needs initial factors >= 0."""
     return bool(getattr(solver, "nonnegative", False))
 
 
 @functools.cache
 def registered() -> dict[str, list[Any]]:
-    """The entry points of the installed solvers by name: where two packages clash, more than one."""
+    """Return the entry points of the installed solvers by name. A name that two packages register has several."""
     from importlib.metadata import entry_points
 
     found: dict[str, list[Any]] = {}
@@ -231,23 +235,23 @@ def registered() -> dict[str, list[Any]]:
 
 
 def described(entry: Any) -> str:
-    """An entry point, and the distribution that it comes from."""
+    """Describe an entry point and its distribution."""
     return f"{entry.value} from {entry.dist.name} {entry.dist.version}" if entry.dist else str(entry.value)
 
 
 @functools.cache
 def by_name(name: str) -> Any:
-    """What is registered under a name.
+    """Return the object that is registered under a name.
 
     Raises
     ------
     ValueError
-        Nothing is, or two things are.
+        No solver has this name, or two packages register it.
     ImportError
-        It cannot be imported.
+        The object cannot be imported.
     """
     if name not in registered():
-        registered.cache_clear()  # it may have been installed meanwhile
+        registered.cache_clear()  # a package may have been installed meanwhile
     if name not in registered():
         raise ValueError(f"no solver is named {name!r}; installed: {', '.join(sorted(registered()))}")
     entry, *others = registered()[name]
@@ -265,16 +269,16 @@ def by_name(name: str) -> Any:
 
 
 def resolve(solver: Any) -> Any:
-    """What `solver`, in any form this module's head lists, stands for: an object with ``sweep(half_sweep, out)``.
+    """Return the object with ``sweep(half_sweep, out)`` for a solver in any form that the head of this module lists.
 
     Raises
     ------
     ValueError
-        No solver is registered by this name, or two are, or it was compiled for another version of the contract.
+        No solver has this name, two packages register it, or it was compiled for another version of the contract.
     ImportError
-        The one of this name cannot be imported.
+        The solver of this name cannot be imported.
     TypeError
-        `solver` is none of these forms.
+        `solver` has another form.
     """
     if isinstance(solver, str):
         solver = by_name(solver)
@@ -292,7 +296,7 @@ def resolve(solver: Any) -> Any:
 
 
 def to_json(solver: Any) -> str | dict[str, Any]:
-    """Return a solver's name, or the name and the options of an option object that is registered under it."""
+    """Return the JSON form of a solver: its name, or for an option object its registered name and its options."""
     if isinstance(solver, str):
         return solver
     origin = f"{type(solver).__module__}:{type(solver).__qualname__}"
@@ -306,6 +310,7 @@ def to_json(solver: Any) -> str | dict[str, Any]:
 
 
 def from_json(solver: str | dict[str, Any]) -> Any:
+    """Return the solver of a JSON form."""
     if isinstance(solver, str):
         return solver
     name = solver["name"]

@@ -1,4 +1,4 @@
-"""Exact factors for rows that come after training, on the factors of the other side as they stand."""
+"""Fold-in: exact factors for rows after training, on the factors of the fixed side."""
 
 import copy
 from typing import Any
@@ -15,7 +15,7 @@ _EXACT = solvers.resolve(solvers.Cholesky())
 
 
 class FoldIn:
-    """Factors of one side, made ready to solve rows of the other side on.
+    """The factors of the fixed side, prepared to solve rows of the other side.
 
     Parameters
     ----------
@@ -29,8 +29,8 @@ class FoldIn:
     gram : float64 array (k, k)
         ``factors.T @ factors``
     energy, axes : float64 arrays (k,), (k, k)
-        Its eigenvalues, descending, and its eigenvectors as columns. Where `gram` is diagonal up to rounding, as for
-        the item factors of a fitted model, its diagonal and the identity.
+        The eigenvalues of `gram`, descending, and its eigenvectors as columns. For a `gram` that is diagonal up to
+        rounding, such as that of the item factors of a fitted model: its diagonal, and the identity.
     """
 
     def __init__(self, factors: Floats, num_threads: int) -> None:
@@ -39,7 +39,7 @@ class FoldIn:
             self.gram = sweeps.gram(factors, resolve_threads(num_threads, factors.size * factors.shape[1]))
             self.energy, self.axes = principal_axes(self.gram)
         diagonal = np.diag(self.gram).copy()
-        # by how much, at most, a solution that takes `gram` for diagonal is off, relative
+        # the largest relative error of a solution that treats `gram` as diagonal
         scale = np.sqrt(diagonal + 1e-14 * self.energy.max(initial=np.finfo(float).tiny))
         off = np.linalg.norm((self.gram - np.diag(diagonal)) / np.outer(scale, scale), 2)
         self._is_canonical = bool(off <= 32 * np.finfo(factors.dtype).eps)
@@ -49,10 +49,10 @@ class FoldIn:
         self._rotation_back = np.ascontiguousarray(self._rotation.T)
 
     def solve(self, rows: Side, solver: Any) -> Floats:
-        """Exact factors (n_rows, k) of `rows`; a solver that keeps the original basis is used itself."""
+        """Return the exact factors (n_rows, k) of `rows`. A solver that keeps the original basis is used itself."""
         out = zero_factors(len(rows.order), self.factors.shape[1], self.factors.dtype)
         if self._is_canonical and not solvers.keeps_basis(solver):
-            rows.solve(_EXACT, self.factors, self.energy, out)  # without BLAS, whose threads need no limit then
+            rows.solve(_EXACT, self.factors, self.energy, out)  # needs no BLAS, so no limit of its threads
             return out
         with one_blas_thread():
             if solvers.keeps_basis(solver):
@@ -65,11 +65,14 @@ class FoldIn:
         return out
 
     def _touched(self, rows: Side) -> tuple[Side, Floats]:
-        """A copy of the factors that `rows` have entries for, or of all where most may be, and `rows` on that copy."""
+        """Return `rows` renumbered to a copy of the factors that they have entries for, and the copy.
+
+        With many entries the copy has all factors, and `rows` stay as they are.
+        """
         touched: Any = slice(None)
         if len(rows.indices) < len(self.factors):
             touched, indices = np.unique(rows.indices, return_inverse=True)
-            rows = copy.copy(rows)  # with the n_columns that its regularization counted
+            rows = copy.copy(rows)  # keeps n_columns, which its regularization counts
             rows.indices = indices.astype(np.int32)
         factors = self.factors[touched]
         copied = zero_factors(len(factors), factors.shape[1], factors.dtype)

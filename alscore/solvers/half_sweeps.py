@@ -1,4 +1,4 @@
-"""Training's arithmetic: the rows of one side, solved on the factors of the other."""
+"""Half-sweeps: the rows of one side, solved on the factors of the fixed side."""
 
 import dataclasses
 from typing import Any
@@ -13,9 +13,9 @@ from alscore.solvers.objective import Objective
 
 
 def zero_factors(n: int, k: int, dtype: np.dtype) -> Floats:
-    """Zeros (n, k) that begin with a cache line, so that a row lies in no more lines than it must.
+    """Return zeros (n, k) that begin with a cache line, so that each row lies in as few lines as possible.
 
-    From where numpy puts large arrays, 16 bytes into a line, an exact sweep at k = 128 takes a quarter more time.
+    numpy lets large arrays begin 16 bytes into a line: there an exact sweep at k = 128 takes a quarter more time.
     """
     size = int(n) * int(k) * dtype.itemsize
     raw = np.zeros(size + 64, np.uint8)
@@ -24,16 +24,17 @@ def zero_factors(n: int, k: int, dtype: np.dtype) -> Floats:
 
 
 def principal_axes(gram: Doubles) -> tuple[Doubles, Doubles]:
-    """Eigenvalues of a Gram matrix, descending and not negative, and its eigenvectors as columns."""
+    """Return the eigenvalues of a Gram matrix, descending and at least 0, and its eigenvectors as columns."""
     energy, axes = np.linalg.eigh(gram)
     return np.maximum(energy[::-1], 0), np.ascontiguousarray(axes[:, ::-1])
 
 
 def with_ridge(energy: Doubles, dtype: np.dtype) -> Doubles:
-    """`energy`, raised to 16 eps or 1e-12 of the largest where it is no more than the rounding of the Gram matrix.
+    """Raise the eigenvalues that are only rounding errors of the Gram matrix to 16 eps or 1e-12 of the largest.
 
-    Factors have numbers in such a direction (there are more of them than items, say), but nothing except rounding: the
-    ridge keeps rows from explaining themselves by it where regularization does not.
+    In the direction of such an eigenvalue the factors of the fixed side hold nothing but rounding errors, for example
+    where there are more factors than items. The ridge keeps rows from being fitted to these errors where the
+    regularization is too small to do so.
     """
     limits, largest = np.finfo(dtype), energy.max(initial=0)
     ridge = max(16 * float(limits.eps), 1e-12) * largest
@@ -42,7 +43,22 @@ def with_ridge(energy: Doubles, dtype: np.dtype) -> Doubles:
 
 @dataclasses.dataclass
 class Side:
-    """The rows that one half-sweep solves, users or items: everything about them but the factors."""
+    """The rows that one half-sweep solves, users or items: their entries, weights and order, without factors.
+
+    Attributes
+    ----------
+    name : str
+        "user" or "item".
+    objective : Objective
+    indptr, indices, strength : int64, int32 and float arrays
+        The entries in compressed form.
+    n_columns : int
+        Rows of the fixed side.
+    num_threads : int
+    order : int64 array (n_rows,)
+        The rows by number of entries, descending.
+    regularization : float64 array (1,) or (n_rows,)
+    """
 
     name: str
     objective: Objective
@@ -61,18 +77,19 @@ class Side:
 
     @classmethod
     def of(cls, name: str, objective: Objective, matrix: Any, factors: int, num_threads: int) -> "Side":
-        """The rows of a canonical matrix."""
+        """Make a side of the rows of a canonical matrix, for factors of length `factors`."""
         threads = resolve_threads(num_threads, matrix.nnz * int(factors))
         return cls(
             name, objective, matrix.indptr, matrix.indices, objective.strength(matrix.data), matrix.shape[1], threads
         )
 
     def transposed(self, name: str) -> "Side":
+        """Return the columns as rows."""
         arrays = sweeps.transpose(self.indptr, self.indices, self.strength, self.n_columns)
         return Side(name, self.objective, *arrays, len(self.indptr) - 1, self.num_threads)
 
     def part(self, first_row: int, n_columns: int) -> "Side":
-        """The rows from `first_row` on, with their entries in the first `n_columns` columns."""
+        """Return the rows from `first_row` on, with their entries in the first `n_columns` columns."""
         start = self.indptr[first_row]
         inside = self.indices[start:] < n_columns
         indptr = np.concatenate([[0], np.cumsum(inside)])[self.indptr[first_row:] - start]
@@ -80,9 +97,9 @@ class Side:
         return Side(self.name, self.objective, indptr, indices, strength, n_columns, self.num_threads)
 
     def update(self, solver: Any, fixed: Floats, out: Floats, loss: Doubles | None = None) -> bool:
-        """Half-sweep: rotate `fixed` in place, unless the solver forbids it, and solve every row into `out`.
+        """Run a half-sweep: rotate `fixed` in place, unless the solver keeps the basis, and solve every row into `out`.
 
-        Returns whether `loss` was filled with each row's share of the objective, its own regularization included.
+        Return whether `loss` was filled with each row's part of the objective, including the penalty of the row.
         """
         gram = sweeps.gram(fixed, self.num_threads)
         if not solvers.keeps_basis(solver):
@@ -94,7 +111,7 @@ class Side:
         return self.solve(solver, fixed, gram, out, loss)
 
     def solve(self, solver: Any, fixed: Floats, gram: Doubles, out: Floats, loss: Doubles | None = None) -> bool:
-        """As `update`, for a `fixed` whose Gram matrix is known: its diagonal (k,) if it is diagonal, or all (k, k)."""
+        """Same as `update`, with a known Gram matrix of `fixed`: its diagonal (k,) if it is diagonal, else (k, k)."""
         gram = self.objective.unobserved_weight * gram
         half_sweep = solvers.HalfSweep(
             side=self.name,
@@ -117,7 +134,7 @@ class Side:
 
 
 def to_canonical_basis(X: Floats, Y: Floats, num_threads: int) -> None:
-    """Rotate both sides in place so that Y'Y is diagonal and descends, and each column's largest number is positive."""
+    """Rotate both sides in place: Y'Y becomes diagonal and descends, and each column's largest number positive."""
     rotation = principal_axes(sweeps.gram(Y, num_threads))[1].astype(Y.dtype)
     for factors in (X, Y):
         sweeps.rotate(factors, rotation, num_threads)
@@ -127,5 +144,8 @@ def to_canonical_basis(X: Floats, Y: Floats, num_threads: int) -> None:
 
 
 def canonical_signs(lowest: Floats, highest: Floats) -> Int64s:
-    """1 or -1 for each column, from its least and its largest number: that of largest magnitude becomes positive."""
+    """Return 1 or -1 for each column, from its least and its largest number.
+
+    The sign makes the number of largest magnitude positive.
+    """
     return np.where(-lowest > highest, -1, 1)

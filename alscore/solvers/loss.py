@@ -13,15 +13,15 @@ from alscore.solvers.objective import Objective
 
 
 def penalty(factors: Floats, regularization: Doubles) -> float:
-    """sum over rows of regularization[u] |x_u|^2"""
+    """Return the sum over the rows of regularization[u] |x_u|^2."""
     squares = np.einsum("uf,uf->u", factors, factors, dtype=np.float64)
     return float((squares * regularization).sum())
 
 
 def errors(rows: Side, X: Floats, Y: Floats, X_gram: Doubles, Y_gram: Doubles) -> float:
-    """The objective without its penalty, over the rows X of one side and all columns Y.
+    """Return the objective without its penalty, over the rows X of one side and all columns Y.
 
-    Columns without entries may be left out of Y: the pairs that are not observed are summed by the two Gram matrices.
+    Y may lack columns without entries: the two Gram matrices give the sum over the pairs that are not observed.
     """
     objective = rows.objective
     observed = sweeps.observed_losses(
@@ -31,7 +31,7 @@ def errors(rows: Side, X: Floats, Y: Floats, X_gram: Doubles, Y_gram: Doubles) -
 
 
 def loss(users: Side, item_regularization: Doubles, X: Floats, Y: Floats) -> float:
-    """The objective for user factors X and item factors Y."""
+    """Return the objective for user factors X and item factors Y."""
     grams = sweeps.gram(X, users.num_threads), sweeps.gram(Y, users.num_threads)
     return errors(users, X, Y, *grams) + penalty(X, users.regularization) + penalty(Y, item_regularization)
 
@@ -49,11 +49,11 @@ def calculate_loss(
     regularization_count: str = "all",
     num_threads: int = 0,
 ) -> float:
-    """The objective that `AlternatingLeastSquares` minimises, in float64.
+    """Compute the objective that `AlternatingLeastSquares` minimises, in float64.
 
-    The sum over all users u and items i, observed or not, of ``c_ui (p_ui - x_u . y_i)**2``, plus
-    ``λ_u |x_u|**2`` and ``λ_i |y_i|**2`` over users and items (Hu, Koren, Volinsky 2008, equation 3; not
-    divided by anything), computed in O(nnz k + (n_users + n_items) k**2).
+    It is the sum of ``c_ui (p_ui - x_u . y_i)**2`` over all users u and items i, observed or not, plus the sums of
+    ``λ_u |x_u|**2`` over the users and of ``λ_i |y_i|**2`` over the items (Hu, Koren, Volinsky 2008, equation 3). It
+    is not divided by a number of entries. The cost is O(nnz k + (n_users + n_items) k**2).
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def calculate_loss(
     item_factors : array (n_items, k) of the same dtype
     regularization, alpha, confidence, epsilon, unobserved_weight
     regularization_exponent, regularization_count, num_threads
-        As for `AlternatingLeastSquares`.
+        Same as for `AlternatingLeastSquares`.
 
     Returns
     -------
@@ -71,11 +71,11 @@ def calculate_loss(
     Raises
     ------
     ValueError
-        A parameter is not valid, or the shapes or dtypes do not fit each other.
+        A parameter is not valid, or shapes or dtypes do not fit each other.
 
     Examples
     --------
-    A user who likes the first of two items, c = 1 + 3 there and 1 elsewhere, and factors of one number:
+    A user likes the first of two items: c = 1 + 3 there, and c = 1 elsewhere. The factors have one number:
 
     >>> import numpy as np
     >>> from scipy import sparse

@@ -1,4 +1,4 @@
-"""The objective that training minimises: its parameters, and its value for given factors."""
+"""The objective that training minimises: its parameters, and the weights that follow from them."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ REGULARIZATION_COUNTS = ("all", "entries")
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """The parameters of the objective, verified when it is made. `AlternatingLeastSquares` describes them."""
+    """The verified parameters of the objective. `AlternatingLeastSquares` describes them."""
 
     regularization: float
     alpha: float = 1.0
@@ -49,11 +49,11 @@ class Objective:
         return 0.0 if self.confidence == "raw" else 1.0, float(self.alpha), float(self.unobserved_weight)
 
     def strength(self, values: Floats) -> Floats:
-        """The signed numbers that confidence is linear in: `values` themselves, or their logarithms."""
+        """Return the signed numbers that confidence is linear in: `values` themselves, or their logarithms."""
         if self.confidence == "log":
             logarithms = np.log1p(np.abs(values, dtype=np.float64) / self.epsilon)
             values = np.copysign(logarithms, values).astype(values.dtype)
-        # a quarter of the range, so that sums of a few confidences do not overflow either
+        # a quarter of the range: sums of a few confidences must not overflow
         largest = float(max(values.max(), -values.min())) if values.size else 0.0
         if not float(self.alpha) * largest < float(np.finfo(values.dtype).max) / 4:
             raise ValueError(
@@ -63,11 +63,11 @@ class Objective:
         return values
 
     def row_regularization(self, entries: Ints, n_columns: int) -> Doubles:
-        """λ n^ν for rows of so many entries, with n as `regularization_count` says; just λ where ν is 0."""
+        """Return λ n^ν for rows with these numbers of entries. `regularization_count` defines n. With ν = 0: one λ."""
         if self.regularization_exponent == 0 or self.regularization == 0:
             return np.array([self.regularization], np.float64)
         size = entries + (self.unobserved_weight * n_columns if self.regularization_count == "all" else 0)
-        # a row of size 0 has no entries, so its factors are 0 whatever its regularization
+        # a row of size 0 has no entries: its factors are 0 with any regularization
         scale = np.power(size, self.regularization_exponent, out=np.zeros(len(size)), where=size > 0)
         row_regularization: Doubles = self.regularization * scale
         if not np.isfinite(row_regularization).all():
