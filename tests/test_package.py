@@ -4,13 +4,9 @@ import importlib.metadata
 import re
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
-from scipy import sparse
 
 import alscore
-from alscore import Interactions, datasets
 
 README = Path(__file__).parents[1] / "README.md"
 
