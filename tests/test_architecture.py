@@ -93,6 +93,11 @@ def test_the_page_lists_every_room():
     assert sorted(rooms()) == sorted({room_of(module) for module in FILES if module != FACE} - {"__main__"})
 
 
+def test_the_picture_shows_every_room():
+    picture = (ROOT / "docs" / "_static" / "rooms.svg").read_text(encoding="utf-8")
+    assert sorted(re.findall(r'class="name"[^>]*>(\w+)<', picture)) == sorted(rooms())
+
+
 def test_no_room_imports_from_one_above_it():
     floor = {room: number for number, room in enumerate([*rooms(), "__main__"])}
     wrong = [
