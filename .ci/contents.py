@@ -1,6 +1,6 @@
-"""What is in the sdist and wheels named on the command line, and how big they are, must be what is meant to be.
+"""Verify the contents and the size of the sdist and wheels that are named on the command line.
 
-Wheels are held against the package beside this script.
+Wheels must have every module of the package beside this script.
 """
 
 import re
@@ -14,7 +14,7 @@ LARGEST = 4_000_000  # bytes
 LIBRARY = r"\.(so|pyd|dylib|dll)"
 WHEEL = re.compile(
     rf"alscore/([\w/]+\.(py|pyi|pxd)|(_core/)?[\w.-]+{LIBRARY}|py\.typed|include/alscore\.h|\.dylibs/libomp\.dylib)"
-    r"|alscore\.libs/((libgomp|libomp|vcruntime|msvcp|\.load-order)[^/]*)"  # OpenMP's runtime, and what that needs
+    r"|alscore\.libs/((libgomp|libomp|vcruntime|msvcp|\.load-order)[^/]*)"  # the OpenMP runtime and its dependencies
     r"|alscore-[^/]+\.dist-info/.+"
 )
 PACKAGE = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("alscore/**/*")}
@@ -28,7 +28,7 @@ IN_SDIST.add("docs/migrating-from-implicit.md")  # a test runs its code
 
 
 def wrong(path: Path) -> list[str]:
-    """What should not be, in words."""
+    """Describe what is missing in a file, and what should not be in it."""
     if path.suffix == ".whl":
         with zipfile.ZipFile(path) as wheel:
             names = {name for name in wheel.namelist() if not name.endswith("/")}

@@ -1,4 +1,4 @@
-"""How Sphinx builds these pages: ``sphinx-build -M html docs build/docs -W --keep-going``."""
+"""Settings of Sphinx: ``sphinx-build -M html docs build/docs -W --keep-going`` builds these pages."""
 
 from sphinx.util import logging
 
@@ -25,7 +25,7 @@ html_title = f"alscore {release}"
 html_static_path = ["_static"]
 html_css_files = ["tables.css"]
 
-autodoc_typehints = "none"  # the docstrings say more: shapes, dtypes
+autodoc_typehints = "none"  # the docstrings have more: shapes, dtypes
 numpydoc_show_class_members = False  # the template lists them
 numpydoc_validation_checks = {
     "GL03",  # two blank lines running
@@ -38,13 +38,13 @@ numpydoc_validation_checks = {
     "SS02",
     "SS04",
     "PR01",  # a parameter that is not documented
-    "PR02",  # one that there is not
+    "PR02",  # a documented parameter that does not exist
     "PR05",
     "PR10",
-    "RT01",  # what is returned is not documented
+    "RT01",  # no Returns section
     "YD01",
 }
-# what only our functions make is described by its attributes
+# a class that only our functions make documents its attributes instead of its parameters
 numpydoc_validation_overrides = {"PR01": [r"(?s)\A(?!.*\nParameters\n).*\nAttributes\n"]}
 
 myst_enable_extensions = ["dollarmath"]
@@ -56,7 +56,7 @@ nb_merge_streams = True
 
 
 def check_reference(app, env):
-    """Warn of each public name that the reference leaves out."""
+    """Warn of each public name that the reference lacks."""
     documented = env.get_domain("py").data["objects"]
     for module in (alscore, alscore.spark):
         for name in module.__all__:
@@ -66,7 +66,7 @@ def check_reference(app, env):
 
 
 def skip_generated(app, what, name, obj, skip, options):
-    """Leave out what named tuples say of their fields, and what sets and gets the parameters of Spark's."""
+    """Leave out the generated docs of named tuples' fields, and the accessors of Spark parameters."""
     return skip or str(getattr(obj, "__doc__", "")).startswith(
         ("Alias for field number", "Set the parameter `", "Get the parameter `")
     )
