@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from alscore import retrieval
-from alscore._data.container import labels_to_arrow
+from alscore._data.label_columns import labels_to_arrow
 from alscore._support.arrays import Floats, Int64s
 from alscore._support.checks import require_integer
 from alscore._support.files import atomic_writer

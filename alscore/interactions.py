@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
@@ -22,6 +22,7 @@ from alscore._data.canonical import (
     part_of_matrix,
     recoded,
 )
+from alscore._data.label_columns import labels_writer, read_labels
 from alscore._data.labels import Labels
 from alscore._data.observations import check_choices, collected, summed
 from alscore._data.tables import Rows, read_table
@@ -357,17 +358,22 @@ class Interactions:
             mmap,
         )
 
-    def _parts(self) -> tuple[dict[str, NDArray[Any]], dict[str, "pd.Index"]]:
-        """Arrays and labels by the names that they have in a file."""
+    def _parts(self) -> tuple[dict[str, NDArray[Any]], dict[str, Callable[[Any], None]]]:
+        """Return what a file holds: arrays by member, and writers of the labels by member."""
         matrix = self.matrix
         arrays = dict(zip(container.MATRIX, (matrix.indptr, matrix.indices, matrix.data), strict=True))
         if self.timestamps is not None:
             arrays[container.TIMESTAMPS] = self.timestamps
-        return arrays, dict(zip(container.LABELS, (self.users, self.items), strict=True))
+        writers = labels_writer(self.users, "users"), labels_writer(self.items, "items")
+        return arrays, dict(zip(container.LABELS, writers, strict=True))
 
     @classmethod
     def _restored(cls, parts: container.Parts, shape: tuple[int, int] | None = None) -> "Interactions":
-        users, items = (parts.labels(name) for name in container.LABELS)
+        labels = []
+        for name in container.LABELS:
+            with parts.opened(name) as member:
+                labels.append(read_labels(member))
+        users, items = labels
         indptr, indices, data = (
             parts.array(name, 1, dtype)
             for name, dtype in zip(container.MATRIX, (np.int64, np.int32, np.float32), strict=True)

@@ -1,4 +1,4 @@
-"""Data files in archives: read in place, and nothing odd let through."""
+"""Data files in archives are read in place, and archives with unusual members are refused."""
 
 import contextlib
 import gzip
@@ -12,7 +12,7 @@ import zipfile
 
 import pytest
 
-from alscore.datasets._archives import DAMAGE, open_data
+from alscore.datasets._archives import DAMAGE_ERRORS, open_data
 
 NAME = "plays.tsv"
 CONTENT = b"".join(b"user %d\tartist %d\n" % (n * n % 1009, n) for n in range(20_000))
@@ -62,7 +62,7 @@ def with_in_directory(path, offset, form, value):
 
 @contextlib.contextmanager
 def peak_below(n_bytes):
-    """Assert that no more memory was in use at a time."""
+    """Assert that the block never uses more than `n_bytes` of memory."""
     tracemalloc.start()
     try:
         yield
@@ -76,26 +76,29 @@ def read(path):
         return stream.read()
 
 
-MEMBERS = [*OTHERS.items(), (f"data/deep/{NAME}", CONTENT), ("data/last.txt", b"end")]
-CONTAINERS = {
-    "plain": lambda path: path.write_bytes(CONTENT),
-    "gzip": lambda path: path.write_bytes(gzip.compress(CONTENT)),
-    "tar": lambda path: tar(path, MEMBERS, "w"),
-    "tar.gz": lambda path: tar(path, MEMBERS),
-    "tar.xz": lambda path: tar(path, MEMBERS, "w:xz"),
-    "tar.bz2": lambda path: tar(path, MEMBERS, "w:bz2"),
-    "zip": lambda path: zipped(path, MEMBERS),
-    "stored zip": lambda path: zipped(path, MEMBERS, zipfile.ZIP_STORED),
-    "bzip2 zip": lambda path: zipped(path, MEMBERS, zipfile.ZIP_BZIP2),
-    "lzma zip": lambda path: zipped(path, MEMBERS, zipfile.ZIP_LZMA),
-    "zip from Windows": lambda path: zipped(path, [(zip_info(rf"data\{NAME}", 0), CONTENT)]),
+def members(content):
+    return [*OTHERS.items(), (f"data/deep/{NAME}", content), ("data/last.txt", b"end")]
+
+
+CONTAINERS = {  # functions that write a file with some content
+    "plain": lambda path, content: path.write_bytes(content),
+    "gzip": lambda path, content: path.write_bytes(gzip.compress(content)),
+    "tar": lambda path, content: tar(path, members(content), "w"),
+    "tar.gz": lambda path, content: tar(path, members(content)),
+    "tar.xz": lambda path, content: tar(path, members(content), "w:xz"),
+    "tar.bz2": lambda path, content: tar(path, members(content), "w:bz2"),
+    "zip": lambda path, content: zipped(path, members(content)),
+    "stored zip": lambda path, content: zipped(path, members(content), zipfile.ZIP_STORED),
+    "bzip2 zip": lambda path, content: zipped(path, members(content), zipfile.ZIP_BZIP2),
+    "lzma zip": lambda path, content: zipped(path, members(content), zipfile.ZIP_LZMA),
+    "zip from Windows": lambda path, content: zipped(path, [(zip_info(rf"data\{NAME}", 0), content)]),
 }
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_every_container_gives_the_same_bytes(tmp_path, container):
     path = tmp_path / "no-suffix"
-    CONTAINERS[container](path)
+    CONTAINERS[container](path, CONTENT)
     assert read(path) == read(str(path)) == CONTENT
     with open_data(path, NAME) as stream:
         assert list(stream) == CONTENT.splitlines(keepends=True)
@@ -104,18 +107,16 @@ def test_every_container_gives_the_same_bytes(tmp_path, container):
     assert os.listdir(tmp_path) == [path.name]
 
 
-@pytest.mark.parametrize("container", ["plain", "gzip", "tar", "zip", "stored zip"])
-def test_an_empty_file(tmp_path, container, monkeypatch):
-    monkeypatch.setitem(globals(), "CONTENT", b"")
-    monkeypatch.setitem(globals(), "MEMBERS", [(NAME, b"")])
-    CONTAINERS[container](tmp_path / "file")
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_an_empty_file(tmp_path, container):
+    CONTAINERS[container](tmp_path / "file", b"")
     assert read(tmp_path / "file") == b""
 
 
 @pytest.mark.parametrize("bad_first", [True, False])
 @pytest.mark.parametrize("path", [f"/{NAME}", "/etc/passwd", "../x", f"a/../../{NAME}", "..", rf"..\{NAME}", r"C:\x"])
 @pytest.mark.parametrize("write", [tar, zipped])
-def test_paths_out_of_the_archive(tmp_path, write, path, bad_first):
+def test_paths_that_lead_out_of_the_archive(tmp_path, write, path, bad_first):
     members = [(path, b"x"), (NAME, CONTENT)]
     archive = write(tmp_path / "archive", members if bad_first else members[::-1])
     with pytest.raises(ValueError, match=re.escape(f"{archive} is refused: its member {path!r} has a path that")):
@@ -134,7 +135,7 @@ def test_links_and_devices_in_tar(tmp_path, kind, name):
 
 
 def test_a_sparse_file_in_pax_form(tmp_path):
-    """64 GiB of zeros in a few bytes."""
+    """It would be read as 64 GiB of zeros."""
     headers = {"GNU.sparse.map": "0,3", "GNU.sparse.realsize": str(1 << 36), "GNU.sparse.size": str(1 << 36)}
     archive = tar(tmp_path / "a.tar.gz", [(tar_info(NAME, tarfile.REGTYPE, pax_headers=headers), b"abc")])
     with pytest.raises(ValueError, match=f"member '{NAME}' is a link, a device or a sparse file"):
@@ -157,7 +158,7 @@ def test_an_encrypted_member(tmp_path):
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 @pytest.mark.parametrize(("change", "reason"), [(-1, "more"), (-len(CONTENT), "more"), (1, "fewer"), (9**9, "fewer")])
-def test_other_than_the_declared_size(tmp_path, compression, change, reason):
+def test_another_size_than_declared_in_zip(tmp_path, compression, change, reason):
     declared = len(CONTENT) + change
     archive = zipped(tmp_path / "archive.zip", [(NAME, CONTENT)], compression)
     with_in_directory(archive, 24, "<I", declared)
@@ -168,8 +169,8 @@ def test_other_than_the_declared_size(tmp_path, compression, change, reason):
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["tar", "tar.gz"])
 @pytest.mark.parametrize("change", [-len(CONTENT), -5000, 5000, 10**18])
 @pytest.mark.parametrize("name", [NAME, "other"])
-def test_other_than_the_declared_size_in_tar(tmp_path, pack, change, name):
-    """What is left of a member, or follows, is no header; to tarfile that is the end of the archive."""
+def test_another_size_than_declared_in_tar(tmp_path, pack, change, name):
+    """The bytes where the next header should be are no header. tarfile alone would end the archive there."""
     archive = tar(tmp_path / "archive", [(name, CONTENT), (f"x/{NAME}", CONTENT)], "w")
     raw = bytearray(archive.read_bytes())
     header = tarfile.TarInfo.frombuf(raw[:512], "utf-8", "strict")
@@ -202,19 +203,19 @@ def test_headers_that_would_fill_the_memory(tmp_path, header, first):
         read(archive)
 
 
-def test_headers_without_end(tmp_path):
+def test_a_chain_of_headers_without_end(tmp_path):
     archive = tar(tmp_path / "archive.tar.gz", [(tar_info("x", tarfile.GNUTYPE_LONGNAME), b"x")] * 2000)
     with pytest.raises(tarfile.ReadError, match="a header of the tar"):
         read(archive)
 
 
-def test_a_header_that_is_no_number(tmp_path):
+def test_a_header_with_text_for_a_number(tmp_path):
     odd = tar_info("x", tarfile.REGTYPE, pax_headers={"GNU.sparse.map": "a,b", "GNU.sparse.size": "9"})
     with pytest.raises(tarfile.ReadError, match="a header of the tar is damaged: invalid literal"):
         read(tar(tmp_path / "archive", [(NAME, CONTENT), (odd, b"")]))
 
 
-def test_a_long_name_is_none_of_that(tmp_path):
+def test_a_long_name_is_allowed(tmp_path):
     for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
         with tarfile.open(tmp_path / "archive", "w", format=form) as archive:
             info = tarfile.TarInfo("é" * 10_000 + "/" + NAME)
@@ -224,14 +225,14 @@ def test_a_long_name_is_none_of_that(tmp_path):
 
 
 @pytest.mark.parametrize("content", [bytes(511), bytes(512), bytes(100_000), b"a" * 512])
-def test_what_has_no_header_is_no_archive(tmp_path, content):
+def test_a_file_without_a_tar_header_is_not_an_archive(tmp_path, content):
     for pack in (bytes, gzip.compress):
         (tmp_path / "file").write_bytes(pack(content))
         assert read(tmp_path / "file") == content
 
 
 @pytest.mark.parametrize("write", [tar, zipped])
-def test_memory_is_that_of_a_buffer(tmp_path, write):
+def test_memory_holds_one_buffer(tmp_path, write):
     archive = write(tmp_path / "archive", [(NAME, bytes(1 << 25))])
     with peak_below(1 << 22), open_data(archive, NAME) as stream:
         assert sum(len(block) for block in iter(lambda: stream.read(1 << 16), b"")) == 1 << 25
@@ -247,15 +248,15 @@ def test_memory_does_not_grow_with_the_members(tmp_path):
 @pytest.mark.parametrize("part", [0.02, 0.5, 0.9])
 def test_truncated(tmp_path, container, part):
     path = tmp_path / "file"
-    CONTAINERS[container](path)
+    CONTAINERS[container](path, CONTENT)
     raw = path.read_bytes()
     path.write_bytes(raw[: int(part * len(raw))])
-    with pytest.raises(DAMAGE):
+    with pytest.raises(DAMAGE_ERRORS):
         read(path)
 
 
 def test_tar_is_checked_to_its_end(tmp_path):
-    """The checksum of gzip comes last: after the member, and after a tar that just fills the buffers."""
+    """The checksum of gzip comes last. It is verified when the caller reads a part of the member or all of it."""
     archive = tar(tmp_path / "archive.tar.gz", [(NAME, bytes((5 << 16) - 1024))])
     unpadded = gzip.decompress(archive.read_bytes())[: (5 << 16) + 512]  # the end of a tar is two empty blocks
     raw = bytearray(gzip.compress(unpadded))
@@ -271,11 +272,11 @@ def test_tar_is_checked_to_its_end(tmp_path):
 )
 def test_corrupt(tmp_path, container):
     path = tmp_path / "file"
-    CONTAINERS[container](path)
+    CONTAINERS[container](path, CONTENT)
     raw = bytearray(path.read_bytes())
     raw[len(raw) // 2 : len(raw) // 2 + 9] = b"corrupted"
     path.write_bytes(raw)
-    with pytest.raises(DAMAGE):
+    with pytest.raises(DAMAGE_ERRORS):
         read(path)
 
 
@@ -301,7 +302,7 @@ def test_a_name_in_a_zip_that_is_not_utf_8(tmp_path):
         read(archive)
 
 
-def test_what_is_no_data_file(tmp_path):
+def test_paths_without_a_data_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.tsv"):
         read(tmp_path / "nowhere.tsv")
     os.mkfifo(tmp_path / "fifo")

@@ -1,4 +1,4 @@
-"""Fetching archives from a server on this machine that does what servers do: fail."""
+"""Archives are fetched from a local server, which fails in the ways in which servers fail."""
 
 import contextlib
 import gzip
@@ -17,7 +17,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
-import pooch  # here, so that nothing is imported while the test is another user
+import pooch  # at the top: some tests run as another user, who cannot import it
 import pytest
 
 from alscore.cli import main
@@ -31,29 +31,29 @@ HALF = len(CONTENT) // 2
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        self.server.asked.append(self.path)
+        self.server.paths.append(self.path)
         self.server.headers.append(self.headers)
-        answers = self.server.answers[self.path]
-        (answers.pop(0) if len(answers) > 1 else answers[0])(self)
+        responses = self.server.responses[self.path]
+        (responses.pop(0) if len(responses) > 1 else responses[0])(self)
 
     def log_message(self, *args):
         pass
 
 
 class Server(ThreadingHTTPServer):
-    """Answers each path with the next of its answers, the last one for ever."""
+    """Sends the next of the responses of a path; the last one is repeated."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.asked, self.headers = [], []
-        self.answers = {"/first": [whole], "/second": [whole]}
+        self.paths, self.headers = [], []
+        self.responses = {"/first": [whole], "/second": [whole]}
         self.sent_half, self.ended = threading.Event(), threading.Event()
 
     def url(self, path):
         return f"http://127.0.0.1:{self.server_port}{path}"
 
     def handle_error(self, request, client_address):
-        pass  # the client has left, as many tests make it do
+        pass  # many tests make the client close the connection
 
 
 def send(handler, body, status=200, **headers):
@@ -131,7 +131,7 @@ def server():
 
 @pytest.fixture
 def archive(server, monkeypatch):
-    """The test's own archive in the place of a published one, at two addresses on this machine."""
+    """An archive of this test in place of a published one, with two addresses on the local server."""
     archive = Archive(FILE, len(CONTENT), SHA256, (server.url("/first"), server.url("/second")), "for tests only")
     monkeypatch.setitem(ARCHIVES, NAME, archive)
     return archive
@@ -139,17 +139,17 @@ def archive(server, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch):
-    """Lengths of the pauses, which take no time."""
+    """The pauses of fetch in seconds, which are recorded and skipped."""
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
     pauses = []
-    # its own name for the module: other threads, such as py4j's, sleep too
+    # Replace the name `time` in this module only: other threads, such as py4j's, sleep too.
     monkeypatch.setattr(importlib.import_module("alscore.datasets.fetch"), "time", SimpleNamespace(sleep=pauses.append))
     return pauses
 
 
 def process(archive, folder):
-    """Start a fetch in a process of its own."""
+    """Start a fetch in a new process."""
     code = f"""if True:
         from alscore.datasets.fetch import ARCHIVES, Archive, fetch
         ARCHIVES[{NAME!r}] = {archive!r}
@@ -164,21 +164,21 @@ def assert_kept(path, folder):
     assert os.listdir(folder) == [FILE]
 
 
-def test_fetched_once(server, archive, tmp_path, capsys, pauses):
+def test_an_archive_is_fetched_once(server, archive, tmp_path, capsys, pauses):
     folder = tmp_path / "new" / "folder"
     assert_kept(fetch(NAME, folder), folder)
     assert "lastfm-360k: for tests only\n" in capsys.readouterr().err
     assert stat.S_IMODE((folder / FILE).stat().st_mode) == 0o666 & ~os.umask(os.umask(0o022))
     assert_kept(fetch(NAME, str(folder)), folder)
     assert capsys.readouterr() == ("", "")
-    assert server.asked == ["/first"]
+    assert server.paths == ["/first"]
     assert server.headers[0]["User-Agent"].startswith("alscore/")
     assert server.headers[0]["Accept-Encoding"] == "identity"
     assert pauses == [0]
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("response", "reason"),
     [
         (truncated, "IncompleteRead|the file there is 150,056 bytes"),
         (short, "the file there is 300,112 bytes with SHA-256"),
@@ -193,42 +193,42 @@ def test_fetched_once(server, archive, tmp_path, capsys, pauses):
         (broken, "500"),
     ],
 )
-def test_the_second_address_serves_when_the_first_fails(server, archive, tmp_path, answer, reason, pauses):
-    server.answers = {"/first": [answer], "/second": [missing] * 3 + [whole]}
+def test_the_second_address_is_used_if_the_first_fails(server, archive, tmp_path, response, reason, pauses):
+    server.responses = {"/first": [response], "/second": [missing] * 3 + [whole]}
     with pytest.raises(ConnectionError, match=rf"/first: .*({reason}).*;\n.*/second: 404"):
         fetch(NAME, tmp_path, timeout=0.3, show_progress=False)
     assert os.listdir(tmp_path) == []
     assert_kept(fetch(NAME, tmp_path, timeout=0.3, show_progress=False), tmp_path)
-    assert list(dict.fromkeys(server.asked)) == ["/first", "/second"]
+    assert list(dict.fromkeys(server.paths)) == ["/first", "/second"]
     assert pauses == [0, 1, 2, 0]
 
 
-def test_tried_again_after_both_failed(server, archive, tmp_path, pauses):
-    server.answers = {"/first": [broken, corrupt, whole], "/second": [missing]}
+def test_both_addresses_are_tried_again(server, archive, tmp_path, pauses):
+    server.responses = {"/first": [broken, corrupt, whole], "/second": [missing]}
     assert_kept(fetch(NAME, tmp_path), tmp_path)
-    assert server.asked == ["/first", "/second"] * 2 + ["/first"]
+    assert server.paths == ["/first", "/second"] * 2 + ["/first"]
     assert pauses == [0, 1, 2]
 
 
 def test_redirected(server, archive, tmp_path):
-    server.answers |= {
+    server.responses |= {
         "/first": [lambda handler: send(handler, b"", 301, Location="/other")],
         "/other": [lambda handler: send(handler, b"", 307, Location=server.url("/file?download=1"))],
         "/file?download=1": [whole],
     }
     assert_kept(fetch(NAME, tmp_path), tmp_path)
-    assert server.asked == ["/first", "/other", "/file?download=1"]
+    assert server.paths == ["/first", "/other", "/file?download=1"]
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip"])
-def test_the_file_is_not_gunzipped_on_its_way(server, archive, tmp_path, encoding):
-    server.answers["/first"] = [lambda handler: send(handler, CONTENT, Content_Encoding=encoding)]
+def test_the_file_is_not_decompressed(server, archive, tmp_path, encoding):
+    server.responses["/first"] = [lambda handler: send(handler, CONTENT, Content_Encoding=encoding)]
     assert_kept(fetch(NAME, tmp_path), tmp_path)
-    assert server.asked == ["/first"]
+    assert server.paths == ["/first"]
 
 
-def test_all_fails(server, archive, tmp_path, capsys, pauses):
-    server.answers = {"/first": [missing], "/second": [corrupt]}
+def test_every_address_fails(server, archive, tmp_path, capsys, pauses):
+    server.responses = {"/first": [missing], "/second": [corrupt]}
     with pytest.raises(ConnectionError) as caught:
         fetch(NAME, tmp_path, show_progress=False)
     message = str(caught.value)
@@ -239,13 +239,13 @@ def test_all_fails(server, archive, tmp_path, capsys, pauses):
     assert message.endswith(f"put it at {tmp_path / FILE} ({len(CONTENT):,} bytes, SHA-256 {SHA256})")
     assert capsys.readouterr().err == "lastfm-360k: for tests only\n"
     assert os.listdir(tmp_path) == []
-    assert server.asked == ["/first", "/second"] * 3
+    assert server.paths == ["/first", "/second"] * 3
     assert pauses == [0, 1, 2]
 
 
 def test_offline(tmp_path, monkeypatch):
     with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # no one listens
+        unused.bind(("127.0.0.1", 0))  # a port on which nothing listens
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/x"
         monkeypatch.setitem(ARCHIVES, NAME, Archive(FILE, 1, SHA256, (url,), ""))
         with pytest.raises(ConnectionError, match=f"(?s){url}: .*refused.*Download it by hand"):
@@ -253,9 +253,9 @@ def test_offline(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", list(ARCHIVES))
-def test_every_set_by_the_command(server, archive, tmp_path, monkeypatch, capsys, name):
+def test_the_command_fetches_every_set(server, archive, tmp_path, monkeypatch, capsys, name):
     monkeypatch.setitem(ARCHIVES, name, archive)
-    server.answers = {"/first": [truncated], "/second": [corrupt] * 3 + [whole]}
+    server.responses = {"/first": [truncated], "/second": [corrupt] * 3 + [whole]}
     assert main(["fetch", name, "--folder", str(tmp_path)]) != 0
     out, err = capsys.readouterr()
     assert out == ""
@@ -274,26 +274,26 @@ def test_a_file_put_there_by_hand_is_used(server, archive, tmp_path, monkeypatch
     (folder / FILE).write_bytes(CONTENT)
     assert_kept(fetch(NAME, folder), folder)
     assert_kept(fetch(NAME), folder)
-    assert server.asked == []
+    assert server.paths == []
 
 
 @pytest.mark.parametrize("wrong", [b"", CONTENT[:-1], CONTENT[:-1] + b"?", CONTENT + b"?"])
-def test_a_wrong_file_is_named_and_left(server, archive, tmp_path, wrong):
+def test_a_wrong_file_is_named_and_not_changed(server, archive, tmp_path, wrong):
     path = tmp_path / FILE
     path.write_bytes(wrong)
-    found, expected = ((len(data), hashlib.sha256(data).hexdigest()) for data in (wrong, CONTENT))
+    actual, expected = ((len(data), hashlib.sha256(data).hexdigest()) for data in (wrong, CONTENT))
     with pytest.raises(ValueError, match=re.escape(str(path))) as caught:
         fetch(NAME, tmp_path)
-    for size, sha256 in (found, expected):
+    for size, sha256 in (actual, expected):
         assert f"{size:,} bytes with SHA-256 {sha256}" in str(caught.value)
     assert path.read_bytes() == wrong
     assert os.listdir(tmp_path) == [FILE]
-    assert server.asked == []
+    assert server.paths == []
 
 
 def test_the_licence_is_shown_before_the_download(server, archive, tmp_path, capsys):
     seen = []
-    server.answers["/first"] = [lambda handler: (seen.append(sys.stderr.getvalue()), whole(handler))]
+    server.responses["/first"] = [lambda handler: (seen.append(sys.stderr.getvalue()), whole(handler))]
     fetch(NAME, tmp_path, show_progress=False)
     assert seen == ["lastfm-360k: for tests only\n"]
 
@@ -303,7 +303,7 @@ def test_progress(server, archive, tmp_path, capsys):
     assert "100%" in capsys.readouterr().err
 
 
-def test_where_the_file_is_kept(server, archive, tmp_path, monkeypatch):
+def test_the_folder_of_the_file(server, archive, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert_kept(fetch(NAME), tmp_path / "cache" / "alscore")
@@ -315,10 +315,10 @@ def test_where_the_file_is_kept(server, archive, tmp_path, monkeypatch):
     assert_kept(fetch(NAME, "~/argument"), tmp_path / "argument")
     monkeypatch.setenv(FOLDER_VARIABLE, "")
     fetch(NAME)
-    assert server.asked == ["/first"] * 4
+    assert server.paths == ["/first"] * 4
 
 
-def test_no_pooch(server, archive, tmp_path, monkeypatch, capsys):
+def test_pooch_is_not_installed(server, archive, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "pooch", None)
     with pytest.raises(ImportError, match=re.escape("pip install 'alscore[fetch]'")):
         fetch(NAME, tmp_path)
@@ -328,7 +328,7 @@ def test_no_pooch(server, archive, tmp_path, monkeypatch, capsys):
 
 @contextlib.contextmanager
 def unprivileged():
-    """Be a user whom permissions bind."""
+    """Run the block as a user without the rights of root."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)
@@ -350,10 +350,10 @@ def test_a_folder_that_is_read_only(server, archive, capsys):
         with unprivileged():
             assert fetch(NAME, folder).read_bytes() == CONTENT
         os.chmod(folder, 0o755)
-    assert server.asked == ["/first"]
+    assert server.paths == ["/first"]
 
 
-def test_what_is_no_folder_or_no_file(server, archive, tmp_path):
+def test_a_file_for_a_folder_and_a_folder_for_the_file(server, archive, tmp_path):
     (tmp_path / "file").touch()
     for folder in ("file", "file/folder"):
         with pytest.raises(OSError, match="; choose another folder"):
@@ -361,7 +361,7 @@ def test_what_is_no_folder_or_no_file(server, archive, tmp_path):
     (tmp_path / FILE).mkdir()
     with pytest.raises(OSError, match="exists and is not a regular file"):
         fetch(NAME, tmp_path)
-    assert server.asked == []
+    assert server.paths == []
 
 
 def test_two_processes_at_the_same_time(server, archive, tmp_path):
@@ -371,13 +371,13 @@ def test_two_processes_at_the_same_time(server, archive, tmp_path):
         both.wait(20)
         whole(handler)
 
-    server.answers["/first"] = [wait_for_the_other]
+    server.responses["/first"] = [wait_for_the_other]
     processes = [process(archive, tmp_path) for _ in range(2)]
     for running in processes:
         out, err = running.communicate(timeout=60)
         assert (running.returncode, out) == (0, f"{tmp_path / FILE}\n"), err
     assert_kept(tmp_path / FILE, tmp_path)
-    assert server.asked == ["/first"] * 2
+    assert server.paths == ["/first"] * 2
 
 
 def test_interrupted(server, archive, tmp_path):
@@ -386,7 +386,7 @@ def test_interrupted(server, archive, tmp_path):
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         handler.server.ended.wait(20)
 
-    server.answers["/first"] = [interrupt, whole]
+    server.responses["/first"] = [interrupt, whole]
     with pytest.raises(KeyboardInterrupt):
         fetch(NAME, tmp_path)
     assert os.listdir(tmp_path) == []
@@ -394,7 +394,7 @@ def test_interrupted(server, archive, tmp_path):
 
 
 def test_killed(server, archive, tmp_path):
-    server.answers["/first"] = [stalled, whole]
+    server.responses["/first"] = [stalled, whole]
     with process(archive, tmp_path) as running:
         assert server.sent_half.wait(60)
         running.kill()
@@ -404,7 +404,9 @@ def test_killed(server, archive, tmp_path):
 
 
 def test_bad_arguments(tmp_path):
-    with pytest.raises(ValueError, match="'lastfm' is unknown; there are lastfm-360k, lastfm-1k, hetrec-lastfm-2k"):
+    with pytest.raises(
+        ValueError, match="'lastfm' is unknown; the known ones are lastfm-360k, lastfm-1k, hetrec-lastfm-2k"
+    ):
         fetch("lastfm", tmp_path)
     for timeout in (0, -1, float("nan")):
         with pytest.raises(ValueError, match="timeout must be positive"):
@@ -412,7 +414,7 @@ def test_bad_arguments(tmp_path):
 
 
 def test_published_facts(shared_data):
-    """Size, hash and address as the notes beside the data have them, taken down from the publisher's page."""
+    """Size, hash and addresses are those in the notes beside the data, which were taken from the publisher's page."""
     notes = (shared_data / "README.md").read_text()
     for name in ("lastfm-360k", "lastfm-1k"):
         archive = ARCHIVES[name]

@@ -1,4 +1,4 @@
-"""The HetRec 2011 reader: the real set, names for numbers; what readers have in common is in test_delimited.py."""
+"""The reader for HetRec 2011: the real set and artist names. test_delimited.py tests what all readers share."""
 
 import gzip
 import zipfile
@@ -27,7 +27,7 @@ def real_lines(folder, name, encoding="utf-8"):
 
 @pytest.fixture
 def write(tmp_path):
-    """Write plays and artists; gives their folder."""
+    """Write plays and artists, and return their folder."""
 
     def write(plays, artists):
         (tmp_path / "user_artists.dat").write_bytes(PLAYS + plays)
@@ -72,7 +72,7 @@ def test_real_tables(folder):
     assert pairs == {(friend, user) for user, friend in pairs}
 
 
-def test_the_real_set_as_it_is_published(folder, tmp_path):
+def test_the_real_set_in_a_zip_as_published(folder, tmp_path):
     with zipfile.ZipFile(tmp_path / "hetrec2011-lastfm-2k.zip", "w") as archive:
         for name in ("artists.dat", "tags.dat", "user_artists.dat", "user_friends.dat"):
             archive.writestr(name, gzip.decompress((folder / f"{name}.gz").read_bytes()))
@@ -89,7 +89,7 @@ def test_tag_assignments(tmp_path):
     assert table["timestamp"].dtype == pd.DatetimeTZDtype("ms", "UTC")
 
 
-def test_artists_of_one_name_are_told_apart(write):
+def test_artists_with_the_same_name_get_their_ids(write):
     folder = write(b"1\t7\t10\r\n1\t8\t20\r\n1\t9\t30\r\n", b"7\tNirvana\t\t\n8\tNirvana\t\t\n9\tNirvana (UK)\t\t\n")
     interactions = hetrec_lastfm_2k(folder)
     assert interactions.items.tolist() == ["Nirvana (UK)", "Nirvana [7]", "Nirvana [8]"]
@@ -103,20 +103,20 @@ def test_plays_without_an_artist_are_reported(write):
     report = interactions.report
     unnamed = "item is not named in artists.dat"
     assert report.rejected.values.tolist() == [
-        [3, "artists.dat: name is not text"],
+        [3, "artists.dat: name is empty"],
         [4, "artists.dat: not 4 fields"],
         *([number, unnamed] for number in (3, 4, 5, 6)),
     ]
     assert report.rejected["number"].dtype == np.int64
     assert (report.read, report.kept, report.merged) == (2 + 5, 1, 0)
     assert len(hetrec_lastfm_2k(folder, items="id").report.rejected) == 2
-    with pytest.raises(ValueError, match=r"\(artists\.dat\), line 3: name is not text"):
+    with pytest.raises(ValueError, match=r"\(artists\.dat\), line 3: name is empty"):
         hetrec_lastfm_2k(folder, errors="raise")
 
 
-def test_what_cannot_be_answered_is_refused(write):
+def test_ambiguous_ids_and_bad_arguments_are_refused(write):
     folder = write(b"1\t7\t10\n", b"7\tone\t\t\n7\ttwo\t\t\n")
-    with pytest.raises(ValueError, match=r"artists\.dat\) names 7 more than once; remove one"):
+    with pytest.raises(ValueError, match=r"artists\.dat\) names id 7 more than once; remove all but one"):
         hetrec_lastfm_2k(folder)
     assert hetrec_lastfm_2k(folder, items="id").items.tolist() == [7]
     with pytest.raises(ValueError, match="items must be 'name' or 'id', not 'mbid'"):
@@ -125,7 +125,7 @@ def test_what_cannot_be_answered_is_refused(write):
         hetrec_lastfm_2k_table(folder, "plays")
     alone = folder / "user_artists.dat"
     with pytest.raises(
-        ValueError, match=r"user_artists\.dat is one file .*folder with artists\.dat too, or items='id'"
+        ValueError, match=r"user_artists\.dat has no names: .*folder that also holds artists\.dat, or items='id'"
     ):
         hetrec_lastfm_2k(alone)
     assert hetrec_lastfm_2k(alone, items="id").items.tolist() == [7]

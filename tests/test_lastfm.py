@@ -1,4 +1,4 @@
-"""The Last.fm 360K reader: real plays, codes for labels; what readers have in common is in test_delimited.py."""
+"""The reader for Last.fm 360K: real plays and label codes. test_delimited.py tests what all readers share."""
 
 import gzip
 import re
@@ -6,9 +6,13 @@ import zlib
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from alscore.datasets import _blocks, _delimited, _label_coder, lastfm_360k
+from alscore.datasets import lastfm_360k
+from alscore.datasets._delimited import Lines
+from alscore.datasets._label_coder import LabelCoder
+from alscore.datasets.lastfm import PLAYS_FORMATS, read_plays
 
 PLAYS = "usersha1-artmbid-artname-plays.tsv"
 ANN, BOB = "a" * 40, "0123456789" * 4
@@ -71,6 +75,19 @@ def read(tmp_path):
     return write_and_read
 
 
+@pytest.fixture
+def read_in_blocks(tmp_path):
+    """Write bytes to a plays file and read them in blocks; `limits` are those of LabelCoder."""
+
+    def write_and_read(raw, block_bytes, threads=None, **limits):
+        path = tmp_path / "plays.tsv"
+        path.write_bytes(raw)
+        lines = Lines(path, PLAYS_FORMATS["name"], "report", block_bytes=block_bytes, threads=threads)
+        return read_plays(lines, **limits)
+
+    return write_and_read
+
+
 @pytest.fixture(scope="module")
 def real(shared_data):
     return gzip.decompress((shared_data / "lastfm-360k-first10000" / f"{PLAYS}.gz").read_bytes())
@@ -95,11 +112,8 @@ def test_real_lines(shared_data, real, items):
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-def test_real_lines_in_small_blocks(read, real, monkeypatch, threads):
-    monkeypatch.setattr(_blocks, "_BLOCK", 1000)
-    monkeypatch.setattr(_label_coder, "_MANY", 10)
-    monkeypatch.setattr(_delimited, "available_cpus", lambda: threads)
-    check(read(real), real)
+def test_real_lines_in_small_blocks(read_in_blocks, real, threads):
+    check(read_in_blocks(real, 1000, threads, batch=10), real)
 
 
 def test_real_lines_with_a_broken_one_here_and_there(read, real):
@@ -118,14 +132,13 @@ def test_real_lines_with_a_broken_one_here_and_there(read, real):
     check(read(real, errors="raise"), real)
 
 
-def test_repeats_are_summed_also_across_blocks(read, monkeypatch):
-    monkeypatch.setattr(_blocks, "_BLOCK", 200)
-    interactions = read(GOOD * 50)
+def test_repeats_are_summed_also_across_blocks(read_in_blocks):
+    interactions = read_in_blocks(GOOD * 50, 200)
     check(interactions, GOOD * 50)
     assert (interactions.report.kept, interactions.report.merged) == (2, 98)
     np.testing.assert_array_equal(interactions.matrix.data, [150, 350])
     in_order = b"".join(line * 20 for line in sorted(GOOD.splitlines(keepends=True)))
-    check(read(in_order), in_order)
+    check(read_in_blocks(in_order, 200), in_order)
 
 
 def test_mbid_or_name_identifies_the_artist(read):
@@ -136,32 +149,44 @@ def test_mbid_or_name_identifies_the_artist(read):
     assert dict(zip(by_mbid.items, by_mbid.matrix.data, strict=True)) == {"m1": 3, "m2": 8, "m3": 16, "one": 4}
 
 
-def test_a_damaged_file_is_good_up_to_a_line(tmp_path, real, monkeypatch):
-    monkeypatch.setattr(_blocks, "_BLOCK", 10_000)
+def test_a_damaged_file_is_good_up_to_a_line(tmp_path, real):
     lines = real.splitlines(keepends=True)
     ends = np.cumsum([len(line) for line in lines])
     cut = gzip.compress(real)[:-50_000]
     (tmp_path / "plays.tsv.gz").write_bytes(cut)
+    in_blocks = Lines(tmp_path / "plays.tsv.gz", PLAYS_FORMATS["name"], "report", block_bytes=10_000)
     with pytest.raises(ValueError, match=r"plays\.tsv\.gz .*is damaged after line [0-9,]+ ") as error:
-        lastfm_360k(tmp_path / "plays.tsv.gz")
+        read_plays(in_blocks)
     told = int(re.search("line ([0-9,]+)", str(error.value))[1].replace(",", ""))
     good = len(zlib.decompressobj(31).decompress(cut))
     assert good - 200_000 < ends[told - 1] <= good
 
 
-def test_more_labels_than_codes(read, monkeypatch):
-    monkeypatch.setattr(_label_coder, "_MOST", 3)
+def test_more_labels_than_codes(read_in_blocks):
     raw = "".join(f"{ANN}\tm\tartist {number}\t1\n" for number in range(4)).encode()
-    assert read(raw[: raw.rfind(b"artist 3") - len(ANN) - 3]).shape == (1, 3)
+    assert read_in_blocks(raw[: raw.rfind(ANN.encode())], 1000, max_labels=3).shape == (1, 3)
     with pytest.raises(ValueError, match=r"plays\.tsv: artists: more labels than the 3 that int32 codes tell apart"):
-        read(raw)
+        read_in_blocks(raw, 1000, max_labels=3)
 
 
-def test_labels_that_come_again_are_no_more(read, monkeypatch):
-    monkeypatch.setattr(_label_coder, "_MOST", 5)  # with 3 known, of a block there are 2 more, known or not
-    monkeypatch.setattr(_blocks, "_BLOCK", 100)
+def test_labels_that_come_again_are_not_counted_again(read_in_blocks):
     raw = b"".join(b"%s\tm\tartist %d\t1\n" % (ANN.encode(), number % 3) for number in range(20))
-    check(read(raw), raw)
+    check(read_in_blocks(raw, 100, max_labels=5), raw)  # 3 labels are known, and a block has up to 2
+
+
+@pytest.mark.parametrize("batch", [1, 3, 1 << 16])
+def test_labels_are_numbered_in_ascending_order(batch):
+    rng = np.random.default_rng(0)
+    texts = [[f"label {number}" for number in rng.integers(50, size=size)] for size in (1, 30, 0, 7, 200)]
+    coder = LabelCoder("labels", batch=batch)
+    for block in texts:
+        column = pa.array(block, pa.large_string()).dictionary_encode()
+        unused = pa.concat_arrays([column.dictionary, pa.array(["unused"], pa.large_string())])
+        coder.add(pa.DictionaryArray.from_arrays(column.indices, unused))
+    codes, labels = coder.sorted()
+    assert codes.dtype == np.int32
+    assert labels.to_pylist() == sorted({text for block in texts for text in block})
+    assert labels.take(pa.array(codes)).to_pylist() == [text for block in texts for text in block]
 
 
 def test_items_is_verified(tmp_path):

@@ -1,4 +1,4 @@
-"""The Last.fm 1K reader: real events, counted and kept; what readers have in common is in test_delimited.py."""
+"""The reader for Last.fm 1K: real events and their counts. test_delimited.py tests what all readers share."""
 
 import gzip
 from collections import Counter
@@ -8,8 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from alscore.datasets import _blocks
-from alscore.datasets.lastfm_1k import lastfm_1k, lastfm_1k_events
+from alscore.datasets._delimited import Lines
+from alscore.datasets.lastfm_1k import (
+    EVENTS_FORMAT,
+    PLAY_COUNT_FORMATS,
+    lastfm_1k,
+    lastfm_1k_events,
+    read_events,
+    read_play_counts,
+)
 
 FILE = "userid-timestamp-artid-artname-traid-traname.tsv"
 
@@ -41,11 +48,13 @@ def seconds(timestamp):
     return int(datetime.fromisoformat(timestamp).timestamp())
 
 
-@pytest.mark.parametrize("block", [1 << 20, 2000])
+@pytest.mark.parametrize("block_bytes", [None, 1 << 20, 2000])
 @pytest.mark.parametrize("items", ["name", "mbid"])
-def test_real_events_counted(folder, events, monkeypatch, items, block):
-    monkeypatch.setattr(_blocks, "_BLOCK", block)
-    interactions = lastfm_1k(folder, items=items)
+def test_real_events_counted(folder, events, items, block_bytes):
+    if block_bytes is None:
+        interactions = lastfm_1k(folder, items=items)
+    else:
+        interactions = read_play_counts(Lines(folder, PLAY_COUNT_FORMATS[items], "report", block_bytes=block_bytes))
     plays, last = Counter(), {}
     for user, time, mbid, name, _, _ in events:
         pair = user, (name or mbid) if items == "name" else (mbid or name)
@@ -64,10 +73,12 @@ def test_real_events_counted(folder, events, monkeypatch, items, block):
     assert (report.read, report.kept, report.merged, len(report.rejected)) == (5000, len(plays), 5000 - len(plays), 0)
 
 
-@pytest.mark.parametrize("block", [1 << 20, 2000])
-def test_real_events_kept(folder, events, monkeypatch, block):
-    monkeypatch.setattr(_blocks, "_BLOCK", block)
-    table, report = lastfm_1k_events(folder)
+@pytest.mark.parametrize("block_bytes", [None, 1 << 20, 2000])
+def test_real_events_kept(folder, events, block_bytes):
+    if block_bytes is None:
+        table, report = lastfm_1k_events(folder)
+    else:
+        table, report = read_events(Lines(folder, EVENTS_FORMAT, "report", block_bytes=block_bytes))
     expected = [
         (user, datetime.fromisoformat(time).astimezone(UTC), *(text or None for text in texts))
         for user, time, *texts in events
@@ -106,7 +117,7 @@ def test_an_event_without_an_artist_is_reported(read):
         assert report.rejected.values.tolist() == [[2, "neither artist nor artist_id"]]
 
 
-def test_the_last_play_counts_in_whatever_order(read):
+def test_the_timestamp_is_that_of_the_last_play_in_any_order(read):
     times = ["2009-05-04T23:08:57Z", "2038-01-19T03:14:08Z", "1969-12-31T23:59:59Z"]
     interactions = read(*(("user_000001", time, "", "a", "", "") for time in times))
     assert interactions.matrix.data.tolist() == [3]

@@ -1,4 +1,4 @@
-"""Readers for the profiles of Last.fm's users; what readers have in common is in test_delimited.py."""
+"""Readers for the profiles of Last.fm users. test_delimited.py tests what all readers share."""
 
 import gzip
 from datetime import datetime
@@ -41,7 +41,7 @@ def test_every_month_in_english(tmp_path):
     assert report.kept == 12
 
 
-def test_what_users_say_of_their_age_stays(tmp_path):
+def test_ages_stay_as_users_gave_them(tmp_path):
     path = tmp_path / "usersha1-profile.tsv"
     ages = "-1337", "1002", "", "0"
     path.write_text("".join(f"{at:040d}\t\t{age}\t\t\n" for at, age in enumerate(ages)))

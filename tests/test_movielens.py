@@ -1,4 +1,4 @@
-"""The MovieLens reader: real ratings, titles, both forms; what readers have in common is in test_delimited.py."""
+"""The reader for MovieLens: real ratings, titles, both forms. test_delimited.py tests what all readers share."""
 
 import csv
 import gzip
@@ -21,7 +21,7 @@ def folder(shared_data):
 
 @pytest.fixture
 def write(tmp_path):
-    """Write files; gives their folder."""
+    """Write files, and return their folder."""
 
     def write(**files):
         for name, content in files.items():
@@ -56,7 +56,7 @@ def test_real_ratings(folder, items):
     assert interactions.timestamps.tolist() == expected["timestamp"].tolist()
 
 
-def test_implicit_feedback_as_the_documentation_makes_it(write):
+def test_the_example_of_the_docstring(write):
     ratings = write(ratings_csv=RATINGS + "1,31,2.5,1\n1,32,4.0,2\n2,31,5.0,3\n")
     frame = movielens(ratings, items="id").to_pandas()
     seen = Interactions.from_pandas(frame, "user", "item", timestamp="timestamp")
@@ -97,7 +97,7 @@ def test_the_archive_is_read_in_place(tmp_path, form):
     assert interactions.matrix.toarray().tolist() == [[3.5]]
 
 
-QUOTES, WIDTH = "quotes not as in CSV", "not 3 fields"
+QUOTES, WIDTH = "unpaired or misplaced quotes", "not 3 fields"
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,8 @@ QUOTES, WIDTH = "quotes not as in CSV", "not 3 fields"
         ('3,"a\nb",Drama', [QUOTES, WIDTH]),
         ("3,a,b,Drama", [WIDTH]),
         ('3,"a"', [WIDTH]),
-        ("3,,Drama", ["name is not text"]),
-        ('3,"",Drama', ["name is not text"]),
+        ("3,,Drama", ["name is empty"]),
+        ('3,"",Drama', ["name is empty"]),
         ("x,a,Drama", ["id is not a positive integer"]),
     ],
 )
@@ -131,7 +131,7 @@ def test_ratings_without_a_title_are_reported(write, line, reasons):
         movielens(folder, errors="raise")
 
 
-def test_titles_in_quotes_to_the_letter(write, tmp_path):
+def test_titles_in_quotes_stay_unchanged(write, tmp_path):
     titles = ["a, b", '"', '""', ',"', "a\rb", 'a"b', '"a" b', "'", "é, ü", ",", '",', "x" * 200_000, '"' * 100_000]
     with open(tmp_path / "movies.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -147,7 +147,7 @@ def test_titles_in_quotes_to_the_letter(write, tmp_path):
     )
 
 
-def test_films_of_one_title_are_told_apart_also_from_one_named_so(write):
+def test_films_with_the_same_title_get_their_ids(write):
     movies = ["1,Hamlet", "2,Hamlet", "3,Hamlet [1]", "4,Hamlet [1] [3]", "5,Ran"]
     folder = write(
         movies_csv=MOVIES + "".join(f"{movie},Drama\n" for movie in movies),
@@ -167,14 +167,16 @@ def test_ratings_alone(write):
     raw = (RATINGS + "1,2,3,4\n").encode()
     folder = write(ratings_csv=raw, ratings_csv_gz=gzip.compress(raw))
     for path in (folder / "ratings.csv", folder / "ratings.csv.gz"):
-        with pytest.raises(ValueError, match=rf"{path} is one file .*folder with movies\.csv too, or items='id'"):
+        with pytest.raises(
+            ValueError, match=rf"{path} has no names: .*folder that also holds movies\.csv, or items='id'"
+        ):
             movielens(path)
         assert movielens(path, items="id").items.tolist() == [2]
     with pytest.raises(FileNotFoundError):
         movielens(folder / "other" / "ratings.csv")
 
 
-def test_the_form_is_told_by_the_whole_name(tmp_path):
+def test_the_whole_file_name_tells_the_form(tmp_path):
     with zipfile.ZipFile(tmp_path / "ml.zip", "w") as archive:
         archive.writestr("ml/old_ratings.dat", "1::2::3::4\n")
         archive.writestr("ml/ratings.csv", RATINGS + "1,2,3,4\n")
@@ -191,9 +193,9 @@ def test_a_damaged_archive_is_named(tmp_path, items):
         movielens(tmp_path / "ml.zip", items=items)
 
 
-def test_what_cannot_be_answered_is_refused(write):
+def test_ambiguous_files_and_bad_arguments_are_refused(write):
     folder = write(ratings_csv=RATINGS + "1,2,3,4\n", movies_csv=MOVIES + "2,a,Drama\n2,b,Drama\n")
-    with pytest.raises(ValueError, match=r"movies\.csv\) names 2 more than once; remove one"):
+    with pytest.raises(ValueError, match=r"movies\.csv\) names id 2 more than once; remove all but one"):
         movielens(folder)
     with pytest.raises(ValueError, match="items must be 'title' or 'id', not 'name'"):
         movielens(folder, items="name")

@@ -1,4 +1,4 @@
-"""The synthetic set has the shape that it promises, and its format is the one that the reader reads."""
+"""The synthetic data set has the promised shape, and the reader reads the file that the writer writes."""
 
 import gzip
 import hashlib
@@ -106,7 +106,7 @@ def test_lines(tmp_path):
     write_lastfm_360k(interactions, tmp_path / "plays.tsv")
     lines = [line.split("\t") for line in (tmp_path / "plays.tsv").read_bytes().decode().split("\n")]
     assert lines.pop() == [""]
-    assert [(who, name, plays) for who, _, name, plays in lines] == [
+    assert [(user, name, plays) for user, _, name, plays in lines] == [
         (user, "a\rb", "16777216"),
         (user, '"weird al"', "5"),
         (hashlib.sha1(b"7").hexdigest(), "null", "9"),

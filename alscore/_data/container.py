@@ -1,12 +1,12 @@
-"""The file of a model or of Interactions: a zip of plain arrays, Arrow labels and a JSON manifest. Nothing is executed.
+"""The file of a model or of Interactions: a zip of plain arrays, Arrow labels and a JSON manifest, without any code.
 
-Its members are stored, not deflated, and what an array holds begins at a multiple of 64 bytes, ready to be mapped:
+The members are stored, not compressed. The numbers of an array begin at a multiple of 64 bytes, so they can be mapped:
 
-    user_factors.npy, item_factors.npy      of a fitted model
+    user_factors.npy, item_factors.npy      factors of a fitted model
     indptr.npy, indices.npy, data.npy       the interactions as CSR, alone or of a fitted Recommender
-    timestamps.npy                          if they have them
+    timestamps.npy                          their timestamps, if they have any
     users.arrow, items.arrow                their labels, Arrow IPC streams of one column
-    manifest.json                           format, versions, kind, a model's parameters, SHA-256 of each other member
+    manifest.json                           format, versions, kind, parameters, SHA-256 of each other member
 """
 
 import contextlib
@@ -25,8 +25,6 @@ from typing import IO, Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from alscore._support.files import atomic_writer
@@ -70,8 +68,14 @@ class Parts:
     def array(self, name: str, ndim: int, *dtypes: npt.DTypeLike) -> NDArray[Any]:
         return _read_array(self._archive, name, ndim, *dtypes, mapped=self._mapped)
 
-    def labels(self, name: str) -> pd.Index:
-        return _read_labels(self._archive, name, self._mapped)
+    @contextlib.contextmanager
+    def opened(self, name: str) -> Iterator[IO[bytes] | memoryview]:
+        """Open a member, for a reader that takes a file or the bytes in memory."""
+        if self._mapped is not None:
+            yield _mapped_member(self._archive, name, self._mapped)
+            return
+        with self._archive.open(name) as member:
+            yield member
 
 
 def write(
@@ -79,14 +83,26 @@ def write(
     kind: str,
     params: dict[str, Any] | None,
     arrays: Mapping[str, NDArray[Any]],
-    labels: Mapping[str, pd.Index],
+    streams: Mapping[str, Callable[[Any], None]],
 ) -> None:
-    """Write the parts of one object; a path is replaced once the new file is whole."""
+    """Write one object to a file. A path is replaced once the new file is complete.
+
+    Parameters
+    ----------
+    file : str, path or binary file object
+    kind : str
+        A key of `COMPLETE`.
+    params : dict, optional
+        What JSON can hold.
+    arrays : dict
+        Arrays by member.
+    streams : dict
+        Functions by member. Each writes the member to the file object that it gets.
+    """
     if isinstance(file, str | os.PathLike):
         with atomic_writer(file) as opened:
-            write(opened, kind, params, arrays, labels)
+            write(opened, kind, params, arrays, streams)
         return
-    tables = {name: labels_to_arrow(index, name.removesuffix(".arrow")) for name, index in labels.items()}
     digests: dict[str, str] = {}
     manifest = {
         "format": FORMAT,
@@ -100,9 +116,9 @@ def write(
         for name, array in arrays.items():
             with _digesting(archive, name, digests) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
-        for name, table in tables.items():
+        for name, write_to in streams.items():
             with _digesting(archive, name, digests) as member:
-                _write_arrow(member, table)
+                write_to(member)
         with archive.open(MANIFEST, "w") as member:
             member.write(json.dumps(manifest, indent=2, default=np.generic.item).encode())
 
@@ -230,37 +246,3 @@ def _read_array(
             return np.require(array, requirements="A")  # a copy, if something else than `save` wrote the zip
         member.seek(0)
         return np.lib.format.read_array(member, allow_pickle=False)
-
-
-def labels_to_arrow(labels: pd.Index, name: str) -> pa.Table:
-    """Return the labels as a table of one column, from which pandas restores their dtype."""
-    unsupported = TypeError(
-        f"{name} have labels of type {labels.inferred_type} that Arrow cannot hold; "
-        f"use strings, numbers or dates, e.g. {name}.astype(str)"
-    )
-    try:
-        table = pa.Table.from_pandas(pd.DataFrame({"label": labels}))
-        restored = _labels_from_arrow(table)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise unsupported from error
-    if not restored.astype(object).equals(labels.astype(object)):
-        raise unsupported
-    return table
-
-
-def _labels_from_arrow(table: pa.Table) -> pd.Index:
-    # labels are unique: nothing to deduplicate
-    labels: pd.Index = pd.Index(table.to_pandas(deduplicate_objects=False)["label"], tupleize_cols=False)
-    return labels.rename(None)
-
-
-def _write_arrow(file: _Digester, table: pa.Table) -> None:
-    with pa.ipc.new_stream(file, table.schema) as stream:
-        stream.write_table(table)
-
-
-def _read_labels(archive: zipfile.ZipFile, name: str, mapped: memoryview | None = None) -> pd.Index:
-    with archive.open(name) as member:
-        table = pa.ipc.open_stream(member if mapped is None else _mapped_member(archive, name, mapped)).read_all()
-    table.validate(full=True)
-    return _labels_from_arrow(table)

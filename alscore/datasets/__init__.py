@@ -1,4 +1,4 @@
-"""Readers for published data sets, their download, and a synthetic one that needs none."""
+"""Readers for published data sets, a function that downloads them, and a synthetic data set."""
 
 from alscore.datasets.fetch import fetch
 from alscore.datasets.hetrec import hetrec_lastfm_2k, hetrec_lastfm_2k_table

@@ -1,4 +1,4 @@
-"""Delimited text, to the letter: typed columns of the valid lines, and what is wrong with each of the others."""
+"""Reads delimited text exactly: typed columns of the valid lines, and the reason why each other line is rejected."""
 
 import os
 import re
@@ -7,27 +7,29 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import BufferedIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
+from pyarrow import csv
 
 from alscore._data.tables import matching
 from alscore._support.arrays import Bools, Ints
 from alscore._support.checks import require
 from alscore._support.threads import available_cpus
-from alscore.datasets._archives import DAMAGE, open_data
-from alscore.datasets._blocks import BOM, LineTooLongError, blocks
+from alscore.datasets._archives import DAMAGE_ERRORS, open_data
+from alscore.datasets._blocks import BLOCK_BYTES, BOM, LineTooLongError, blocks
 from alscore.interactions import Interactions, Report
 
-if TYPE_CHECKING:
-    import pandas as pd
-    import pyarrow as pa
-
-_Columns = dict[str, "pa.DictionaryArray | pa.LargeStringArray"]  # the latter for what is varied
-_MOST_THREADS = 4  # joining what they have parsed keeps up with no more
-_FEW = 1 << 16  # bytes of lines that Python splits when one of them is broken
-_WIDTH, _ENCODING, _QUOTES = 1, 2, 3  # what a line can lack before its fields are looked at
+_Columns = dict[str, pa.Array]  # dictionary-encoded, or large_string for a field that is mostly unique
+_MAX_THREADS = 4  # threads that parse blocks: the one thread that joins their results cannot keep up with more
+# Bytes of lines that Python splits, slowly, if Arrow cannot split one of them. A block is halved down to this size:
+# fewer bytes would call Arrow more often.
+_SPLIT_BYTES = 1 << 16
+_WRONG_WIDTH, _WRONG_ENCODING, _WRONG_QUOTES = 1, 2, 3  # faults of a line that cannot be split; indices of `reasons`
 
 
 class Field(NamedTuple):
@@ -35,44 +37,45 @@ class Field(NamedTuple):
 
     Attributes
     ----------
-    kind : str
-        What its text has to be, for messages.
+    fault : str
+        What a rejected text does wrong, for messages: "is not a positive integer".
     parse : function
-        Makes of its distinct texts (pyarrow large_string) as many values, null for those of another kind.
+        Takes distinct texts (pyarrow large_string) and returns as many values; null for a text that is rejected.
     optional : bool
-        It may be empty too, and the value missing.
-    varied : bool
-        Few lines have the same, so that to find those that do is not worth it.
+        The field may be empty; the value is then missing.
+    mostly_unique : bool
+        Few lines share a text. The text of every line is parsed; for other fields each distinct text is parsed once.
     """
 
-    kind: str
-    parse: Callable[["pa.Array"], "pa.Array"]
+    fault: str
+    parse: Callable[[pa.Array], pa.Array]
     optional: bool = False
-    varied: bool = False
+    mostly_unique: bool = False
 
 
-class Layout(NamedTuple):
-    """What a data file is made of.
+class FileFormat(NamedTuple):
+    """The form of a data file.
 
     Attributes
     ----------
     file : str
-        Its name.
+        Name of the file.
     fields : dict of str to Field or None
-        In the order of a line; None for one that nobody asks for.
+        The fields in the order of a line; None for a field that is not read.
     header : bytes
-        Its first line, if that is none of the data.
+        The first line, if it is not a line of data.
     delimiter : bytes
+        One character, or several that contain no TAB.
     quoted : bool
-        A field in double quotes may hold delimiters and, doubled, quotes. Else quotes are text like any other.
+        A field in double quotes may contain delimiters, and quotes that are doubled. By default, quotes are text.
     latin_1 : bool
         A line that is not UTF-8 is Latin-1.
-    required : tuple of str
-        Optional fields of which a line has at least one.
+    any_of : tuple of str
+        Optional fields. A line is valid only if at least one of them is not empty.
     as_item : bool
-        Of those two, all that is wanted is the first that a line has, as column ``item``.
-    spare : str
-        The second of them if few lines have need of it, so that it is not read where none has.
+        The column ``item`` replaces the two fields `any_of`: the first one, or the second one where the first is empty.
+    rare_fallback : bool
+        Few lines need the second field of `any_of`. It is read only in blocks with a line that does.
     """
 
     file: str
@@ -81,194 +84,192 @@ class Layout(NamedTuple):
     delimiter: bytes = b"\t"
     quoted: bool = False
     latin_1: bool = False
-    required: tuple[str, ...] = ()
+    any_of: tuple[str, ...] = ()
     as_item: bool = False
-    spare: str = ""
+    rare_fallback: bool = False
 
 
-class _Part(NamedTuple):
-    """Some lines: how many, the valid ones, the positions of the others, and what is wrong with each of those."""
+class _ParsedLines(NamedTuple):
+    """Some lines: their number, the valid ones, the positions of the rejected ones, and the reasons."""
 
     n_lines: int
-    valid: "pa.Table"
-    lost: Ints
+    valid: pa.Table
+    rejected: Ints
     reasons: NDArray[np.object_]
 
 
-def like(pattern: str, kind: str = "large_string") -> Callable[["pa.Array"], "pa.Array"]:
-    """Return a function for `Field.parse`: texts that the RE2 `pattern` matches, as the pyarrow type `kind`."""
+def like(pattern: str, arrow_type: str = "large_string") -> Callable[[pa.Array], pa.Array]:
+    """Return a function for `Field.parse`: it casts texts that match the RE2 `pattern` to a type of pyarrow."""
 
-    def parse(texts: "pa.Array") -> "pa.Array":
-        return matching(texts, pattern).cast(kind)
+    def parse(texts: pa.Array) -> pa.Array:
+        return matching(texts, pattern).cast(arrow_type)
 
     return parse
 
 
-TEXT = Field("text", like("."))
+TEXT = Field("is empty", like("."))
 OPTIONAL_TEXT = TEXT._replace(optional=True)
-POSITIVE = Field("a positive integer", like("^[1-9][0-9]{0,17}$", "int64"))
+POSITIVE = Field("is not a positive integer", like("^[1-9][0-9]{0,17}$", "int64"))
 
 
 def data_file(path: str | os.PathLike[str], name: str) -> Path:
-    """Return `path`, or of a folder the one file `name` in it, which may be gzipped."""
+    """Return `path`. If it is a folder, return the one file `name` in it, at any depth, plain or gzipped."""
     path = Path(path).expanduser()
     if not path.is_dir():
         return path
-    found = sorted(path.rglob(name)) or sorted(path.rglob(name + ".gz"))
-    if len(found) != 1:
-        raise ValueError(f"{path} holds {len(found)} files named {name}; give the path of one")
-    return found[0]
+    matches = sorted(path.rglob(name)) or sorted(path.rglob(name + ".gz"))
+    if len(matches) != 1:
+        raise ValueError(f"{path} holds {len(matches)} files named {name}; give the path of one")
+    return matches[0]
 
 
 class Lines:
-    """The lines of a data file, to be read once: tables of the valid ones by iteration, then a report on all.
+    """The lines of a data file. Iterate over them once, then call `report`.
 
-    Each table has some rows, of which the columns are what the fields say, text as dictionaries. Memory is that of a
-    few blocks.
+    An iteration yields tables (pyarrow) of valid lines. The columns are those of the file format; text is
+    dictionary-encoded. Memory holds a few blocks at a time.
 
     Parameters
     ----------
     path : str or path
-        An archive, the file, plain or gzipped, or a folder that holds it at any depth.
-    layout : Layout
+        An archive, the data file (plain or gzipped), or a folder that holds it at any depth.
+    file_format : FileFormat
+        The form of the data file.
     errors : {"report", "raise"}
-    names : Layout, optional
-        A second data file there, with an `id` and a `name` in each line. The names take the place of the field `item`,
-        and the report has the lines rejected there too.
+        Leave out lines that are not valid and list them in the report, or raise a ValueError.
+    names : FileFormat, optional
+        Form of a second data file in `path`, with an `id` and a `name` in each line. The names replace the ids in the
+        column `item`. The report also lists the rejected lines of that file.
+    block_bytes : int
+        Bytes of a block, which one thread parses. A longer line is an error.
+    split_bytes : int
+        Bytes of lines that Python splits if Arrow cannot split one of them.
+    threads : int, optional
+        Number of threads that parse. Default: one for each CPU of this process, at most 4.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        As `lastfm_360k`; for the most part not before the lines are read.
+        Same errors as `lastfm_360k`. Most of them are raised while the lines are read.
     """
 
-    def __init__(self, path: str | os.PathLike[str], layout: Layout, errors: str, names: Layout | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        file_format: FileFormat,
+        errors: str,
+        names: FileFormat | None = None,
+        *,
+        block_bytes: int = BLOCK_BYTES,
+        split_bytes: int = _SPLIT_BYTES,
+        threads: int | None = None,
+    ) -> None:
         require(errors in ("report", "raise"), "errors", "'report' or 'raise'", errors)
         path = Path(path).expanduser()
-        self._path, self._errors = data_file(path, layout.file), errors
-        self._where = f"{self._path} ({layout.file})"
-        self._n_skipped = self._n_lines = 0  # header, and lines judged
+        self.path = data_file(path, file_format.file)
+        self._errors = errors
+        self._where = f"{self.path} ({file_format.file})"
+        self._block_bytes, self._split_bytes = block_bytes, split_bytes
+        self._threads = threads or min(available_cpus(), _MAX_THREADS)
+        self._n_header_lines = self._n_lines = 0  # lines read so far
         self._rejected: list[pd.DataFrame] = []
         self._rejected_names: list[pd.DataFrame] = []
         if names:
-            if path.is_file() and path.name.removesuffix(".gz") == layout.file:
-                raise ValueError(f"{path} is one file of two: give the folder with {names.file} too, or items='id'")
-            by_id, rejected = _read_names(path, names, errors)
-            layout = layout._replace(fields={**layout.fields, "item": _named(by_id, names.file)})
+            if path.is_file() and path.name.removesuffix(".gz") == file_format.file:
+                raise ValueError(f"{path} has no names: give the folder that also holds {names.file}, or items='id'")
+            name_of, rejected = _read_names(path, names, errors)
+            item = _name_field(name_of, names.file)
+            file_format = file_format._replace(fields={**file_format.fields, "item": item})
             self._rejected_names = [rejected]
-        self._layout = layout
+        self._format = file_format
 
-    def __iter__(self) -> Iterator["pa.Table"]:
-        import pandas as pd
-
+    def __iter__(self) -> Iterator[pa.Table]:
         try:
-            with open_data(self._path, self._layout.file) as stream:
-                for part in self._parts(stream):
-                    if part.lost.size:
-                        numbers = self._n_skipped + self._n_lines + 1 + part.lost
-                        if self._errors == "raise":
-                            raise ValueError(
-                                f"{self._where}, line {numbers[0]:,}: {part.reasons[0]}; correct it, or leave such "
-                                f"lines out with errors='report'"
-                            )
-                        self._rejected.append(pd.DataFrame({"number": numbers, "reason": part.reasons}))
+            with open_data(self.path, self._format.file) as stream:
+                for part in self._parse_in_threads(stream):
+                    if part.rejected.size:
+                        self._reject(part)
                     self._n_lines += part.n_lines
                     if len(part.valid):
                         yield part.valid
-        except (*DAMAGE, LineTooLongError) as error:
-            at = self._n_skipped + self._n_lines
-            raise ValueError(f"{self._where} is damaged after line {at:,} ({error}); obtain it again") from error
+        except (*DAMAGE_ERRORS, LineTooLongError) as error:
+            last = self._n_header_lines + self._n_lines
+            raise ValueError(f"{self._where} is damaged after line {last:,} ({error}); obtain it again") from error
         if sum(map(len, self._rejected)) == self._n_lines:
             first = next((part.iloc[0] for part in self._rejected), None)
             why = "it is empty" if first is None else f"line {first['number']}: {first['reason']}"
-            raise ValueError(f"{self._where} holds no valid line ({', '.join(self._layout.fields)}); {why}")
+            raise ValueError(f"{self._where} holds no valid line ({', '.join(self._format.fields)}); {why}")
+
+    def _reject(self, part: _ParsedLines) -> None:
+        numbers = self._n_header_lines + self._n_lines + 1 + part.rejected
+        if self._errors == "raise":
+            raise ValueError(
+                f"{self._where}, line {numbers[0]:,}: {part.reasons[0]}; correct it, or leave out such lines with "
+                "errors='report'"
+            )
+        self._rejected.append(pd.DataFrame({"number": numbers, "reason": part.reasons}))
 
     def report(self, kept: int) -> Report:
-        """Account for all lines, of which `kept` have a row or an entry of their own."""
-        import pandas as pd
-
+        """Return the report on all lines. `kept` lines have a row or an entry of their own."""
         nothing = pd.DataFrame({"number": np.empty(0, np.int64), "reason": np.empty(0, object)})
         rejected = pd.concat([*self._rejected_names, *self._rejected] or [nothing], ignore_index=True)
         read = self._n_lines + sum(map(len, self._rejected_names))
         return Report(read, kept, read - kept - len(rejected), rejected)
 
-    def _parts(self, stream: BufferedIOBase) -> Iterator[_Part]:
+    def _parse_in_threads(self, stream: BufferedIOBase) -> Iterator[_ParsedLines]:
         """Parse a stream in threads, block by block, while the next block is read."""
-        threads = min(available_cpus(), _MOST_THREADS)
-        some = self._without_header(blocks(stream, threads + 2))  # one is read, threads + 1 are in `running`
-        running: deque[Future[list[_Part]]] = deque()
-        with ThreadPoolExecutor(threads + 1) as pool:
-            upcoming = pool.submit(next, some, None)
+        # Buffers: one for the block that is read, threads + 1 for those in `running`.
+        unparsed = self._without_header(blocks(stream, self._threads + 2, self._block_bytes))
+        running: deque[Future[list[_ParsedLines]]] = deque()
+        with ThreadPoolExecutor(self._threads + 1) as pool:
+            upcoming = pool.submit(next, unparsed, None)
             while not upcoming.exception() and (block := upcoming.result()):
-                upcoming = pool.submit(next, some, None)
-                running.append(pool.submit(_parse, block, self._layout))
-                if len(running) > threads:
+                upcoming = pool.submit(next, unparsed, None)
+                running.append(pool.submit(_parse, block, self._format, self._split_bytes))
+                if len(running) > self._threads:
                     yield from running.popleft().result()
             for parts in running:
                 yield from parts.result()
-            upcoming.result()  # raises what ended the stream too early
+            upcoming.result()  # raises the error that ended the stream, if one did
 
-    def _without_header(self, some: Iterator[memoryview]) -> Iterator[memoryview]:
-        header = self._layout.header
+    def _without_header(self, unparsed: Iterator[memoryview]) -> Iterator[memoryview]:
+        header = self._format.header
         if header:
-            block = next(some, memoryview(b""))
+            block = next(unparsed, memoryview(b""))
             line, end, _ = bytes(block[: len(header) + 2]).partition(b"\n")
             if line.removesuffix(b"\r") != header:
-                raise ValueError(f"{self._where} begins with {line!r}, not with the line {header!r}")
-            self._n_skipped = 1
+                raise ValueError(f"{self._where} begins with {line!r}, not with the header {header!r}")
+            self._n_header_lines = 1
             if len(block) > len(line + end):
                 yield block[len(line + end) :]
-        yield from some
+        yield from unparsed
 
 
-def read_table(
-    path: str | os.PathLike[str], layout: Layout, errors: str, categories: tuple[str, ...] = ()
-) -> tuple["pd.DataFrame", Report]:
-    """Return the valid lines of a data file as a table, text as strings or `categories`, and a report."""
-    import pandas as pd
-    import pyarrow as pa
-
-    lines = Lines(path, layout, errors)
+def read_dataframe(lines: Lines, categories: tuple[str, ...] = ()) -> tuple[pd.DataFrame, Report]:
+    """Return a row for each valid line, and a report. Text columns are strings, or `categories`."""
     table = pa.concat_tables(lines).unify_dictionaries()
     for at, name in enumerate(table.column_names):
-        kind = table.schema.types[at]
-        if pa.types.is_dictionary(kind) and name not in categories:
-            table = table.set_column(at, name, table[name].cast(kind.value_type))
-    frame = table.to_pandas(types_mapper={pa.int32(): pd.Int32Dtype()}.get)  # int64 is for what is never missing
+        arrow_type = table.schema.types[at]
+        if pa.types.is_dictionary(arrow_type) and name not in categories:
+            table = table.set_column(at, name, table[name].cast(arrow_type.value_type))
+    # Only optional columns are int32: their values can be missing.
+    frame = table.to_pandas(types_mapper={pa.int32(): pd.Int32Dtype()}.get)
     return frame, lines.report(len(frame))
 
 
-def _read_names(path: str | os.PathLike[str], layout: Layout, errors: str) -> tuple[dict[str, str], "pd.DataFrame"]:
-    """Return the `name` of each `id` in a data file, with the id where several have it, and what is rejected."""
-    table, report = read_table(path, layout, errors)
-    repeated = table["id"].duplicated()
-    if repeated.any():
-        raise ValueError(f"{path} ({layout.file}) names {table['id'][repeated].iloc[0]} more than once; remove one")
-    ids, names = table["id"].astype(str), table["name"]
-    while (shared := names.duplicated(keep=False)).any():  # again if what that makes is the name of another
-        names = names.mask(shared, names + " [" + ids + "]")
-    rejected = report.rejected.assign(reason=f"{layout.file}: " + report.rejected["reason"])
-    return dict(zip(ids, names, strict=True)), rejected
-
-
-def _named(names: dict[str, str], file: str) -> Field:
-    """Return a field of an id whose value is the name that it has in `names`, which come from `file`."""
-
-    def parse(texts: "pa.Array") -> "pa.Array":
-        import pyarrow as pa
-
-        return pa.array(map(names.get, texts.to_pylist()), pa.large_string())
-
-    return Field(f"named in {file}", parse)
-
-
 def read_interactions(
-    lines: Lines, tables: Iterable["pa.Table"], value: str, timestamp: str | None = None, duplicates: str = "sum"
+    lines: Lines,
+    value: str,
+    timestamp: str | None = None,
+    *,
+    duplicates: str = "sum",
+    per_block: Callable[[pa.Table], pa.Table] | None = None,
 ) -> Interactions:
-    """Make Interactions of `tables`, which come of `lines`, with columns user, item, value and perhaps timestamp."""
-    import pyarrow as pa
+    """Return Interactions of the columns user, item, `value` and `timestamp`.
 
-    table = pa.concat_tables(tables).unify_dictionaries()
+    `per_block` maps the table of each block to a table with these columns, for example to sum repeats early.
+    """
+    table = pa.concat_tables(map(per_block, lines) if per_block else lines).unify_dictionaries()
     frame = table.to_pandas(split_blocks=True, self_destruct=True)
     del table
     interactions = Interactions.from_pandas(frame, "user", "item", value, timestamp, duplicates=duplicates)
@@ -276,25 +277,47 @@ def read_interactions(
     return interactions
 
 
-def _parse(block: memoryview, layout: Layout) -> list[_Part]:
-    columns = _read_csv(block, layout)
+def _read_names(
+    path: str | os.PathLike[str], file_format: FileFormat, errors: str
+) -> tuple[dict[str, str], pd.DataFrame]:
+    """Return the `name` of each `id`, and the rejected lines. A name of several ids is followed by the id."""
+    table, report = read_dataframe(Lines(path, file_format, errors))
+    repeated = table["id"].duplicated()
+    if repeated.any():
+        raise ValueError(
+            f"{path} ({file_format.file}) names id {table['id'][repeated].iloc[0]} more than once; remove all but one"
+        )
+    ids, names = table["id"].astype(str), table["name"]
+    while (shared := names.duplicated(keep=False)).any():  # again, in case "name [id]" is the name of another id
+        names = names.mask(shared, names + " [" + ids + "]")
+    rejected = report.rejected.assign(reason=f"{file_format.file}: " + report.rejected["reason"])
+    return dict(zip(ids, names, strict=True)), rejected
+
+
+def _name_field(name_of: dict[str, str], file: str) -> Field:
+    """Return a field of ids whose values are their names, which come from `file`."""
+
+    def parse(texts: pa.Array) -> pa.Array:
+        return pa.array(map(name_of.get, texts.to_pylist()), pa.large_string())
+
+    return Field(f"is not named in {file}", parse)
+
+
+def _parse(block: memoryview, file_format: FileFormat, split_bytes: int) -> list[_ParsedLines]:
+    columns = _split_by_arrow(block, file_format)
     if columns is not None:
-        return [_judge(columns, np.zeros(len(next(iter(columns.values()))), np.int8), layout)]
+        return [_validate(columns, np.zeros(len(next(iter(columns.values()))), np.int8), file_format)]
     middle = bytes(block).find(b"\n", len(block) // 2) + 1
-    if len(block) > _FEW and 0 < middle < len(block):
-        return _parse(block[:middle], layout) + _parse(block[middle:], layout)
-    return [_judge(*_split(bytes(block), layout), layout)]
+    if len(block) > split_bytes and 0 < middle < len(block):
+        return _parse(block[:middle], file_format, split_bytes) + _parse(block[middle:], file_format, split_bytes)
+    return [_validate(*_split_by_python(bytes(block), file_format), file_format)]
 
 
-def _read_csv(block: memoryview, layout: Layout) -> _Columns | None:
-    """Return the columns of a block, a blank line as empty fields, or None if Python has to split its lines."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    from pyarrow import csv
-
-    if layout.quoted:
+def _split_by_arrow(block: memoryview, file_format: FileFormat) -> _Columns | None:
+    """Return the columns of a block, or None if Python has to split its lines. A blank line has empty fields."""
+    if file_format.quoted:
         return None
-    delimiter = layout.delimiter
+    delimiter = file_format.delimiter
     if len(delimiter) > 1:
         if b"\t" in bytes(block):
             return None
@@ -302,136 +325,139 @@ def _read_csv(block: memoryview, layout: Layout) -> _Columns | None:
     data = pa.py_buffer(block)
     text = pa.Array.from_buffers(pa.large_string(), 1, [None, pa.py_buffer(np.array([0, len(block)])), data])
     encoded, plain = pa.dictionary(pa.int32(), pa.large_string()), pa.large_string()
-    types = {name: plain if field.varied else encoded for name, field in layout.fields.items() if field}
+    types = {name: plain if field.mostly_unique else encoded for name, field in file_format.fields.items() if field}
+    fallback = file_format.any_of[1] if file_format.rare_fallback else None
 
     def read(names: Iterable[str]) -> _Columns:
         table = csv.read_csv(
             pa.BufferReader(data),
-            csv.ReadOptions(column_names=list(layout.fields), block_size=len(block), use_threads=False),
+            csv.ReadOptions(column_names=list(file_format.fields), block_size=len(block), use_threads=False),
             csv.ParseOptions(delimiter=delimiter.decode(), quote_char=False, ignore_empty_lines=False),
             csv.ConvertOptions(column_types=types, include_columns=list(names), null_values=[], check_utf8=False),
         )
         return {name: table[name].combine_chunks() for name in names}
 
     try:
-        text.validate(full=True)  # as UTF-8, at once and not field by field
-        # To arrow a lone CR ends a line, and what looks like a byte order mark is none of the text.
+        text.validate(full=True)  # verifies UTF-8 for the whole block, which is faster than field by field
+        # Arrow ends a line at a lone CR, and drops a byte order mark at the start of a block.
         if block[:3] == BOM or pc.match_substring_regex(text, r"\r([^\n]|$)")[0].as_py():
             return None
-        columns = read([name for name in types if name != layout.spare])
-        if layout.spare and pc.any(pc.equal(columns[layout.required[0]].dictionary, "")).as_py():
+        columns = read([name for name in types if name != fallback])
+        if fallback and pc.any(pc.equal(columns[file_format.any_of[0]].dictionary, "")).as_py():
             columns = read(types)
         return columns
-    except pa.ArrowInvalid:  # not UTF-8, or a line that is neither blank nor of as many fields
+    except pa.ArrowInvalid:  # not UTF-8, or a line that is not blank has another number of fields
         return None
 
 
-def _split(block: bytes, layout: Layout) -> tuple[_Columns, NDArray[np.int8]]:
-    """Return the columns of the lines that have them, and for each line what it lacks, or 0."""
-    import pyarrow as pa
-
+def _split_by_python(block: bytes, file_format: FileFormat) -> tuple[_Columns, NDArray[np.int8]]:
+    """Return the columns of the lines that could be split, and the fault of each line, 0 if it could."""
     lines = block.replace(b"\r\n", b"\n").removesuffix(b"\n").split(b"\n")
-    lacks = np.zeros(len(lines), np.int8)
+    faults = np.zeros(len(lines), np.int8)
     rows = []
     for at, line in enumerate(lines):
         try:
             text = line.decode()
         except UnicodeDecodeError:
-            if not layout.latin_1:
-                lacks[at] = _ENCODING
+            if not file_format.latin_1:
+                faults[at] = _WRONG_ENCODING
                 continue
             text = line.decode("latin-1")
-        fields = _fields(text, layout)
+        fields = _split_line(text, file_format)
         if fields is None:
-            lacks[at] = _QUOTES
-        elif len(fields) != len(layout.fields):
-            lacks[at] = _WIDTH
+            faults[at] = _WRONG_QUOTES
+        elif len(fields) != len(file_format.fields):
+            faults[at] = _WRONG_WIDTH
         else:
             rows.append(fields)
     columns: _Columns = {}
-    for at, (name, field) in enumerate(layout.fields.items()):
+    for at, (name, field) in enumerate(file_format.fields.items()):
         if field:
             texts = pa.array([row[at] for row in rows], pa.large_string())
-            columns[name] = texts if field.varied else texts.dictionary_encode()
-    return columns, lacks
+            columns[name] = texts if field.mostly_unique else texts.dictionary_encode()
+    return columns, faults
 
 
-def _fields(line: str, layout: Layout) -> list[str] | None:
-    """Return the fields, or None if the quotes are not in pairs around whole fields."""
+def _split_line(line: str, file_format: FileFormat) -> list[str] | None:
+    """Return the fields, or None if the quotes do not enclose whole fields."""
     if not line:
-        return [""] * len(layout.fields)
-    delimiter = layout.delimiter.decode()
-    if not layout.quoted:
+        return [""] * len(file_format.fields)
+    delimiter = file_format.delimiter.decode()
+    if not file_format.quoted:
         return line.split(delimiter)
-    # by hand: to the csv module a field has no CR without quotes and at most 131,072 characters
+    # Not the csv module: it allows no CR outside quotes, and at most 131,072 characters in a field.
     field = rf'(?:"((?:[^"]|"")*+)"|((?!")[^{delimiter}]*+)){delimiter}'
     if not re.fullmatch(f"(?:{field})*+", line + delimiter):
         return None
     return [quoted.replace('""', '"') or plain for quoted, plain in re.findall(field, line + delimiter)]
 
 
-def _judge(columns: _Columns, lacks: NDArray[np.int8], layout: Layout) -> _Part:
-    """Parse the texts of each column, distinct ones once: where those are all good, no line needs a look."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
+def _validate(columns: _Columns, line_faults: NDArray[np.int8], file_format: FileFormat) -> _ParsedLines:
+    """Parse the columns, which hold the lines whose fault is 0, and find the faults of these lines."""
+    reasons = ["", f"not {len(file_format.fields)} fields", "not UTF-8", "unpaired or misplaced quotes"]
+    faults = np.zeros(np.count_nonzero(line_faults == 0), np.int8)
 
-    reasons = ["", f"not {len(layout.fields)} fields", "not UTF-8", "quotes not as in CSV"]
-    faults = np.zeros(np.count_nonzero(lacks == 0), np.int8)
-
-    def reject(reason: str, lines: Bools) -> None:
-        faults[lines & (faults == 0)] = len(reasons)
+    def reject(reason: str, rows: Bools) -> None:
+        faults[rows & (faults == 0)] = len(reasons)
         reasons.append(reason)
 
     values = {}
     for name, column in columns.items():
-        field = layout.fields[name]
+        field = file_format.fields[name]
         assert field is not None  # it has a column
-        texts = column if field.varied else column.dictionary
-        parsed = field.parse(texts)
-        wrong = parsed.is_null()
-        if field.optional:
-            wrong = pc.and_(wrong, pc.not_equal(texts, ""))
-        if pc.any(wrong).as_py():
-            reject(f"{name} is not {field.kind}", _mask(wrong if field.varied else wrong.take(column.indices)))
-        if field.varied:
-            values[name] = parsed
-        elif parsed.equals(texts):
-            values[name] = column
-        elif pa.types.is_large_string(parsed.type):
-            distinct = parsed.dictionary_encode()
-            values[name] = pa.DictionaryArray.from_arrays(distinct.indices.take(column.indices), distinct.dictionary)
-        else:
-            values[name] = parsed.take(column.indices)
-    required = layout.required
-    if layout.as_item:
-        values["item"] = _first_of(*(values.pop(name) for name in required if name in values))
-        required = ("item",)
-    if required:
-        missing = [_mask(values[name].is_null()) for name in required]
-        reject(f"neither {' nor '.join(layout.required)}", np.logical_and.reduce(missing))
+        values[name], wrong = _parse_column(column, field)
+        if wrong is not None:
+            reject(f"{name} {field.fault}", wrong)
+    any_of = file_format.any_of
+    if file_format.as_item:
+        values["item"] = _coalesce(*(values.pop(name) for name in any_of if name in values))
+        any_of = ("item",)
+    if any_of:
+        missing = [_to_numpy(values[name].is_null()) for name in any_of]
+        reject(f"neither {' nor '.join(file_format.any_of)}", np.logical_and.reduce(missing))
     valid = pa.table(values)
     if faults.any():
         valid = valid.filter(pa.array(faults == 0))
-        lacks[lacks == 0] = faults
-    lost = np.flatnonzero(lacks)
-    return _Part(len(lacks), valid, lost, np.array(reasons, object)[lacks[lost]])
+        line_faults[line_faults == 0] = faults
+    rejected = np.flatnonzero(line_faults)
+    return _ParsedLines(len(line_faults), valid, rejected, np.array(reasons, object)[line_faults[rejected]])
 
 
-def _first_of(first: "pa.DictionaryArray", other: "pa.DictionaryArray | None" = None) -> "pa.DictionaryArray":
-    """Return `first`, and `other` where it is null."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
+def _parse_column(column: pa.Array, field: Field) -> tuple[pa.Array, Bools | None]:
+    """Return the values of a column, and the mask of the rows that are rejected; None if all are valid.
 
-    if other is None:
+    Each distinct text is parsed once. If all distinct texts are valid, no row is looked at.
+    """
+    texts = column if field.mostly_unique else column.dictionary
+    parsed = field.parse(texts)
+    wrong = parsed.is_null()
+    if field.optional:
+        wrong = pc.and_(wrong, pc.not_equal(texts, ""))
+    rejected = None
+    if pc.any(wrong).as_py():
+        rejected = _to_numpy(wrong if field.mostly_unique else wrong.take(column.indices))
+    if field.mostly_unique:
+        return parsed, rejected
+    if parsed.equals(texts):
+        return column, rejected
+    if pa.types.is_large_string(parsed.type):
+        distinct = parsed.dictionary_encode()
+        return pa.DictionaryArray.from_arrays(distinct.indices.take(column.indices), distinct.dictionary), rejected
+    return parsed.take(column.indices), rejected
+
+
+def _coalesce(first: pa.DictionaryArray, fallback: pa.DictionaryArray | None = None) -> pa.DictionaryArray:
+    """Return `first`, and where it is null `fallback`."""
+    if fallback is None:
         return first
     missing = first.is_null()
-    others = other.filter(missing).dictionary_decode()  # most often of few lines
-    labels = pa.concat_arrays([first.dictionary, others]).dictionary_encode()
-    added = np.arange(len(first.dictionary), len(first.dictionary) + len(others), dtype=np.int32)
+    used = fallback.filter(missing).dictionary_decode()  # usually few rows
+    labels = pa.concat_arrays([first.dictionary, used]).dictionary_encode()
+    added = np.arange(len(first.dictionary), len(first.dictionary) + len(used), dtype=np.int32)
     codes = pc.replace_with_mask(first.indices, missing, pa.array(added))
     return pa.DictionaryArray.from_arrays(labels.indices.take(codes), labels.dictionary)
 
 
-def _mask(booleans: "pa.BooleanArray") -> Bools:
+def _to_numpy(booleans: pa.BooleanArray) -> Bools:
     mask: Bools = booleans.to_numpy(zero_copy_only=False)
     return mask

@@ -1,4 +1,4 @@
-"""Download of published data sets: verified, kept, and from a second address where the first one fails."""
+"""Downloads published data sets, verifies them and keeps them. If one address fails, another one is tried."""
 
 import hashlib
 import os
@@ -16,13 +16,27 @@ if TYPE_CHECKING:
     import requests
 
 FOLDER_VARIABLE = "ALSCORE_DATA"
-_ROUNDS = 3  # through all addresses, with a pause of 1 s and then of 2 s
-_CHUNK = 1 << 18  # bytes
+_PAUSES_S = (0, 1, 2)  # seconds before each round through all addresses
+_CHUNK_BYTES = 1 << 18  # bytes per read from the network
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A published file: its name, what is known of its content, where it is, and what its licence allows."""
+    """A published file.
+
+    Attributes
+    ----------
+    file : str
+        Name of the file.
+    size : int
+        Number of bytes.
+    sha256 : str
+        SHA-256 of the content, in hexadecimal digits.
+    urls : tuple of str
+        Addresses, in the order in which they are tried.
+    licence : str
+        What the licence allows, printed before a download.
+    """
 
     file: str
     size: int
@@ -31,7 +45,7 @@ class Archive:
     licence: str
 
     def difference(self, size: int, sha256: str) -> str:
-        """Say how a file of this size and hash differs from the published one: empty if it does not."""
+        """Return how a file of this size and hash differs from the published one; empty if it does not."""
         if (size, sha256) == (self.size, self.sha256):
             return ""
         return f"is {size:,} bytes with SHA-256 {sha256}, not {self.size:,} bytes with SHA-256 {self.sha256}"
@@ -75,43 +89,43 @@ ARCHIVES = {
 def fetch(
     name: str, folder: str | os.PathLike[str] | None = None, *, timeout: float = 30.0, show_progress: bool = True
 ) -> Path:
-    """Download an archive of a published data set, unless it is there already.
+    """Download the archive of a published data set, unless it is in the folder already.
 
-    Whatever its source, the file is used only if its size and SHA-256 are the published ones; until all of it is
-    there and verified, it does not have its name. A file put there by hand is as good. The licence is printed to
-    stderr before a download. Several processes may fetch the same file at the same time.
+    A file is used only if its size and its SHA-256 are the published ones. This is also true for a file that you put
+    in the folder yourself. A download gets its name only when it is complete and verified. The licence is printed to
+    stderr before a download. Several processes can fetch the same file at the same time.
 
     Parameters
     ----------
     name : {"lastfm-360k", "lastfm-1k", "hetrec-lastfm-2k"}
-        The data set: 569, 673 and 2.6 MB.
+        The data set: 569, 673 or 2.6 MB.
     folder : str or path, optional
-        Where the file is kept. Default: the environment variable ``ALSCORE_DATA``, or else the user's cache folder,
-        ``~/.cache/alscore`` unless ``XDG_CACHE_HOME`` names another one.
+        Folder of the archive. Default: the environment variable ``ALSCORE_DATA``. If it is not set, the user's cache
+        folder: ``$XDG_CACHE_HOME/alscore`` or ``~/.cache/alscore``.
     timeout : float
-        Seconds without an answer after which an address is given up.
+        Seconds to wait for a response before the next address is tried.
     show_progress : bool
         Show a progress bar on stderr.
 
     Returns
     -------
     Path
-        The archive, for the reader of that data set, which reads it in place.
+        The archive. The reader of the data set reads it in place.
 
     Raises
     ------
     ValueError
-        An unknown name, a timeout that is not positive, or a wrong file in the place of the archive, which is left
-        as it is.
+        `name` is unknown, `timeout` is not positive, or a file with the name of the archive is not the published one.
+        That file is not changed.
     ImportError
-        No pooch, which downloads: ``pip install 'alscore[fetch]'``.
+        pooch is not installed: ``pip install 'alscore[fetch]'``.
     ConnectionError
-        No address gave the file; the message says what to download by hand and where to put it.
+        Every address failed. The message says what to download by hand and where to put it.
     OSError
         The folder cannot be written to.
     """
     if name not in ARCHIVES:
-        raise ValueError(f"the data set {name!r} is unknown; there are {', '.join(ARCHIVES)}")
+        raise ValueError(f"the data set {name!r} is unknown; the known ones are {', '.join(ARCHIVES)}")
     if not timeout > 0:
         raise ValueError(f"timeout must be positive, not {timeout!r}")
     archive = ARCHIVES[name]
@@ -124,9 +138,9 @@ def fetch(
         return path
     downloader = _pooch().HTTPDownloader(
         progressbar=show_progress,
-        chunk_size=_CHUNK,
+        chunk_size=_CHUNK_BYTES,
         timeout=timeout,
-        # Some servers slow down or refuse clients that do not say what they are.
+        # Some servers slow down or refuse clients without a User-Agent.
         headers={"User-Agent": f"alscore/{__version__}", "Accept-Encoding": "identity"},
         hooks={"response": _keep_compressed},
     )
@@ -152,22 +166,22 @@ def _pooch() -> Any:
 
 
 def _folder(folder: str | os.PathLike[str] | None) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "alscore")  # as pooch has it, which may not be there
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "alscore")  # same as pooch.os_cache, without pooch
     return Path(folder or os.environ.get(FOLDER_VARIABLE) or cache).expanduser()
 
 
 def _keep_compressed(response: "requests.Response", **_: object) -> None:
-    """Have the file as it is: a server may call the .gz of its name an encoding, which requests would undo."""
+    """Keep requests from decompressing the file: some servers declare the .gz of its name as an encoding."""
     response.raw.headers.pop("content-encoding", None)
 
 
 def _download(name: str, path: Path, file: BinaryIO, downloader: Callable[[str, "_Sink", None], None]) -> None:
-    """Write to `file`, which is to become `path`, what the first address gives that has the published content."""
+    """Write the published content to `file`, from the first address that has it. `file` will be moved to `path`."""
     from requests import RequestException
 
     archive = ARCHIVES[name]
     failures: dict[str, str] = {}
-    for pause in range(_ROUNDS):
+    for pause in _PAUSES_S:
         time.sleep(pause)
         for url in archive.urls:
             sink = _Sink(file, archive.size)
@@ -188,7 +202,7 @@ def _download(name: str, path: Path, file: BinaryIO, downloader: Callable[[str, 
 
 
 class _Sink:
-    """What pooch writes to: a file, from its start, that takes no more than `limit` bytes and has their SHA-256."""
+    """The file that pooch writes to, from its start. It counts and hashes the bytes, and accepts at most `limit`."""
 
     def __init__(self, file: BinaryIO, limit: int) -> None:
         file.seek(0)

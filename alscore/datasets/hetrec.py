@@ -1,7 +1,8 @@
-"""Reader for the Last.fm data set of HetRec 2011, 2,000 users (Cantador, Brusilovsky, Kuflik, 2011)."""
+"""Reader for the Last.fm data set of HetRec 2011, with 2,000 users (Cantador, Brusilovsky, Kuflik, 2011)."""
 
 import os
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from alscore._support.checks import require
 from alscore.datasets._delimited import (
@@ -9,90 +10,89 @@ from alscore.datasets._delimited import (
     POSITIVE,
     TEXT,
     Field,
-    Layout,
+    FileFormat,
     Lines,
     like,
+    read_dataframe,
     read_interactions,
-    read_table,
 )
 from alscore.interactions import Interactions, Report
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-_PLAYS = Layout(
+PLAYS_FORMAT = FileFormat(
     "user_artists.dat",
     {"user": POSITIVE, "item": POSITIVE, "plays": POSITIVE},
     header=b"userID\tartistID\tweight",
 )
-_TABLES = {
-    "artists": Layout(
+TABLE_FORMATS = {
+    "artists": FileFormat(
         "artists.dat",
         {"id": POSITIVE, "name": TEXT, "url": OPTIONAL_TEXT, "picture_url": OPTIONAL_TEXT},
         header=b"id\tname\turl\tpictureURL",
     ),
-    "tags": Layout("tags.dat", {"id": POSITIVE, "name": TEXT}, header=b"tagID\ttagValue", latin_1=True),
-    "tag_assignments": Layout(
+    "tags": FileFormat("tags.dat", {"id": POSITIVE, "name": TEXT}, header=b"tagID\ttagValue", latin_1=True),
+    "tag_assignments": FileFormat(
         "user_taggedartists-timestamps.dat",
         {
             "user": POSITIVE,
             "artist": POSITIVE,
             "tag": POSITIVE,
-            "timestamp": Field("whole milliseconds", like("^-?[0-9]{1,15}$", "int64"), varied=True),
+            "timestamp": Field("is not whole milliseconds", like("^-?[0-9]{1,15}$", "int64"), mostly_unique=True),
         },
         header=b"userID\tartistID\ttagID\ttimestamp",
     ),
-    "friends": Layout("user_friends.dat", {"user": POSITIVE, "friend": POSITIVE}, header=b"userID\tfriendID"),
+    "friends": FileFormat("user_friends.dat", {"user": POSITIVE, "friend": POSITIVE}, header=b"userID\tfriendID"),
 }
 
 
 def hetrec_lastfm_2k(path: str | os.PathLike[str], items: str = "name", errors: str = "report") -> Interactions:
     """Read the plays of HetRec 2011's Last.fm set: ``user TAB artist TAB plays``.
 
-    Lines of the same user and artist are summed. No line is lost silently: see `Interactions.report`, whose line
-    numbers count the header, which is not read as a line of data.
+    Lines of the same user and artist are summed. Line numbers in `Interactions.report` count the header as line 1; it
+    is not counted as read.
 
     Parameters
     ----------
     path : str or path
         The original archive (``.zip``, read in place), or a folder that holds its files at any depth, plain or
-        gzipped; for ``items="id"`` the file of plays will do.
+        gzipped. With ``items="id"``, the file of plays is enough.
     items : {"name", "id"}
-        Artists by name, from ``artists.dat``, or by number. Had several one name, it would be followed by the number
-        in brackets.
+        The label of an artist: the name, from ``artists.dat``, or the number. A name that several artists share is
+        followed by the number in brackets.
     errors : {"report", "raise"}
-        What to do about lines that are no valid play: leave them out and list them in `report`, or refuse the file.
-        So with lines of ``artists.dat``; plays of an artist who therefore has no name are no valid ones. In `report`
-        its invalid lines come first, with reasons that begin with its name, and are counted as read; no others are.
+        Leave out the lines that are not valid and list them in `Interactions.report`, or raise a ValueError. This
+        includes the lines of ``artists.dat``. Plays of an artist without a name are not valid. In the report, the
+        rejected lines of ``artists.dat`` come first, with reasons that begin with the name of the file. They are
+        counted as read; its valid lines are not.
 
     Returns
     -------
     Interactions
-        Users are integers, items strings or integers, both ascending; values are plays.
+        The users are integers, the items strings or integers, both in ascending order. The values are plays.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        As `lastfm_360k`, for either file; also another header, an artist with two names, and the file of plays alone
-        where names are asked for.
+        Same errors as `lastfm_360k`, for either file. Also a ValueError if a header is not the expected one, an artist
+        has two lines in ``artists.dat``, or `path` is the file of plays alone and names are needed.
     """
     require(items in ("name", "id"), "items", "'name' or 'id'", items)
-    lines = Lines(path, _PLAYS, errors, names=_TABLES["artists"] if items == "name" else None)
-    return read_interactions(lines, lines, "plays")
+    names = TABLE_FORMATS["artists"] if items == "name" else None
+    return read_interactions(Lines(path, PLAYS_FORMAT, errors, names), "plays")
 
 
 def hetrec_lastfm_2k_table(
     path: str | os.PathLike[str], table: str, errors: str = "report"
-) -> tuple["pd.DataFrame", Report]:
-    """Read what else HetRec 2011's Last.fm set has to tell.
+) -> tuple[pd.DataFrame, Report]:
+    """Read one of the other tables of HetRec 2011's Last.fm set.
 
     Parameters
     ----------
     path : str or path
-        As for `hetrec_lastfm_2k`, or the file of that table.
+        Same as for `hetrec_lastfm_2k`, or the file of the table.
     table : {"artists", "tags", "tag_assignments", "friends"}
+        The table to read.
     errors : {"report", "raise"}
-        As for `hetrec_lastfm_2k`.
+        Leave out the lines that are not valid and list them in the report, or raise a ValueError.
 
     Returns
     -------
@@ -101,18 +101,23 @@ def hetrec_lastfm_2k_table(
 
         - artists: id, name, url, picture_url (missing if empty)
         - tags: id, name
-        - tag_assignments: user, artist, tag, timestamp (datetime64[ms, UTC]; some lie before Last.fm began)
+        - tag_assignments: user, artist, tag, timestamp (datetime64[ms, UTC]; some are before Last.fm began)
         - friends: user, friend; each pair in both directions
     report : Report
-        `report.rejected` lists each line that is no valid one, with its number and the reason.
+        `report.rejected` lists each rejected line with its number and the reason.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        As `hetrec_lastfm_2k`.
+        Same errors as `hetrec_lastfm_2k`.
     """
-    require(table in _TABLES, "table", " or ".join(map(repr, _TABLES)), table)
-    frame, report = read_table(path, _TABLES[table], errors)
-    if table == "tag_assignments":
+    require(table in TABLE_FORMATS, "table", " or ".join(map(repr, TABLE_FORMATS)), table)
+    return read_table_of(Lines(path, TABLE_FORMATS[table], errors))
+
+
+def read_table_of(lines: Lines) -> tuple[pd.DataFrame, Report]:
+    """Return the table of `lines`, with timestamps if it has some, and the report."""
+    frame, report = read_dataframe(lines)
+    if "timestamp" in frame:
         frame["timestamp"] = frame["timestamp"].astype("datetime64[ms]").dt.tz_localize("UTC")
     return frame, report

@@ -1,27 +1,23 @@
-"""Reader for the Last.fm data set of all that 1,000 users played (Òscar Celma, 2010; doi:10.5281/zenodo.6090214)."""
+"""Reader for the Last.fm data set of all plays of 1,000 users (Òscar Celma, 2010; doi:10.5281/zenodo.6090214)."""
 
 import os
-from typing import TYPE_CHECKING
+
+import pyarrow as pa
 
 from alscore._support.checks import require
-from alscore.datasets._delimited import OPTIONAL_TEXT, Field, Layout, Lines, like, read_interactions
+from alscore.datasets._delimited import OPTIONAL_TEXT, Field, FileFormat, Lines, like, read_interactions
 from alscore.interactions import Interactions, Report
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-USER = Field("user_ and six digits", like("^user_[0-9]{6}$"))
-_TIMESTAMP = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"
+USER = Field("is not user_ and six digits", like("^user_[0-9]{6}$"))
+_parse_timestamp = like("^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")
 
 
-def _instants(texts: "pa.Array") -> "pa.Array":
-    return _cast(like(_TIMESTAMP)(texts))
+def _instants(texts: pa.Array) -> pa.Array:
+    return _cast_to_seconds(_parse_timestamp(texts))
 
 
-def _cast(texts: "pa.Array") -> "pa.Array":
-    """Cast to seconds, with null for what has the form but is no instant, such as February 30th."""
-    import pyarrow as pa
-
+def _cast_to_seconds(texts: pa.Array) -> pa.Array:
+    """Cast to timestamps in seconds; null for an instant that does not exist, such as February 30th."""
     seconds = pa.timestamp("s", "UTC")
     try:
         return texts.cast(seconds)
@@ -29,67 +25,68 @@ def _cast(texts: "pa.Array") -> "pa.Array":
         middle = len(texts) // 2
         if not middle:
             return pa.nulls(1, seconds)
-        return pa.concat_arrays([_cast(texts[:middle]), _cast(texts[middle:])])
+        return pa.concat_arrays([_cast_to_seconds(texts[:middle]), _cast_to_seconds(texts[middle:])])
 
 
-_EVENTS = Layout(
+EVENTS_FORMAT = FileFormat(
     "userid-timestamp-artid-artname-traid-traname.tsv",
     {
         "user": USER,
-        "timestamp": Field("YYYY-MM-DDThh:mm:ssZ", _instants, varied=True),
+        "timestamp": Field("is not YYYY-MM-DDThh:mm:ssZ", _instants, mostly_unique=True),
         "artist_id": OPTIONAL_TEXT,
         "artist": OPTIONAL_TEXT,
         "track_id": OPTIONAL_TEXT,
         "track": OPTIONAL_TEXT,
     },
-    required=("artist", "artist_id"),
+    any_of=("artist", "artist_id"),
 )
-_BY_NAME = _EVENTS._replace(fields={**_EVENTS.fields, "track_id": None, "track": None}, as_item=True, spare="artist_id")
-_BY_MBID = _BY_NAME._replace(required=("artist_id", "artist"), spare="")
-_LAYOUTS = {"name": _BY_NAME, "mbid": _BY_MBID}
+_BY_NAME = EVENTS_FORMAT._replace(
+    fields={**EVENTS_FORMAT.fields, "track_id": None, "track": None}, as_item=True, rare_fallback=True
+)
+_BY_MBID = _BY_NAME._replace(any_of=("artist_id", "artist"), rare_fallback=False)
+PLAY_COUNT_FORMATS = {"name": _BY_NAME, "mbid": _BY_MBID}
 
 
 def lastfm_1k(path: str | os.PathLike[str], items: str = "name", errors: str = "report") -> Interactions:
     """Read the events of Last.fm 1K as play counts: how often each user played each artist, and when last.
 
-    Lines end with LF (or CRLF); all else in a name, quotes and CR included, is text and kept to the letter. No line
-    is lost silently: see `Interactions.report`. Memory grows with the entries and the distinct labels, not with the
-    19 million events.
+    Lines end with LF or CRLF. All other characters in a name are text and stay unchanged, quotes and CR included.
+    Memory grows with the number of entries and of distinct labels, not with the 19 million events.
 
     Parameters
     ----------
     path : str or path
         The original archive (``.tar.gz``, read in place), the events file (plain or gzipped), or a folder that
         holds it at any depth.
-    items : {"name", "mbid"}
-        What identifies an artist: the name (the MBID where the name is empty), or the MusicBrainz identifier
-        (the name where there is none).
-    errors : {"report", "raise"}
-        What to do about lines that are no valid event: leave them out and list them in `report`, or refuse the file.
+    items, errors
+        Same as for `lastfm_360k`.
 
     Returns
     -------
     Interactions
-        Labels are strings in ascending order, values are plays, and `timestamps` are those of the last plays.
+        The labels are strings in ascending order, the values are plays. `timestamps` has the time of the last play, in
+        seconds since 1970 (UTC). `report.rejected` lists each rejected line with its number and the reason.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        As `lastfm_360k`.
+        Same errors as `lastfm_360k`.
 
     See Also
     --------
     lastfm_1k_events : All events, with their tracks.
     """
-    require(items in _LAYOUTS, "items", "'name' or 'mbid'", items)
-    lines = Lines(path, _LAYOUTS[items], errors)
-    return read_interactions(lines, map(_plays, lines), "plays", "timestamp")
+    require(items in PLAY_COUNT_FORMATS, "items", "'name' or 'mbid'", items)
+    return read_play_counts(Lines(path, PLAY_COUNT_FORMATS[items], errors))
 
 
-def _plays(events: "pa.Table") -> "pa.Table":
-    """Count the plays of each user and item, and take the time of the last."""
-    import pyarrow as pa
+def read_play_counts(lines: Lines) -> Interactions:
+    """Return the Interactions of the events in `lines`."""
+    return read_interactions(lines, "plays", "timestamp", per_block=_count_plays)
 
+
+def _count_plays(events: pa.Table) -> pa.Table:
+    """Count the plays of each user and item, and take the time of the last one."""
     seconds = events["timestamp"].cast(pa.int64())
     plays = pa.table({"user": events["user"], "item": events["item"], "timestamp": seconds})
     counted = plays.group_by(["user", "item"], use_threads=False).aggregate(
@@ -98,24 +95,32 @@ def _plays(events: "pa.Table") -> "pa.Table":
     return counted.rename_columns(["user", "item", "timestamp", "plays"])
 
 
-def lastfm_1k_events(path: str | os.PathLike[str], errors: str = "report") -> tuple["pa.Table", Report]:
-    """Read the events of Last.fm 1K, each with its time and track.
+def lastfm_1k_events(path: str | os.PathLike[str], errors: str = "report") -> tuple[pa.Table, Report]:
+    """Read the events of Last.fm 1K, each with its time and its track.
 
     Parameters
     ----------
     path, errors
-        As for `lastfm_1k`, and so are the errors raised.
+        Same as for `lastfm_1k`.
 
     Returns
     -------
     events : pyarrow.Table
-        A row for each valid event, in the order of the file: `user`, `timestamp` (seconds, UTC), `artist_id`,
-        `artist`, `track_id` and `track`. What is empty in the file, as many MBIDs are, is null. Text columns are
-        dictionary-encoded, so that an event takes 28 bytes, and ``events.to_pandas()`` makes categories of them.
+        A row for each valid event, in the order of the file, with the columns `user`, `timestamp` (seconds, UTC),
+        `artist_id`, `artist`, `track_id` and `track`. An empty field is null; many MBIDs are empty. The text columns
+        are dictionary-encoded: an event takes 28 bytes, and ``events.to_pandas()`` returns them as categories.
     report : Report
-    """
-    import pyarrow as pa
+        `report.rejected` lists each rejected line with its number and the reason.
 
-    lines = Lines(path, _EVENTS, errors)
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        Same errors as `lastfm_1k`.
+    """
+    return read_events(Lines(path, EVENTS_FORMAT, errors))
+
+
+def read_events(lines: Lines) -> tuple[pa.Table, Report]:
+    """Return the table of the events in `lines`, and the report."""
     events = pa.concat_tables(lines).unify_dictionaries()
     return events, lines.report(len(events))

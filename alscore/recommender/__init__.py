@@ -474,10 +474,10 @@ class Recommender:
         if not isinstance(model, AlternatingLeastSquares):
             raise TypeError(f"can save a Recommender of an AlternatingLeastSquares, not {type(model).__name__}")
         _, params, arrays = model._parts()
-        labels: dict[str, pd.Index[Any]] = {}
+        labels: dict[str, Callable[[Any], None]] = {}
         if interactions is not None:
-            plays, labels = interactions._parts()
-            arrays = {**arrays, **plays}
+            entries, labels = interactions._parts()
+            arrays = {**arrays, **entries}
         container.write(file, "Recommender", params, arrays, labels)
 
     @classmethod

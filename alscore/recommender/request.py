@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from alscore._data.container import labels_to_arrow
+from alscore._data.label_columns import labels_to_arrow
 from alscore._support.arrays import Bools, Floats, Int64s, Ints
 from alscore._support.checks import require_integer
 from alscore.als import AlternatingLeastSquares
