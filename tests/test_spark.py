@@ -1,4 +1,4 @@
-"""ALS on Spark: the factors of the single machine, whatever the blocks are and whichever executor dies."""
+"""ALS on Spark has the factors of the single machine, with any blocks, and after the loss of an executor."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from scipy import sparse
 from alscore import AlternatingLeastSquares, Interactions, Recommender
 from alscore.bench import on_spark
 from alscore.solvers.objective import Objective
-from alscore.spark import inputs, jobs
+from alscore.spark import inputs
 from alscore.testing import tolerance
 
 try:
@@ -32,8 +32,10 @@ from pyspark.ml.feature import SQLTransformer
 from pyspark.ml.tuning import CrossValidator, CrossValidatorModel, ParamGridBuilder
 from pyspark.sql import SparkSession
 
-from alscore.spark import ALS, ALSModel, blocks, estimator, first_factors, tasks
-from alscore.spark.blocks import Block, Failure, Report, split
+import alscore.spark
+from alscore.spark import ALS, ALSModel, blocks, estimator, initial_factors, tasks
+from alscore.spark.blocks import Block, BlockSummary, Failure, ratings_by_block
+from alscore.spark.jobs import SparkTraining
 
 RANK, SEED = 6, 3
 
@@ -51,8 +53,8 @@ def session(master, folder):
         .config("spark.sql.warehouse.dir", str(folder / "warehouse"))
         .config("spark.local.dir", str(folder))
         .config("spark.log.level", "ERROR")
-        .config("spark.network.timeout", "900s")  # a machine that stands still is no reason to give up
-        .config("spark.shuffle.io.maxRetries", "1")  # to ask an executor that was killed
+        .config("spark.network.timeout", "900s")  # a machine that is busy for minutes must not fail a test
+        .config("spark.shuffle.io.maxRetries", "1")  # do not wait long for an executor that was killed
         .config("spark.shuffle.io.retryWait", "1s")
         .getOrCreate()
     )
@@ -67,7 +69,7 @@ def spark(tmp_path_factory):
 
 @pytest.fixture
 def checkpoints(spark, tmp_path):
-    """The folder of checkpoints during a test."""
+    """Let Spark write checkpoints during a test; their folder."""
     spark.sparkContext.setCheckpointDir(str(tmp_path))
     (folder,) = tmp_path.iterdir()
     yield folder
@@ -81,7 +83,7 @@ def entries(matrix, user=int, item=int):
 
 @pytest.fixture(scope="module")
 def ratings(plays):
-    """The plays of users and items that have any."""
+    """Plays, without the users and items that have none. Every seventh value is negative."""
     matrix = sparse.csr_array(plays.toarray()[plays.sum(axis=1) > 0][:, plays.sum(axis=0) > 0])
     matrix.data[::7] *= -1
     return matrix
@@ -92,20 +94,30 @@ def table(spark, ratings):
     return spark.createDataFrame(entries(ratings), "user int, item int, rating float").repartition(3).cache()
 
 
-def small(**parameters):
-    usual = {"rank": RANK, "maxIter": 2, "seed": SEED, "alpha": 0.5, "numUserBlocks": 2, "numItemBlocks": 2}
-    return ALS(**{**usual, **parameters})
+def small(als_class=ALS, **parameters):
+    """An estimator that fits quickly."""
+    defaults = {"rank": RANK, "maxIter": 2, "seed": SEED, "alpha": 0.5, "numUserBlocks": 2, "numItemBlocks": 2}
+    return als_class(**{**defaults, **parameters})
+
+
+def als_training_by(training_class):
+    """A subclass of ALS that trains with a subclass of SparkTraining."""
+
+    class WithTraining(ALS):
+        _training_class = training_class
+
+    return WithTraining
 
 
 def single_machine(ratings, item_ids, iterations=2, **parameters):
-    """The single machine's fit from the start that Spark's has."""
+    """A fit on the single machine, from the initial factors of Spark."""
 
     class FromIds(AlternatingLeastSquares):
-        def _first_factors(self, n_items, dtype):
-            return first_factors(item_ids, self.factors, SEED, self.solver == "nonnegative").astype(dtype)
+        def _initial_factors(self, n_items, dtype):
+            return initial_factors(item_ids, self.factors, SEED, self.solver == "nonnegative").astype(dtype)
 
-    usual = {"alpha": 0.5, "regularization_exponent": 1.0, "regularization_count": "entries", "solver": "cholesky"}
-    model = FromIds(RANK, 0.1, iterations=iterations, calculate_training_loss=True, **{**usual, **parameters})
+    defaults = {"alpha": 0.5, "regularization_exponent": 1.0, "regularization_count": "entries", "solver": "cholesky"}
+    model = FromIds(RANK, 0.1, iterations=iterations, calculate_training_loss=True, **{**defaults, **parameters})
     return model.fit(ratings, show_progress=False)
 
 
@@ -118,10 +130,9 @@ def assert_same_fit(model, expected):
     (_, X), (_, Y) = factors_of(model.userFactors), factors_of(model.itemFactors)
     scores = expected.user_factors @ expected.item_factors.T
     assert np.linalg.norm(X @ Y.T - scores) <= tolerance("fit", np.float32) * np.linalg.norm(scores)
-    for found, wanted in ((X, expected.user_factors), (Y, expected.item_factors)):
-        assert found == pytest.approx(
-            wanted, abs=1e-3 * float(np.abs(wanted).max())
-        )  # axes of near energies turn a little
+    for factors, expected_factors in ((X, expected.user_factors), (Y, expected.item_factors)):
+        # eigenvectors of nearly equal eigenvalues turn a little
+        assert factors == pytest.approx(expected_factors, abs=1e-3 * float(np.abs(expected_factors).max()))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +145,7 @@ def assert_same_fit(model, expected):
     ],
     ids=lambda parameters: parameters["solver"],
 )
-def test_factors_are_the_single_machines(table, ratings, parameters):
+def test_factors_are_those_of_the_single_machine(table, ratings, parameters):
     model = small(calculate_training_loss=True, numUserBlocks=3, **parameters).fit(table)
     expected = single_machine(ratings, np.arange(ratings.shape[1]), **parameters)
     assert_same_fit(model, expected)
@@ -151,7 +162,7 @@ def bits(model):
     return [factors_of(side)[1].tobytes() for side in (model.userFactors, model.itemFactors)]
 
 
-def test_partitions_do_not_change_a_bit_and_blocks_no_more_than_rounding(table, ratings, model):
+def test_partitions_change_no_bit_and_numbers_of_blocks_change_only_rounding(table, ratings, model):
     assert bits(small().fit(table.repartition(5))) == bits(model)
     expected = single_machine(ratings, np.arange(ratings.shape[1]))
     assert_same_fit(model, expected)
@@ -159,7 +170,7 @@ def test_partitions_do_not_change_a_bit_and_blocks_no_more_than_rounding(table, 
 
 
 def test_string_and_long_ids_repeats_zeros_and_blocks_without_rows(spark):
-    """Six users in eight blocks; an item that has a third of all plays; pairs that come again, or sum to 0."""
+    """Six users in eight blocks, an item with a third of all plays, repeated pairs, and pairs that sum to 0."""
     rows = [("ann", 2**40 + 1, 1.0), ("ann", -5, 2.0), ("bob", 2**40 + 1, 3.0), ("bob", 7, 0.0), ("cat", -5, 4.0)]
     rows += [("ann", -5, 3.0), ("dän", 2**40 + 1, 1.5), ("dän", 9, 2.0), ("eve", 2**40 + 1, 2.0), ("eve", -5, -2.0)]
     rows += [("fay", 9, 1.0), ("fay", 9, -1.0)]
@@ -180,7 +191,7 @@ def test_string_and_long_ids_repeats_zeros_and_blocks_without_rows(spark):
     assert dict(model.itemFactors.dtypes)["id"] == "bigint"
 
 
-def test_guide_carries_mllibs_model_across(spark):
+def test_code_of_the_guide_moves_a_model_of_mllib(spark):
     guide = (Path(__file__).parents[1] / "docs" / "migrating-from-spark.md").read_text(encoding="utf-8")
     (block,) = (part for part in re.findall(r"```python\n(.*?)```", guide, re.DOTALL) if "als_model" in part)
     dense = np.random.default_rng(1).integers(0, 3, (40, 30)) + np.eye(40, 30)
@@ -190,10 +201,10 @@ def test_guide_carries_mllibs_model_across(spark):
     names = {"als_model": als_model, "ratings": table.toArrow().to_pandas(), "model": AlternatingLeastSquares(4)}
     names |= {"Interactions": Interactions, "Recommender": Recommender}
     exec(compile(block, "guide", "exec"), names)
-    found = names["recommender"].recommend(5, n=3, filter_already_liked_items=False)
-    (wanted,) = (row.recommendations for row in als_model.recommendForAllUsers(3).collect() if row.user == 5)
-    assert found["item"].tolist() == [best.artist for best in wanted]
-    assert found["score"].tolist() == pytest.approx([best.rating for best in wanted], rel=1e-5)
+    result = names["recommender"].recommend(5, n=3, filter_already_liked_items=False)
+    (expected,) = (row.recommendations for row in als_model.recommendForAllUsers(3).collect() if row.user == 5)
+    assert result["item"].tolist() == [best.artist for best in expected]
+    assert result["score"].tolist() == pytest.approx([best.rating for best in expected], rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -219,19 +230,19 @@ def test_guide_carries_mllibs_model_across(spark):
     ],
     ids=lambda value: value if isinstance(value, str) and "int" not in value else "",
 )
-def test_a_bad_table_is_refused_by_column(spark, rows, schema, message):
+def test_an_error_about_a_table_names_the_column(spark, rows, schema, message):
     with pytest.raises((ValueError, TypeError), match=message):
         small(alpha=1.0).fit(spark.createDataFrame(rows, schema))
 
 
-def test_ids_that_are_no_text_are_refused(spark):
+def test_ids_that_are_not_valid_utf8_are_refused(spark):
     table = spark.createDataFrame([(b"a", 2, 1.0), (b"\xff", 2, 1.0)], "user binary, item int, rating float")
     with pytest.raises(ValueError, match="column 'user' has ids that are not valid UTF-8 in 1 of 2 rows"):
         small().fit(table.withColumn("user", table["user"].cast("string")))
 
 
 @pytest.mark.parametrize("parameters", [{"itemCol": "user"}, {"ratingCol": "item"}])
-def test_a_column_for_two_roles_is_refused(table, parameters):
+def test_a_column_with_two_roles_is_refused(table, parameters):
     with pytest.raises(ValueError, match=r"must be three columns, not 'user', '(user|item)' and '(rating|item)'"):
         small(**parameters).fit(table)
 
@@ -240,7 +251,7 @@ def cached_rdds(spark):
     return set(spark.sparkContext._jsc.getPersistentRDDs())
 
 
-def test_a_table_is_computed_twice_and_of_what_fit_caches_the_factors_stay(spark, ratings):
+def test_fit_computes_the_table_twice_and_leaves_only_the_factors_cached(spark, ratings):
     rows = spark.createDataFrame(entries(ratings), "user int, item int, rating float")
     computed = spark.sparkContext.accumulator(0)
 
@@ -278,16 +289,16 @@ def test_a_fit_that_fails_leaves_nothing_cached(spark):
         ({"coldStartStrategy": "zero"}, "coldStartStrategy must be 'nan' or 'drop'"),
         ({"nonnegative": True, "solver": "cg"}, "leave out solver='cg', or nonnegative"),
         ({"solver": "magic"}, "no solver is named 'magic'"),
-        ({"intermediateStorageLevel": "SHELF"}, "'SHELF' is no storage level"),
+        ({"intermediateStorageLevel": "SHELF"}, "'SHELF' is not a storage level"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_a_bad_parameter_is_refused_by_name(table, parameters, message):
+def test_an_error_about_a_parameter_names_it(table, parameters, message):
     with pytest.raises(ValueError, match=message):
         small(**parameters).fit(table)
 
 
-def test_a_row_that_cannot_be_solved_is_named_by_its_id(spark):
+def test_an_error_about_a_row_names_its_id(spark):
     table = spark.createDataFrame(
         [("ann", 1, 0.1), ("bob", 2, 0.1), ("bob", 1, 0.2)], "user string, item int, rating float"
     )
@@ -295,70 +306,69 @@ def test_a_row_that_cannot_be_solved_is_named_by_its_id(spark):
         small(confidence="raw", unobserved_weight=1e6, regParam=0.0, rank=2).fit(table)
 
 
-def test_transform_scores_pairs_and_says_nothing_of_strangers(spark, table, model):
+def test_transform_scores_pairs_and_gives_nan_for_unknown_ids(spark, table, model):
     (_, X), (_, Y) = factors_of(model.userFactors), factors_of(model.itemFactors)
-    asked = spark.createDataFrame(
+    pairs = spark.createDataFrame(
         [(0, 1, "a"), (3, 2, "b"), (10**6, 1, "c"), (1, None, "d")], "user int, item int, note string"
     )
-    rows = {row.note: row for row in model.transform(asked).collect()}
-    assert model.transform(asked).columns == ["user", "item", "note", "prediction"]
+    rows = {row.note: row for row in model.transform(pairs).collect()}
+    assert model.transform(pairs).columns == ["user", "item", "note", "prediction"]
     assert [rows["a"].prediction, rows["b"].prediction] == pytest.approx([X[0] @ Y[1], X[3] @ Y[2]], rel=1e-4, abs=1e-6)
     assert np.isnan([rows["c"].prediction, rows["d"].prediction]).all()
     dropping = model.copy().setColdStartStrategy("drop").setPredictionCol("score")
-    assert {row.note for row in dropping.transform(asked).collect()} == {"a", "b"}
-    assert dropping.transform(asked).columns[-1] == "score"
+    assert {row.note for row in dropping.transform(pairs).collect()} == {"a", "b"}
+    assert dropping.transform(pairs).columns[-1] == "score"
     for name in ("note", "Note"):  # the same to Spark
         with pytest.raises(ValueError, match="predictionCol: the table has a column 'note' already: drop it, or set"):
-            model.copy().setPredictionCol(name).transform(asked)
+            model.copy().setPredictionCol(name).transform(pairs)
 
 
-def test_ids_of_another_type_are_refused_by_column(spark, model):
+def test_an_error_about_the_type_of_ids_names_the_column(spark, model):
     for value, kind in (("1", "string"), (1.5, "double")):
-        asked = spark.createDataFrame([(value, 1)], f"user {kind}, item int")
-        for ask in (model.transform, lambda asked: model.recommendForUserSubset(asked, 2)):
+        pairs = spark.createDataFrame([(value, 1)], f"user {kind}, item int")
+        for method in (model.transform, lambda pairs: model.recommendForUserSubset(pairs, 2)):
             with pytest.raises(TypeError, match=f"userCol: column 'user' is {kind}.*cast it"):
-                ask(asked)
+                method(pairs)
 
 
 def test_columns_may_have_any_name(table, model):
     names = {"user": "a.b `c`", "item": "song name", "rating": "n.plays"}
     odd = dict(zip(("userCol", "itemCol", "ratingCol"), names.values(), strict=True))
     renamed = table.withColumnsRenamed(names)
-    found = small(**odd, predictionCol="the.score", coldStartStrategy="drop").fit(renamed)
-    assert bits(found) == bits(model)
-    assert found.transform(renamed).columns == [*names.values(), "the.score"]
-    assert found.transform(renamed).count() == table.count()
-    (row,) = found.recommendForUserSubset(renamed.limit(1), 2).collect()
+    fitted = small(**odd, predictionCol="the.score", coldStartStrategy="drop").fit(renamed)
+    assert bits(fitted) == bits(model)
+    assert fitted.transform(renamed).columns == [*names.values(), "the.score"]
+    assert fitted.transform(renamed).count() == table.count()
+    (row,) = fitted.recommendForUserSubset(renamed.limit(1), 2).collect()
     assert row.__fields__ == ["a.b `c`", "recommendations"]
     assert row.recommendations[0].__fields__ == ["song name", "rating"]
-    assert found.to_local(renamed).interactions.nnz == table.count()
+    assert fitted.to_local(renamed).interactions.nnz == table.count()
 
 
-def test_parameters_are_set_and_got_as_mllibs():
+def test_setters_and_getters_are_named_as_in_mllib():
     als = ALS(solver="cg").setRank(7).setNumBlocks(3).setUnobserved_weight(0.5)
     assert [als.getRank(), als.getNumUserBlocks(), als.getNumItemBlocks()] == [7, 3, 3]
     assert [als.getSolver(), als.getUnobserved_weight()] == ["cg", 0.5]
     assert als.getSeed() == 0  # in every process
 
 
-def test_recommendations_are_the_best_of_all(spark, model):
+def test_recommendations_have_the_highest_scores(spark, model):
     (users, X), (_, Y) = factors_of(model.userFactors), factors_of(model.itemFactors)
     scores = X @ Y.T
-    found = {row.user: row.recommendations for row in model.recommendForAllUsers(4).collect()}
-    assert sorted(found) == users
+    results = {row.user: row.recommendations for row in model.recommendForAllUsers(4).collect()}
+    assert sorted(results) == users
     for user in (users[0], users[-1]):
-        assert [each.rating for each in found[user]] == pytest.approx(np.sort(scores[user])[:-5:-1], rel=1e-4)
-        assert scores[user][[each.item for each in found[user]]] == pytest.approx(
-            np.sort(scores[user])[:-5:-1], rel=1e-4
-        )
+        highest = pytest.approx(np.sort(scores[user])[:-5:-1], rel=1e-4)
+        assert [each.rating for each in results[user]] == highest
+        assert scores[user][[each.item for each in results[user]]] == highest
     some = spark.createDataFrame([(5,), (5,), (10**6,)], "item int")
     (row,) = model.recommendForItemSubset(some, 3).collect()
     assert row.item == 5
     assert [each.rating for each in row.recommendations] == pytest.approx(np.sort(scores[:, 5])[:-4:-1], rel=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # CrossValidator leaves its threads
-def test_saved_in_a_pipeline_and_searched_by_a_cross_validator(table, tmp_path):
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # CrossValidator leaves threads running
+def test_a_pipeline_can_be_cross_validated_saved_and_loaded(table, tmp_path):
     rename = SQLTransformer(statement="SELECT user AS listener, item, abs(rating) AS rating FROM __THIS__")
     als = small(userCol="listener", coldStartStrategy="drop", calculate_training_loss=True)
     pipeline = Pipeline(stages=[rename, als])
@@ -403,23 +413,23 @@ def test_to_a_single_machine_and_back(spark, table, ratings, model):
         ALSModel.from_local(spark, named)
 
 
-def test_checkpoints_change_nothing_end_the_lineage_and_only_the_last_is_kept(table, checkpoints, monkeypatch):
+def test_checkpoints_change_no_bit_and_end_the_lineage_and_only_the_last_one_stays(table, checkpoints):
     lineages = []
 
-    class Watched(jobs._Training):
+    class Watched(SparkTraining):
         def finished(self):
             lineages.append(self.sent.toDebugString().count(b"PythonRDD"))
             return super().finished()
 
-    monkeypatch.setattr(jobs, "_Training", Watched)
-    without = small(maxIter=3, solver="cg", checkpointInterval=-1).fit(table)
+    als_class = als_training_by(Watched)
+    without = small(als_class, maxIter=3, solver="cg", checkpointInterval=-1).fit(table)
     assert not list(checkpoints.iterdir())
-    assert bits(small(maxIter=3, solver="cg", checkpointInterval=1).fit(table)) == bits(without)
+    assert bits(small(als_class, maxIter=3, solver="cg", checkpointInterval=1).fit(table)) == bits(without)
     assert len(list(checkpoints.iterdir())) == 1
     assert lineages[1] < lineages[0] / 3
 
 
-def test_a_worker_without_this_version_is_told(table, monkeypatch):
+def test_workers_with_another_version_are_an_error(table, monkeypatch):
     monkeypatch.setattr(inputs, "__version__", "99.1")
     with pytest.raises(RuntimeError, match=r"Python workers have alscore \d.*, the driver has 99.1: install"):
         small().fit(table)
@@ -430,8 +440,8 @@ import os, signal, sys
 import numpy as np
 from pyspark.sql import SparkSession
 sys.path.insert(0, {tests!r})
-from test_spark import factors_of, session, small
-from alscore.spark import inputs, jobs
+from test_spark import als_training_by, factors_of, session, small
+from alscore.spark.jobs import SparkTraining
 from pathlib import Path
 
 spark = session("local-cluster[2,1,1024]", Path({folder!r}))
@@ -442,7 +452,7 @@ def executor(numbers):
     daemon = os.getppid()
     return [int(open(f"/proc/{{daemon}}/stat").read().rsplit(")", 1)[1].split()[1])]
 
-class Killing(jobs._Training):
+class Killing(SparkTraining):
     killed = []
 
     def _half_sweep(self, *args, **kwargs):
@@ -452,20 +462,19 @@ class Killing(jobs._Training):
             os.kill(self.killed[-1], signal.SIGKILL)
         return super()._half_sweep(*args, **kwargs)
 
-jobs._Training = Killing
-found = {{}}
+factors = {{}}
 for name in ("without", "with"):
-    model = small(maxIter=2, checkpointInterval=1).fit(table)
-    found[name] = [factors_of(side)[1] for side in (model.userFactors, model.itemFactors)]
+    model = small(als_training_by(Killing), maxIter=2, checkpointInterval=1).fit(table)
+    factors[name] = [factors_of(side)[1] for side in (model.userFactors, model.itemFactors)]
     spark.sparkContext.setCheckpointDir({folder!r} + "/checkpoints")
 assert len(set(Killing.killed)) == 2
-np.savez({out!r}, **{{name + side: part for name in found for side, part in zip("XY", found[name])}})
+np.savez({out!r}, **{{name + side: part for name in factors for side, part in zip("XY", factors[name])}})
 spark.stop()
 """
 
 
-def test_an_executor_killed_in_the_middle_changes_nothing(table, model, tmp_path):
-    """While both sides have factors, without checkpoints, and with one behind."""
+def test_an_executor_killed_during_a_fit_changes_no_bit(table, model, tmp_path):
+    """It is killed when both sides have factors: once without checkpoints, once after a checkpoint."""
     table.write.parquet(str(tmp_path / "ratings"))
     names = {
         "folder": tmp_path,
@@ -477,109 +486,126 @@ def test_an_executor_killed_in_the_middle_changes_nothing(table, model, tmp_path
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     expected = bits(model)
-    with np.load(tmp_path / "out.npz") as found:
+    with np.load(tmp_path / "out.npz") as saved:
         for checkpoints in ("without", "with"):
-            assert [found[f"{checkpoints}{side}"].tobytes() for side in "XY"] == expected
+            assert [saved[f"{checkpoints}{side}"].tobytes() for side in "XY"] == expected
 
 
 @pytest.mark.parametrize(
-    ("ratings", "blocks"), [(5, 1), (199_999, 1), (200_000, 2), (10**8, 2), (10**8 + 1, 3), (10**9, 20)]
+    ("n_ratings", "n_blocks"), [(5, 1), (199_999, 1), (200_000, 2), (10**8, 2), (10**8 + 1, 3), (10**9, 20)]
 )
-def test_blocks_are_as_many_as_tasks_where_that_makes_them_neither_tiny_nor_huge(spark, ratings, blocks):
-    assert estimator._blocks(spark, ratings) == blocks
+def test_there_is_a_block_for_each_task_unless_blocks_would_be_too_small_or_too_large(spark, n_ratings, n_blocks):
+    assert estimator._n_blocks(spark, n_ratings) == n_blocks
 
 
-def test_a_block_that_spark_cannot_send_is_refused(monkeypatch):
-    (chunk,) = tasks.cut(
-        tasks.Layout(1, 1), [pa.record_batch([pa.array([1]), pa.array([2]), pa.array([1.0])], ["u", "i", "r"])]
-    )
-    records = [(0, (row["side"], row["chunk"])) for row in chunk.to_pylist()]
+def test_a_block_that_spark_cannot_send_is_refused():
+    counts = tasks.BlockCounts(1, 1)
+    ratings = pa.record_batch([pa.array([1]), pa.array([2]), pa.array([1.0])], ["user", "item", "rating"])
+    (chunks,) = tasks.split_ratings(counts, [ratings])
+    records = [(0, (row["side"], row["chunk"])) for row in chunks.to_pylist()]
 
-    def build(side="user", rank=1):
-        return tasks.build(tasks.Layout(1, 1), side, Objective(0.1), rank, 0, records)
+    def build(side, rank, **limit):
+        ((partition, built),) = tasks.build(counts, side, Objective(0.1), rank, 0, records, **limit)
+        return partition, built
 
-    ((number, block),) = build()
-    assert (number, block.ids.to_pylist()) == (0, [1])
-    monkeypatch.setattr(tasks, "_MOST", 50)
-    ((number, failure),) = build()
-    assert number == 1
-    with pytest.raises(ValueError, match=r"user block 0 has \d+ bytes of ratings, and less than 50 can be sent at"):
+    partition, block = build("user", rank=1)
+    assert (partition, block.ids.to_pylist()) == (0, [1])
+    partition, failure = build("user", rank=1, max_bytes=50)
+    assert partition == counts.summary_partition == 1
+    with pytest.raises(ValueError, match=r"user block 0 has \d+ bytes of ratings, and Spark can send less than 50 at"):
         raise failure.error
-    ((number, failure),) = build("item", rank=100)
-    assert number == 1
-    with pytest.raises(ValueError, match=r"item block 0 has 400 bytes of factors, and less than 50 .*: raise num"):
+    partition, failure = build("item", rank=100, max_bytes=50)
+    assert partition == 1
+    with pytest.raises(ValueError, match=r"item block 0 has 400 bytes of factors, .* less than 50 at once: raise num"):
         raise failure.error
 
 
-def test_the_reports_of_a_half_sweep_are_summed_in_one_order():
-    reports = [Report(block, 10**block, np.full((2, 2), 0.1 * (block + 1)), 0.1 * (block + 1)) for block in range(5)]
-    assert sum(report.loss for report in reports) != sum(report.loss for report in reports[::-1])
-    total, backwards = blocks.total(reports), blocks.total(reports[::-1])
+def test_summaries_are_summed_in_the_order_of_their_blocks():
+    summaries = [
+        BlockSummary(block, 10**block, np.full((2, 2), 0.1 * (block + 1)), 0.1 * (block + 1)) for block in range(5)
+    ]
+    assert sum(summary.loss for summary in summaries) != sum(summary.loss for summary in summaries[::-1])
+    total, backwards = blocks.sum_summaries(summaries), blocks.sum_summaries(summaries[::-1])
     assert (total.n_rows, total.loss) == (11_111, pytest.approx(1.5))
     assert total.gram == pytest.approx(np.full((2, 2), 1.5))
     assert (backwards.gram.tobytes(), backwards.loss) == (total.gram.tobytes(), total.loss)
     first, second = Failure(7, ValueError("7")), Failure(8, ValueError("8"))
-    assert blocks.total([second, *reports, first]) is first
-    with pytest.raises(RuntimeError, match="no block has any rows: the ratings changed meanwhile"):
-        raise blocks.total([]).error
+    assert blocks.sum_summaries([second, *summaries, first]) is first
+    with pytest.raises(RuntimeError, match="no block has any rows: the table of ratings has changed"):
+        raise blocks.sum_summaries([]).error
 
 
 @pytest.mark.parametrize("label", [int, str])
-def test_blocks_send_each_other_what_their_entries_name(label):
-    """Every block's entries, put together from what the others send it, are the ratings."""
+def test_blocks_send_each_other_the_factors_of_their_entries(label):
+    """If blocks send ids instead of factors, the entries of all blocks are the ratings."""
     rng = np.random.default_rng(2)
     dense = np.where(rng.random((50, 20)) < 0.2, rng.integers(1, 9, (50, 20)), 0)
     users, items, values = (np.repeat(part, 2) for part in (*np.nonzero(dense), dense[dense != 0]))
-    columns = [pa.array([label(i) for i in ids]) for ids in (users, items)]
+    user_ids, item_ids = (pa.array([label(i) for i in ids]) for ids in (users, items))
     n_blocks, ratings = {"user": 3, "item": 2}, pa.array(values / 2, pa.float32())
     built = {
         side: {
-            number: Block.of([batch], Objective(0.1), n_blocks[other])
-            for number, batch in split(rows, others, ratings, n_blocks[side])
+            number: Block.of([batch], Objective(0.1), n_blocks[opposite])
+            for number, batch in ratings_by_block(rows, columns, ratings, n_blocks[side])
         }
-        for side, other, rows, others in (("user", "item", *columns), ("item", "user", *columns[::-1]))
+        for side, opposite, rows, columns in (
+            ("user", "item", user_ids, item_ids),
+            ("item", "user", item_ids, user_ids),
+        )
     }
-    for side, other in (("user", "item"), ("item", "user")):
-        found = np.zeros(dense.shape if side == "user" else dense.shape[::-1])
+    for side, opposite in (("user", "item"), ("item", "user")):
+        entries_of_blocks = np.zeros(dense.shape if side == "user" else dense.shape[::-1])
         for number, block in built[side].items():
-            names = np.full(block.received[-1], -1)
-            for source, sender in built[other].items():
+            column_ids = np.full(block.column_bounds[-1], -1)
+            for source, sender in built[opposite].items():
                 ids = np.array([int(i) for i in sender.ids.to_pylist()])
-                for receiver, sent in sender.messages(ids):
+                for receiver, sent in sender.sent(ids):
                     if receiver == number:
-                        names[block.received[source] : block.received[source + 1]] = sent
+                        column_ids[block.column_bounds[source] : block.column_bounds[source + 1]] = sent
             rows = np.repeat([int(i) for i in block.ids.to_pylist()], np.diff(block.indptr))
-            found[rows, names[block.indices]] += block.strength
-        assert np.array_equal(found if side == "user" else found.T, dense)
+            entries_of_blocks[rows, column_ids[block.indices]] += block.strength
+        assert np.array_equal(entries_of_blocks if side == "user" else entries_of_blocks.T, dense)
 
 
-def test_the_start_of_an_item_depends_on_nothing_but_its_id_and_the_seed():
+def test_the_initial_factors_of_an_item_depend_only_on_its_id_and_the_seed():
     ids = np.arange(20_000) - 100
-    start = first_factors(ids, 5, seed=1)
-    assert np.array_equal(first_factors(ids[7:9], 5, seed=1), start[7:9])
-    assert np.array_equal(first_factors(pa.array(ids.astype(np.int32)[7:9]), 5, seed=1), start[7:9])
-    assert not np.array_equal(first_factors(ids, 5, seed=2), start)
-    scaled = start * np.sqrt(5)
+    initial = initial_factors(ids, 5, seed=1)
+    assert np.array_equal(initial_factors(ids[7:9], 5, seed=1), initial[7:9])
+    assert np.array_equal(initial_factors(pa.array(ids.astype(np.int32)[7:9]), 5, seed=1), initial[7:9])
+    assert not np.array_equal(initial_factors(ids, 5, seed=2), initial)
+    scaled = initial * np.sqrt(5)
     assert abs(scaled.mean()) < 0.02
     assert abs(np.cov(scaled.T) - np.eye(5)).max() < 0.05
     assert abs((scaled**4).mean() - 3) < 0.1
-    assert first_factors(["a", "b"], 4, seed=1).shape == (2, 4)
-    assert np.array_equal(first_factors(ids, 5, seed=1, nonnegative=True), abs(start))
+    assert initial_factors(["a", "b"], 4, seed=1).shape == (2, 4)
+    assert np.array_equal(initial_factors(ids, 5, seed=1, nonnegative=True), abs(initial))
 
 
-def test_without_pyspark_the_remedy_is_told(run_python):
+def test_the_old_name_of_initial_factors_warns():
+    with pytest.warns(DeprecationWarning, match="alscore.spark.first_factors is now initial_factors") as caught:
+        assert alscore.spark.first_factors is initial_factors
+    assert [warning.filename for warning in caught] == [__file__]
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        getattr(alscore.spark, "nothing")  # noqa: B009
+
+
+def test_without_pyspark_the_error_names_the_remedy(run_python):
     result = run_python("import sys; sys.modules['pyspark'] = None; import alscore.spark")
     assert "ImportError: alscore.spark needs pyspark 4: pip install 'alscore[spark]', and Java 17" in result.stderr
 
 
-def test_readme_does_what_it_says(table, tmp_path, monkeypatch):
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    (block,) = (part for part in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "alscore.spark" in part)
-    block = block.replace('"recommendations"', f"{str(tmp_path / 'recommendations')!r}")
-    block = block.replace('"als-model"', f"{str(tmp_path / 'model')!r}").replace(
-        "rank=64, maxIter=10", "rank=4, maxIter=1"
-    )
+def test_code_of_the_page_about_many_machines_runs(table, tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "many-machines.md").read_text(encoding="utf-8")
+    (block,) = (part for part in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "alscore.spark" in part)
+    for shown, used in (
+        ('"recommendations"', f"{str(tmp_path / 'recommendations')!r}"),
+        ('"als-model"', f"{str(tmp_path / 'model')!r}"),
+        ("rank=64, maxIter=10", "rank=4, maxIter=1"),
+    ):
+        assert block.count(shown) == 1
+        block = block.replace(shown, used)
     names = {"df": table.withColumnsRenamed({"item": "artist", "rating": "plays"})}
-    exec(compile(block, "README.md", "exec"), names)
+    exec(compile(block, "many-machines.md", "exec"), names)
     assert (tmp_path / "recommendations" / "_SUCCESS").exists()
+    assert bits(ALSModel.load(str(tmp_path / "model"))) == bits(names["model"])
     assert len(names["recommender"].recommend([0], n=2)) == 2

@@ -1,11 +1,12 @@
-"""What a block of users or of items holds and computes: numpy and Arrow alone, nothing of Spark.
+"""What a block of users or of items holds and computes, with numpy and Arrow and without Spark.
 
-A block has the users whose ids hash to it, or the items. From the ratings of its rows alone it knows both ends of what
-blocks send each other: the factors of its rows that another block needs are those of the rows with an entry in that
-block, and what it gets are the factors of the columns that its entries name, by block, and by id in each.
+A block has the users, or the items, whose ids hash to its number. Its own ratings tell it what it exchanges with the
+blocks of the opposite side. It sends to each of them the factors of its rows that have a rating there. It receives the
+factors of the columns that its ratings name, ordered by the block that sends them and by id within that block.
 """
 
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -26,72 +27,83 @@ from alscore.solvers.objective import Objective
 
 Hashes = NDArray[np.uint64]
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 divided by the golden ratio: the increment of SplitMix64
+_DRAWN_ROWS = 4096  # rows of initial factors that are drawn at once: bounds the temporary arrays
 
 
 def hashes(ids: Any) -> Hashes:
-    """A uint64 for each id, integer or string, the same wherever and whenever it is computed.
+    """Return a uint64 for each id. It depends on the id alone, not on the machine or the process.
 
     Parameters
     ----------
     ids : pyarrow.Array or array_like
-        Integers that int64 can hold, or strings.
+        Integers in the range of int64, or strings.
     """
     ids = ids if isinstance(ids, pa.Array) else pa.array(ids)
     if pa.types.is_integer(ids.type):
         return _mixed(ids.cast(pa.int64()).to_numpy().view(np.uint64))
+    # Imported here: a Python worker of Spark starts faster without pandas, and integer ids do not need it.
     from pandas.util import hash_array
 
     return hash_array(ids.to_numpy(zero_copy_only=False), categorize=False)
 
 
 def _mixed(numbers: Hashes) -> Hashes:
-    """Each uint64 by the finaliser of SplitMix64 (Steele, Lea, Flood 2014), in which every bit depends on all."""
+    """Apply the finaliser of SplitMix64 (Steele, Lea, Flood 2014): every bit of a result depends on all bits."""
     mixed = numbers + _GOLDEN
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def first_factors(ids: Any, rank: int, seed: int, nonnegative: bool = False) -> Floats:
-    """The factors that training starts from: of each item they depend on `seed` and its id alone.
+def initial_factors(ids: Any, rank: int, seed: int, nonnegative: bool = False) -> Floats:
+    """Return the item factors that training on Spark starts from.
 
-    Normal with standard deviation 1 / sqrt(rank): rows are about as long as MLlib's, 1. From a tenth of it, as
-    `AlternatingLeastSquares` starts, the objective with λ n_u falls more slowly: on synthetic plays at a tenth of
-    Last.fm's shape, rank 64, it was 1.46 times as high after 3 iterations, and 1.27 times after 10.
+    The factors of an item depend only on its id and on `seed`, not on the other items or on the blocks.
 
     Parameters
     ----------
     ids : pyarrow.Array or array_like
-        Integers or strings.
+        Ids of the items: integers in the range of int64, or strings.
     rank : int
+        Number of factors.
     seed : int
+        Seed in the range of int64. The same seed gives the same factors.
     nonnegative : bool
         Take the absolute values.
 
     Returns
     -------
     float32 array, shape (len(ids), rank)
+
+    Notes
+    -----
+    The numbers are normal with standard deviation 1 / sqrt(rank). A row's length is then about 1, as in MLlib.
+    `AlternatingLeastSquares` starts from a tenth of it. With λ n_u the objective falls more slowly from there: on
+    synthetic plays at a tenth of Last.fm's shape, with rank 64, it was 1.46 times as high after 3 iterations, and 1.27
+    times after 10.
     """
     (seed_hash,) = hashes([seed])
     seeds = _mixed(hashes(ids) ^ seed_hash)
-    start = zero_factors(len(seeds), rank, np.dtype(np.float32))
+    initial = zero_factors(len(seeds), rank, np.dtype(np.float32))
     counters = np.arange(1, (rank + 1) // 2 + 1, dtype=np.uint64) * _GOLDEN
-    for first in range(0, len(seeds), 4096):
-        part = slice(first, first + 4096)
-        bits = _mixed(seeds[part, None] + counters)
+    for first in range(0, len(seeds), _DRAWN_ROWS):
+        rows = slice(first, first + _DRAWN_ROWS)
+        bits = _mixed(seeds[rows, None] + counters)
         # Box and Muller (1958)
         radius = np.sqrt(-2 * np.log(((bits >> np.uint64(32)) + 0.5) * 2.0**-32))
         angle = (bits & np.uint64(0xFFFFFFFF)) * (2 * math.pi * 2.0**-32)
         pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
-        start[part] = pairs.reshape(len(bits), -1)[:, :rank] / math.sqrt(rank)
-    return np.abs(start, out=start) if nonnegative else start
+        initial[rows] = pairs.reshape(len(bits), -1)[:, :rank] / math.sqrt(rank)
+    return np.abs(initial, out=initial) if nonnegative else initial
 
 
-def split(rows: pa.Array, columns: pa.Array, values: pa.Array, n_blocks: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Ratings by the block of their row: (block, (row id, column id, value))."""
+def ratings_by_block(
+    rows: pa.Array, columns: pa.Array, values: pa.Array, n_blocks: int
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Split ratings by the block of their row: yield (block number, batch of row id, column id and value)."""
     encoded = rows.dictionary_encode()
-    order, bounds = _grouped(_blocks_of(encoded.dictionary, n_blocks)[encoded.indices.to_numpy()], n_blocks)
+    order, bounds = _grouped(_block_numbers(encoded.dictionary, n_blocks)[encoded.indices.to_numpy()], n_blocks)
     batch = pa.record_batch([rows, columns, values], ["row", "column", "value"])
     for number in np.flatnonzero(np.diff(bounds)):
         yield int(number), batch.take(pa.array(order[bounds[number] : bounds[number + 1]]))
@@ -106,47 +118,61 @@ class Block:
     ids : pyarrow.Array
         int64 or string, ascending: one for each row.
     indptr, indices, strength : int64, int32 and float32 arrays
-        The entries of each row. Columns are positions in what the other side's blocks send.
-    received : int64 array, one for each block of the other side and one more
-        The columns of block c are ``received[c]:received[c + 1]``.
-    links : int32 array
-        Rows whose factors the other side's blocks need, ascending for each.
-    link_bounds : int64 array, as `received`
-        The rows that block c needs are ``links[link_bounds[c]:link_bounds[c + 1]]``.
+        The entries of each row. The index of a column is its position in what the opposite side's blocks send.
+    column_bounds : int64 array (blocks of the opposite side + 1,)
+        Block c of the opposite side sends the columns ``column_bounds[c]:column_bounds[c + 1]``.
+    sent_rows : int32 array
+        The rows whose factors each block of the opposite side needs; ascending for each of these blocks.
+    sent_bounds : int64 array (blocks of the opposite side + 1,)
+        Block c needs the rows ``sent_rows[sent_bounds[c]:sent_bounds[c + 1]]``.
     """
 
     ids: pa.Array
     indptr: Int64s
     indices: Int32s
     strength: Floats
-    received: Int64s
-    links: Int32s
-    link_bounds: Int64s
+    column_bounds: Int64s
+    sent_rows: Int32s
+    sent_bounds: Int64s
 
     @property
     def nbytes(self) -> int:
         return sum(getattr(self, field.name).nbytes for field in dataclasses.fields(self))
 
     @classmethod
-    def of(cls, batches: Iterable[pa.RecordBatch], objective: Objective, n_other: int) -> "Block":
-        """The block that has these ratings; those of one pair are summed."""
+    def of(cls, batches: Iterable[pa.RecordBatch], objective: Objective, n_opposite: int) -> "Block":
+        """Build a block from its ratings. The ratings of the same pair are summed.
+
+        Parameters
+        ----------
+        batches : iterable of pyarrow.RecordBatch
+            As from `ratings_by_block`.
+        objective : Objective
+        n_opposite : int
+            Number of blocks of the opposite side.
+
+        Raises
+        ------
+        ValueError
+            A sum of ratings overflows float32 as a confidence.
+        """
         table = pa.Table.from_batches(batches)
         rows, ids = _ascending(table["row"])
-        columns, received = _by_block(table["column"], n_other)
-        rows, columns, values = _summed(rows, columns, table["value"].to_numpy(), received[-1])
-        used = np.zeros(received[-1], bool)  # not those whose ratings sum to 0
+        columns, column_bounds = _by_block(table["column"], n_opposite)
+        rows, columns, values = _summed(rows, columns, table["value"].to_numpy(), column_bounds[-1])
+        used = np.zeros(column_bounds[-1], bool)  # False for columns whose ratings all sum to 0
         used[columns] = True
         used_before = np.append(0, np.cumsum(used))
-        columns, received = used_before[columns], used_before[received]
-        # rows ascend, and columns in each row: so do the pairs of a row and a block that it has entries in
-        pairs = rows * n_other + np.repeat(np.arange(n_other), np.diff(received))[columns]
+        columns, column_bounds = used_before[columns], used_before[column_bounds]
+        # A pair is a row and a block that sends one of its columns. Rows and each row's columns ascend: so do pairs.
+        pairs = rows * n_opposite + np.repeat(np.arange(n_opposite), np.diff(column_bounds))[columns]
         pairs = pairs[np.diff(pairs, prepend=-1) > 0]
-        order, link_bounds = _grouped(pairs % n_other, n_other)
+        order, sent_bounds = _grouped(pairs % n_opposite, n_opposite)
         try:
             strength = objective.strength(values)
         except ValueError as error:
             raise ValueError(
-                "ratingCol: the ratings of one user and item sum to more than float32 can hold a confidence for: scale "
+                "ratingCol: the ratings of one user and item sum to more than float32 can hold as a confidence: scale "
                 "the ratings or alpha down"
             ) from error
         return cls(
@@ -154,53 +180,60 @@ class Block:
             np.searchsorted(rows, np.arange(len(ids) + 1)),
             columns.astype(np.int32),
             strength,
-            received,
-            (pairs[order] // n_other).astype(np.int32),
-            link_bounds,
+            column_bounds,
+            (pairs[order] // n_opposite).astype(np.int32),
+            sent_bounds,
         )
 
-    def messages(self, factors: Floats) -> Iterator[tuple[int, Floats]]:
-        """(block of the other side, the factors that it needs of this one's)."""
-        for number, (first, end) in enumerate(zip(self.link_bounds[:-1], self.link_bounds[1:], strict=True)):
+    def sent(self, factors: Floats) -> Iterator[tuple[int, Floats]]:
+        """Yield (number of a block of the opposite side, the rows of `factors` that it needs)."""
+        for number, (first, end) in enumerate(itertools.pairwise(self.sent_bounds)):
             if end > first:
-                yield number, factors[self.links[first:end]]
+                yield number, factors[self.sent_rows[first:end]]
 
 
 def _ascending(ids: pa.ChunkedArray) -> tuple[Int64s, pa.Array]:
-    """(positions, ids that ascend, each once)"""
-    encoded = ids.dictionary_encode().combine_chunks()  # all strings at once may be more than an array holds, 2 GB
+    """Return (the position of each id in the second array, the distinct ids in ascending order)."""
+    encoded = ids.dictionary_encode().combine_chunks()  # encoded first: one array holds at most 2 GB of strings
     order = pc.sort_indices(encoded.dictionary)
     return _inverse(order.to_numpy())[encoded.indices.to_numpy()], encoded.dictionary.take(order)
 
 
 def _by_block(ids: pa.ChunkedArray, n_blocks: int) -> tuple[Int64s, Int64s]:
-    """(positions of `ids`, each once, by block and by id in it; where each block begins)"""
+    """Order the distinct ids by block, and by id in each block.
+
+    Returns (the position of each id in this order, the first position of each block and the end).
+    """
     positions, ascending = _ascending(ids)
-    order, bounds = _grouped(_blocks_of(ascending, n_blocks), n_blocks)
+    order, bounds = _grouped(_block_numbers(ascending, n_blocks), n_blocks)
     return _inverse(order)[positions], bounds
 
 
-def _blocks_of(ids: pa.Array, n_blocks: int) -> Int32s:
-    """The block of each id."""
+def _block_numbers(ids: pa.Array, n_blocks: int) -> Int32s:
+    """Return the number of the block of each id."""
     return (hashes(ids) % np.uint64(n_blocks)).astype(np.int32)
 
 
 def _grouped(group: Ints, n_groups: int) -> tuple[Int64s, Int64s]:
-    """(positions by their group, and in each as they were; where each group begins, and the end)"""
-    group = group.astype(np.min_scalar_type(n_groups))  # of one byte or two they are sorted by radix
+    """Return (positions ordered by group, stable; the first index of each group in them and the end)."""
+    group = group.astype(np.min_scalar_type(n_groups))  # numpy sorts integers of one or two bytes by radix
     order = np.argsort(group, kind="stable")
     return order, np.append(0, np.cumsum(np.bincount(group, minlength=n_groups)))
 
 
 def _inverse(order: Ints) -> Int64s:
-    """Where each position is in `order`."""
+    """Return the inverse of a permutation: the index of each position in `order`."""
     places = np.empty(len(order), np.int64)
     places[order] = np.arange(len(order))
     return places
 
 
 def _summed(rows: Int64s, columns: Int64s, values: Floats, n_columns: int) -> tuple[Int64s, Int64s, Floats]:
-    """Entries by row and column, each pair once, in float64 summed by size, since they come in any order."""
+    """Return the entries (rows, columns, values) ordered by row and column, with each pair once and without zeros.
+
+    The values of a pair are summed in float64, in ascending order: the ratings arrive in any order, and the sum must
+    not depend on it.
+    """
     pairs = rows * n_columns + columns
     order = np.argsort(pairs)
     pairs, values = pairs[order], values[order]
@@ -215,23 +248,42 @@ def _summed(rows: Int64s, columns: Int64s, values: Floats, n_columns: int) -> tu
     return pairs // n_columns, pairs % n_columns, values
 
 
-class Rows(NamedTuple):
-    """Factors on their way to a block of the other side."""
+class Message(NamedTuple):
+    """Factors on their way to a block of the opposite side.
+
+    Attributes
+    ----------
+    source : int
+        Number of the block that sends them.
+    factors : float32 array (rows that the receiver needs, rank)
+    """
 
     source: int
     factors: Floats
 
 
-class Solved(NamedTuple):
-    """A block's factors, on their way to itself."""
+class KeptFactors(NamedTuple):
+    """A block's own factors, which it sends to itself through the shuffle for a later half-sweep."""
 
     side: str
     ids: pa.Array
     factors: Floats
 
 
-class Report(NamedTuple):
-    """What a block tells of a half-sweep: nothing that grows with its rows."""
+class BlockSummary(NamedTuple):
+    """What a block tells the driver about a half-sweep. Its size does not grow with the rows of the block.
+
+    Attributes
+    ----------
+    block : int
+        Number of the block.
+    n_rows : int
+        Rows of the block.
+    gram : float64 array (rank, rank)
+        Gram matrix of the block's new factors.
+    loss : float
+        The block's share of the objective: see `solve_block`.
+    """
 
     block: int
     n_rows: int
@@ -240,7 +292,7 @@ class Report(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """What it tells instead, for the driver to raise."""
+    """What a block tells the driver instead of its summary: an error, which the driver raises."""
 
     block: int
     error: Exception
@@ -248,27 +300,31 @@ class Failure(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One half-sweep as the driver sends it to the blocks of a side.
+    """One half-sweep, as the driver sends it to the blocks of a side.
 
     Attributes
     ----------
     side : str
-        What messages call a row.
+        The side that is solved: "user" or "item".
     objective : Objective
     solver : str
+        Name of the solver.
     rank : int
+        Number of factors.
     n_columns : int
-        Rows of the other side, in all of its blocks.
-    gram : float64 array (rank,), or (rank, rank)
-        Of the other side: its eigenvalues, or all of it for a solver that keeps the basis.
+        Rows of the fixed side, in all of its blocks.
+    gram : float64 array (rank,) or (rank, rank)
+        The eigenvalues of the fixed side's Gram matrix, or the whole matrix for a solver that keeps the basis.
     rotation : float32 array (rank, rank), or None
-        From the basis in which the other side's factors come, to that of the eigenvectors.
+        From the basis of the fixed side's factors as they arrive to the eigenvectors. None: no rotation.
     own_rotation : float32 array (rank, rank), or None
-        To the same from the basis of this side's factors.
+        From the basis of this side's factors to the same eigenvectors.
     wants_loss : bool
-        Whether to compute a share of the objective: see `half_sweep`.
-    sends, keeps : bool
-        Whether the other side will need the factors, and whether this one will.
+        Whether the blocks compute their shares of the objective.
+    sends : bool
+        Whether the opposite side needs the new factors.
+    keeps : bool
+        Whether this side needs its new factors again.
     """
 
     side: str
@@ -284,40 +340,59 @@ class Step:
     keeps: bool
 
 
-def total(reports: Iterable[Report | Failure]) -> Report | Failure:
-    """The sum of the reports, in the order of their blocks and so always the same; or the first failure in it."""
-    ordered = sorted(reports, key=lambda report: report.block)
-    if not ordered:
-        return Failure(0, RuntimeError("no block has any rows: the ratings changed meanwhile"))
-    for report in ordered:
-        if isinstance(report, Failure):
-            return report
-    _, n_rows, grams, losses = zip(*ordered, strict=True)
-    return Report(0, sum(n_rows), np.sum(grams, axis=0), sum(losses))
+def sum_summaries(summaries: Iterable[BlockSummary | Failure]) -> BlockSummary | Failure:
+    """Return the sum of the summaries, or the failure of the lowest block.
 
-
-def gram_of(number: int, factors: Floats, num_threads: int) -> Report:
-    with one_blas_thread():
-        return Report(number, len(factors), sweeps.gram(factors, num_threads))
-
-
-def half_sweep(
-    step: Step, number: int, block: Block, arrived: list[Rows], previous: Solved | None, num_threads: int
-) -> tuple[Floats | None, Report | Failure]:
-    """Solve the rows of a block on the factors that arrived.
-
-    Returns the factors, None where a row cannot be solved, and the report or the failure. The loss is the block's share
-    of the penalty where the rows are users, and of all the rest of the objective where they are items.
+    They are added in the order of their blocks: the sum has the same bits in whatever order they arrive.
     """
-    dtype = np.dtype(np.float32)
-    fixed, out = zero_factors(block.received[-1], step.rank, dtype), zero_factors(len(block.ids), step.rank, dtype)
-    counts = np.diff(block.received)
-    if {rows.source: len(rows.factors) for rows in arrived} != {int(c): int(counts[c]) for c in np.flatnonzero(counts)}:
-        raise RuntimeError(
-            f"{step.side} block {number} did not get the factors it needs: the ratings changed meanwhile"
-        )
-    for rows in arrived:
-        fixed[block.received[rows.source] : block.received[rows.source + 1]] = rows.factors
+    ordered = sorted(summaries, key=lambda summary: summary.block)
+    if not ordered:
+        return Failure(0, RuntimeError("no block has any rows: the table of ratings has changed during the fit"))
+    for summary in ordered:
+        if isinstance(summary, Failure):
+            return summary
+    _, n_rows, grams, losses = zip(*ordered, strict=True)
+    return BlockSummary(0, sum(n_rows), np.sum(grams, axis=0), sum(losses))
+
+
+def summary_of(number: int, factors: Floats, num_threads: int) -> BlockSummary:
+    """Return the summary of factors that no half-sweep has computed, without a loss."""
+    with one_blas_thread():
+        return BlockSummary(number, len(factors), sweeps.gram(factors, num_threads))
+
+
+def solve_block(
+    step: Step, number: int, block: Block, messages: list[Message], previous: KeptFactors | None, num_threads: int
+) -> tuple[Floats | None, BlockSummary | Failure]:
+    """Solve the rows of a block on the factors of the fixed side.
+
+    Parameters
+    ----------
+    step : Step
+    number : int
+        Number of the block.
+    block : Block
+    messages : list of Message
+        The factors of the fixed side that this block needs, one message from each block that has some of them.
+    previous : KeptFactors, optional
+        The block's factors from the half-sweep before, for a solver that starts from them.
+    num_threads : int
+
+    Returns
+    -------
+    factors : float32 array (rows of the block, rank), or None
+        None: a row cannot be solved.
+    result : BlockSummary or Failure
+        With ``step.wants_loss``, the summary's loss is the block's share of the objective. For users it is the penalty
+        of their factors, for items all the other terms.
+
+    Raises
+    ------
+    RuntimeError
+        The messages are not those that the block's ratings ask for.
+    """
+    fixed = _fixed_factors(step, number, block, messages)
+    out = zero_factors(len(block.ids), step.rank, fixed.dtype)
     solver = solvers.resolve(step.solver)
     side = Side(
         step.side, step.objective, block.indptr, block.indices, block.strength, int(step.n_columns), num_threads
@@ -329,23 +404,39 @@ def half_sweep(
             sweeps.rotate(fixed, step.rotation, num_threads)
         if previous is not None and step.own_rotation is not None:
             sweeps.rotate(out, step.own_rotation, num_threads)
-        shares = np.zeros(len(out)) if step.wants_loss and step.side == "item" else None
+        row_losses = np.zeros(len(out)) if step.wants_loss and step.side == "item" else None
         try:
-            has_shares = side.solve(solver, fixed, step.gram, out, shares)
+            has_row_losses = side.solve(solver, fixed, step.gram, out, row_losses)
         except (solvers.NotPositiveDefiniteError, FloatingPointError) as error:
             return None, Failure(number, type(error)(_with_id(str(error), block.ids)))
         gram = sweeps.gram(out, num_threads)
         loss = 0.0
         if step.wants_loss and step.side == "user":
             loss = penalty(out, side.regularization)
-        elif shares is not None and has_shares:
-            loss = float(shares.sum())
+        elif row_losses is not None and has_row_losses:
+            loss = float(row_losses.sum())
         elif step.wants_loss:
             fixed_gram = step.gram if step.gram.ndim == 2 else np.diag(step.gram)
             loss = errors(side, out, fixed, gram, fixed_gram) + penalty(out, side.regularization)
-    return out, Report(number, len(out), gram, loss)
+    return out, BlockSummary(number, len(out), gram, loss)
+
+
+def _fixed_factors(step: Step, number: int, block: Block, messages: list[Message]) -> Floats:
+    """Return the factors of the block's columns: the messages in the order of the blocks that sent them."""
+    bounds = block.column_bounds
+    counts = np.diff(bounds)
+    expected = {int(source): int(counts[source]) for source in np.flatnonzero(counts)}
+    if {message.source: len(message.factors) for message in messages} != expected:
+        raise RuntimeError(
+            f"{step.side} block {number} has not received the factors that it needs: the table of ratings has changed "
+            "during the fit. Cache the table"
+        )
+    fixed = zero_factors(bounds[-1], step.rank, np.dtype(np.float32))
+    for message in messages:
+        fixed[bounds[message.source] : bounds[message.source + 1]] = message.factors
+    return fixed
 
 
 def _with_id(message: str, ids: pa.Array) -> str:
-    """A message about a row of a block, with the row's id instead of its number."""
+    """Replace the number of a row of the block, in a message about that row, by the row's id."""
     return re.sub(r"row (\d+)", lambda row: repr(ids[int(row[1])].as_py()), message, count=1)

@@ -1,7 +1,7 @@
-"""The estimator and the model of pyspark.ml."""
+"""The estimator and the model, with the interface of pyspark.ml."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pyspark import StorageLevel, keyword_only
 from pyspark.ml import Estimator, Model
@@ -17,80 +17,88 @@ from pyspark.ml.util import (
 )
 from pyspark.sql import Column, DataFrame, SparkSession, functions, types
 
-from alscore.spark import tasks
-from alscore.spark.factor_table import FactorTable, block_schema
-from alscore.spark.inputs import check_workers, checked, classic_session, id_type, ids, named
-from alscore.spark.jobs import Settings, train
+from alscore.recommender import Recommender
+from alscore.solvers.objective import Objective
+from alscore.spark import local
+from alscore.spark.factor_table import FactorTable, FittedFactors
+from alscore.spark.inputs import (
+    Columns,
+    check_workers,
+    checked_ratings,
+    classic_session,
+    column,
+    id_column,
+)
+from alscore.spark.jobs import Settings, SparkTraining, train
 from alscore.spark.params import ALSModelParams, ALSParams, with_accessors
 from alscore.spark.ranking import recommend_all
-from alscore.spark.tasks import Layout
+from alscore.spark.tasks import BlockCounts, opposite
 
-if TYPE_CHECKING:
-    from alscore.recommender import Recommender
-
-_LEAST_RATINGS = 100_000  # of a block: fewer take less time to solve than a task takes to start
-_MOST_RATINGS = 50_000_000  # 400 MB
+_MIN_BLOCK_RATINGS = 100_000  # ratings of a block: fewer take less time to solve than a task takes to start
+_MAX_BLOCK_RATINGS = 50_000_000  # ratings of a block: 400 MB of indices and strengths
 
 
 @with_accessors
 class ALS(Estimator["ALSModel"], ALSParams, DefaultParamsReadable["ALS"], DefaultParamsWritable):
-    """Matrix factorisation of implicit feedback by alternating least squares on Spark, as on a single machine.
+    """Matrix factorisation of implicit feedback by alternating least squares, as jobs of Spark.
 
-    Takes the place of `pyspark.ml.recommendation.ALS` with ``implicitPrefs=True``: parameters have the same names and
-    defaults, and the objective is the same, λ n_u included, but that n_u counts all ratings of a user, and MLlib's
-    counts those above 0 alone. Where a rating is below 0 the user rejected the item; a rating of 0 is the same as none;
-    those of one pair are summed.
+    It replaces `pyspark.ml.recommendation.ALS` with ``implicitPrefs=True``. The parameters have the same names and
+    defaults. The objective is the same, with λ n_u, except that n_u counts all ratings of a user: MLlib counts only
+    those above 0. A rating below 0 means that the user rejects the item. A rating of 0 is the same as no rating. The
+    ratings of the same pair are summed.
 
-    The factors are those of `alscore.AlternatingLeastSquares` from the same start, but for rounding. They depend on the
-    ratings, the parameters, and in their last bits on the numbers of blocks, not on partitions, threads or executors.
+    Up to rounding, the factors are those of `alscore.AlternatingLeastSquares` from the same initial factors. They
+    depend on the ratings and the parameters. Their last bits depend on the numbers of blocks too, but not on
+    partitions, threads or executors.
 
-    The table is computed twice, to verify it and to build the blocks: cache one that is costly, or whose rows come out
-    otherwise each time.
+    Spark computes the table twice: once to verify it, once to build the blocks. Cache a table that is slow to compute,
+    or whose rows are not the same each time.
 
-    A half-sweep is one job. A lost executor takes with it what it had sent in the half-sweeps before, and Spark
-    computes that anew: with ``SparkContext.setCheckpointDir`` for at most `checkpointInterval` iterations, without it
-    for all of them. The blocks of ratings that it held are built anew from the table.
+    A half-sweep is one job. If Spark loses an executor, it computes again what this executor sent in earlier
+    half-sweeps. With ``SparkContext.setCheckpointDir`` these are at most `checkpointInterval` iterations, without it
+    all of them. Spark also builds the lost blocks of ratings again from the table.
 
     Parameters
     ----------
     rank : int
-        Factors.
+        Number of factors.
     maxIter : int
-        Iterations, at least 1.
+        Number of iterations, at least 1.
     regParam : float
         λ.
     numUserBlocks, numItemBlocks : int
-        Into how many blocks to divide users and items. 0, the default, takes as many as Spark runs tasks at once, but
-        no more than one for each 100,000 ratings, and no less than one for each 50 million.
+        Numbers of blocks of users and of items. 0, the default: the number of tasks that Spark runs at once, but at
+        most one block for each 100,000 ratings, and at least one for each 50 million.
     implicitPrefs : bool
-        True, which is the default; there is no other way here.
+        Must be True, the default.
     alpha : float
         Scale of the confidence.
     userCol, itemCol : str
-        Columns of ids: integers of up to 64 bits, or strings.
+        Names of the columns of ids: integers of up to 64 bits, or strings.
     ratingCol : str
-        Column of numbers; empty to count each row as 1.
+        Name of the column of ratings, which are numbers. Empty: each row counts 1.
     nonnegative : bool
-        Factors of at least 0: the same as ``solver="nonnegative"``.
+        Whether all factors must be at least 0. True is the same as ``solver="nonnegative"``.
     checkpointInterval : int
-        Iterations from one checkpoint to the next, where the SparkContext has a folder for them; -1 for never.
+        Iterations from one checkpoint to the next, if the SparkContext has a folder for checkpoints. -1: never.
     seed : int
-        Of the first item factors: see `alscore.spark.first_factors`. 0 if not set.
+        Seed of the initial item factors: see `alscore.spark.initial_factors`. The default is 0.
     coldStartStrategy : {"nan", "drop"}
-        What `transform` does about users and items that were not fitted.
+        What `transform` does with users and items that were not fitted: their score is NaN, or their row is left out.
     intermediateStorageLevel, finalStorageLevel : str
         How Spark keeps the blocks of ratings during `fit`, and the factors after it.
     blockSize : int
-        Taken for MLlib's sake; not used.
+        Accepted because MLlib has it; not used.
     predictionCol : str
+        Name of the column of scores that `transform` adds.
     solver : str
         "cholesky" (exact), "cg", "auto", "nonnegative", or the name of a plug-in that all executors have.
     confidence : {"linear", "log", "raw"}
     epsilon, unobserved_weight, regularization_exponent : float
     regularization_count : {"entries", "all"}
-        As for `alscore.AlternatingLeastSquares`, which describes the objective.
+        Same as for `alscore.AlternatingLeastSquares`, which describes the objective.
     calculate_training_loss : bool
-        Compute the objective after each iteration: `ALSModel.training_loss`.
+        Whether to compute the objective after each iteration, for `ALSModel.training_loss`.
 
     Examples
     --------
@@ -100,6 +108,7 @@ class ALS(Estimator["ALSModel"], ALSParams, DefaultParamsReadable["ALS"], Defaul
     """
 
     _input_kwargs: dict[str, Any]  # set by keyword_only
+    _training_class = SparkTraining  # tests use subclasses
 
     @keyword_only
     def __init__(
@@ -149,7 +158,7 @@ class ALS(Estimator["ALSModel"], ALSParams, DefaultParamsReadable["ALS"], Defaul
         Returns
         -------
         ALS
-            Itself.
+            The estimator itself.
         """
         return self._set(numUserBlocks=value, numItemBlocks=value)
 
@@ -157,230 +166,230 @@ class ALS(Estimator["ALSModel"], ALSParams, DefaultParamsReadable["ALS"], Defaul
         objective = self._checked_objective()
         spark = classic_session(dataset)
         check_workers(spark)
-        user, item, rating = (self._value(name) for name in ("userCol", "itemCol", "ratingCol"))
-        ratings = checked(dataset, user, item, rating, self._value("alpha"))
-        layout = Layout(
-            *(self._value(name) or _blocks(spark, ratings.size) for name in ("numUserBlocks", "numItemBlocks"))
+        columns = Columns(self._value("userCol"), self._value("itemCol"), self._value("ratingCol"))
+        ratings = checked_ratings(dataset, columns, self._value("alpha"))
+        counts = BlockCounts(
+            *(self._value(name) or _n_blocks(spark, ratings.size) for name in ("numUserBlocks", "numItemBlocks"))
         )
-        settings = Settings(
-            objective,
-            self._solver(),
-            self._value("rank"),
-            self._value("maxIter"),
-            self._value("seed"),
-            layout,
-            self._value("checkpointInterval"),
-            self._value("calculate_training_loss"),
-            _level(self._value("intermediateStorageLevel")),
-            _level(self._value("finalStorageLevel")),
+        settings = self._settings(objective, counts)
+        trained = train(ratings.table, settings, self._training_class)
+        fitted = FittedFactors(
+            FactorTable.of(spark, trained.user, ratings.user_type, settings.rank, counts.user),
+            FactorTable.of(spark, trained.item, ratings.item_type, settings.rank, counts.item),
+            self._local_parameters(),
         )
-        trained = train(ratings.table, settings)
-        users = FactorTable.of(spark, trained.user, ratings.user.dataType)
-        items = FactorTable.of(spark, trained.item, ratings.item.dataType)
-        model = ALSModel(users, items, layout, self._local_parameters(), trained.losses)
+        model = ALSModel(fitted, trained.losses)
         model._resetUid(self.uid)
         return self._copyValues(model)
 
+    def _settings(self, objective: Objective, block_counts: BlockCounts) -> Settings:
+        return Settings(
+            objective=objective,
+            solver=self._solver(),
+            rank=self._value("rank"),
+            iterations=self._value("maxIter"),
+            seed=self._value("seed"),
+            block_counts=block_counts,
+            checkpoint_interval=self._value("checkpointInterval"),
+            wants_loss=self._value("calculate_training_loss"),
+            ratings_level=_storage_level(self._value("intermediateStorageLevel")),
+            factors_level=_storage_level(self._value("finalStorageLevel")),
+        )
 
-def _blocks(spark: SparkSession, count: int) -> int:
+
+def _n_blocks(spark: SparkSession, n_ratings: int) -> int:
+    """Return the default number of blocks of a side."""
     context = spark.sparkContext
-    at_once = context.defaultParallelism // int(context.getConf().get("spark.task.cpus", "1"))
-    return max(1, min(at_once, count // _LEAST_RATINGS), -(-count // _MOST_RATINGS))
+    tasks_at_once = context.defaultParallelism // int(context.getConf().get("spark.task.cpus", "1"))
+    return max(1, min(tasks_at_once, n_ratings // _MIN_BLOCK_RATINGS), -(-n_ratings // _MAX_BLOCK_RATINGS))
 
 
-def _level(name: str) -> StorageLevel:
+def _storage_level(name: str) -> StorageLevel:
     level = getattr(StorageLevel, name, None)
     if not isinstance(level, StorageLevel) or name == "NONE":
-        raise ValueError(f"{name!r} is no storage level: take MEMORY_AND_DISK, or another one of pyspark.StorageLevel")
+        raise ValueError(f"{name!r} is not a storage level: use MEMORY_AND_DISK or another one of pyspark.StorageLevel")
     return level
 
 
 @with_accessors
 class ALSModel(Model, ALSModelParams, MLReadable["ALSModel"], MLWritable):
-    """What `ALS` fits: factors of users and of items, on Spark.
+    """A fitted model: factors of users and of items, on Spark.
+
+    `ALS.fit`, `ALSModel.from_local` and `ALSModel.load` make models.
 
     Attributes
     ----------
     rank : int
+        Number of factors.
     userFactors, itemFactors : DataFrame
-        "id" and "features", an array of `rank` floats; in the canonical basis of the single-machine package.
+        Columns "id" and "features", an array of `rank` floats. The factors are in the canonical basis, as those of
+        `alscore.AlternatingLeastSquares`.
     training_loss : list of float
         The objective after each iteration, if ``calculate_training_loss`` was set.
     """
 
-    def __init__(
-        self,
-        users: FactorTable,
-        items: FactorTable,
-        layout: Layout,
-        parameters: dict[str, Any],
-        training_loss: Iterable[float] = (),
-    ) -> None:
+    def __init__(self, fitted: FittedFactors, training_loss: Iterable[float] = ()) -> None:
         super().__init__()
-        self._users, self._items, self._layout, self._parameters = users, items, layout, parameters
+        self._fitted = fitted
         self.training_loss = list(training_loss)
 
     @property
     def rank(self) -> int:
-        return int(self._parameters["factors"])
+        return self._fitted.user.rank
 
     @property
     def userFactors(self) -> DataFrame:
-        return self._users.rows(self.rank)
+        return self._fitted.user.unpacked()
 
     @property
     def itemFactors(self) -> DataFrame:
-        return self._items.rows(self.rank)
+        return self._fitted.item.unpacked()
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         name = self._value("predictionCol")
-        exact = dataset.sparkSession.conf.get("spark.sql.caseSensitive") == "true"
-        for column in dataset.columns:
-            if column == name or (column.lower() == name.lower() and not exact):
+        case_sensitive = dataset.sparkSession.conf.get("spark.sql.caseSensitive") == "true"
+        for existing in dataset.columns:
+            if existing == name or (existing.lower() == name.lower() and not case_sensitive):
                 raise ValueError(
-                    f"predictionCol: the table has a column {column!r} already: drop it, or set predictionCol"
+                    f"predictionCol: the table has a column {existing!r} already: drop it, or set predictionCol"
                 )
         users = self.userFactors.toDF("__user_id", "__user_features")
         items = self.itemFactors.toDF("__item_id", "__item_features")
-        user, item = (self._ids(side, dataset) for side in ("user", "item"))
-        found = dataset.join(users, user == users["__user_id"], "left")
-        found = found.join(items, item == items["__item_id"], "left")
+        user_ids, item_ids = self._ids("user", dataset), self._ids("item", dataset)
+        joined = dataset.join(users, user_ids == users["__user_id"], "left")
+        joined = joined.join(items, item_ids == items["__item_id"], "left")
         products = "zip_with(__user_features, __item_features, (x, y) -> cast(x as double) * y)"
         score = functions.expr(f"cast(aggregate({products}, 0D, (sum, product) -> sum + product) as float)")
-        found = found.withColumn(name, functions.coalesce(score, functions.lit(float("nan")).cast("float")))
-        found = found.drop("__user_id", "__user_features", "__item_id", "__item_features")
+        scored = joined.withColumn(name, functions.coalesce(score, functions.lit(float("nan")).cast("float")))
+        scored = scored.drop("__user_id", "__user_features", "__item_id", "__item_features")
         if self._value("coldStartStrategy").lower() == "drop":
-            found = found.where(~functions.isnan(named(found, name)))
-        return found
-
-    def _columns(self) -> tuple[str, str, str]:
-        return self._value("userCol"), self._value("itemCol"), self._value("ratingCol")
+            scored = scored.where(~functions.isnan(column(scored, name)))
+        return scored
 
     def _ids(self, side: str, dataset: DataFrame) -> Column:
-        """The users' or items' column of a table."""
+        """Return the column of the users' or of the items' ids of a table."""
         param = f"{side}Col"
-        return ids(dataset, param, self._value(param), self._table(side).kind)
-
-    def _table(self, side: str) -> FactorTable:
-        return self._users if side == "user" else self._items
+        return id_column(dataset, param, self._value(param), self._fitted.of(side).id_type)
 
     def recommendForAllUsers(self, numItems: int) -> DataFrame:
-        """The items of the highest scores for every user, those that the user has already among them.
+        """Return for every user the items with the highest scores, including those that the user already has.
 
         Parameters
         ----------
         numItems : int
+            Items for each user, at least 1.
 
         Returns
         -------
         DataFrame
-            A row for each user: the id, and "recommendations", structs of the item and "rating", the score. Best first;
-            of equal scores the lower id.
-        """
-        return self._recommended("user", self._users.blocks, numItems)
-
-    def recommendForAllItems(self, numUsers: int) -> DataFrame:
-        """The users of the highest scores for every item.
-
-        Parameters
-        ----------
-        numUsers : int
-
-        Returns
-        -------
-        DataFrame
-            As from `recommendForAllUsers`, with the two sides exchanged.
-        """
-        return self._recommended("item", self._items.blocks, numUsers)
-
-    def recommendForUserSubset(self, dataset: DataFrame, numItems: int) -> DataFrame:
-        """As `recommendForAllUsers`, for some of the users.
-
-        Parameters
-        ----------
-        dataset : DataFrame
-            With the users in column `userCol`; those not fitted are left out.
-        numItems : int
-
-        Returns
-        -------
-        DataFrame
-            As from `recommendForAllUsers`.
-        """
-        return self._recommended("user", self._subset("user", dataset), numItems)
-
-    def recommendForItemSubset(self, dataset: DataFrame, numUsers: int) -> DataFrame:
-        """As `recommendForAllItems`, for some of the items.
-
-        Parameters
-        ----------
-        dataset : DataFrame
-            With the items in column `itemCol`; those not fitted are left out.
-        numUsers : int
-
-        Returns
-        -------
-        DataFrame
-            As from `recommendForAllItems`.
-        """
-        return self._recommended("item", self._subset("item", dataset), numUsers)
-
-    def _recommended(self, side: str, queries: DataFrame, n: int) -> DataFrame:
-        query, candidate = (
-            types.StructField(self._value(f"{each}Col"), self._table(each).kind) for each in (side, tasks.other(side))
-        )
-        return recommend_all(
-            queries,
-            self._table(tasks.other(side)).blocks,
-            n,
-            rank=self.rank,
-            query=query,
-            candidate=candidate,
-            query_blocks=self._layout.size(side),
-        )
-
-    def _subset(self, side: str, dataset: DataFrame) -> DataFrame:
-        """Blocks of the factors of those that are in a table."""
-        table = self._table(side)
-        wanted = dataset.select(self._ids(side, dataset).alias("id")).distinct()
-        rows = table.rows(self.rank)
-        rows = rows.withColumn("id", rows["id"].cast(id_type(table.kind))).join(wanted, "id", "left_semi")
-        block = functions.pmod(functions.xxhash64("id"), functions.lit(self._layout.size(side))).cast("int")
-        return rows.select(block.alias("block"), "id", "features").mapInArrow(tasks.packed, block_schema(table.kind))
-
-    def to_local(self, ratings: DataFrame | None = None) -> "Recommender":
-        """The model of the single-machine package, with its labels: everything must fit the driver's memory.
-
-        Parameters
-        ----------
-        ratings : DataFrame, optional
-            What the model was fitted on, with the same columns: what users have already, which recommendations leave
-            out. Without it, nobody has anything: pass plays with each request, or
-            ``filter_already_liked_items=False``, where that matters.
-
-        Returns
-        -------
-        alscore.Recommender
-            Users and items in ascending order of their ids; `model` is the AlternatingLeastSquares.
+            A row for each user: the id, and "recommendations", an array of structs of the item and "rating", the score.
+            Best first; ties: lower id first.
 
         Raises
         ------
         ValueError
-            `ratings` has users or items that were not fitted, or is otherwise no table that `ALS` would fit.
+            `numItems` is not an integer of at least 1.
         """
-        from alscore.spark.local import to_local
+        return self._recommended("user", self._fitted.user, numItems)
 
-        return to_local(self._users, self._items, self._parameters, ratings, self._columns())
+    def recommendForAllItems(self, numUsers: int) -> DataFrame:
+        """Return for every item the users with the highest scores. Same errors as `recommendForAllUsers`.
+
+        Parameters
+        ----------
+        numUsers : int
+            Users for each item, at least 1.
+
+        Returns
+        -------
+        DataFrame
+            Same as from `recommendForAllUsers`, with users and items exchanged.
+        """
+        return self._recommended("item", self._fitted.item, numUsers)
+
+    def recommendForUserSubset(self, dataset: DataFrame, numItems: int) -> DataFrame:
+        """Return the items with the highest scores for some of the users.
+
+        Parameters
+        ----------
+        dataset : DataFrame
+            Users in the column `userCol`. The result has each of them once, without users that were not fitted.
+        numItems : int
+            Items for each user, at least 1.
+
+        Returns
+        -------
+        DataFrame
+            Same as from `recommendForAllUsers`.
+
+        Raises
+        ------
+        ValueError
+            There is no column `userCol`, or `numItems` is not an integer of at least 1.
+        TypeError
+            The ids have another type than those that the model was fitted on.
+        """
+        return self._recommended("user", self._subset("user", dataset), numItems)
+
+    def recommendForItemSubset(self, dataset: DataFrame, numUsers: int) -> DataFrame:
+        """Return the users with the highest scores for some of the items. Same errors as `recommendForUserSubset`.
+
+        Parameters
+        ----------
+        dataset : DataFrame
+            Items in the column `itemCol`. The result has each of them once, without items that were not fitted.
+        numUsers : int
+            Users for each item, at least 1.
+
+        Returns
+        -------
+        DataFrame
+            Same as from `recommendForAllItems`.
+        """
+        return self._recommended("item", self._subset("item", dataset), numUsers)
+
+    def _recommended(self, side: str, queries: FactorTable, n: int) -> DataFrame:
+        names = self._value(f"{side}Col"), self._value(f"{opposite(side)}Col")
+        return recommend_all(queries, self._fitted.of(opposite(side)), n, names)
+
+    def _subset(self, side: str, dataset: DataFrame) -> FactorTable:
+        """Return the factors of those users or items that are in a table."""
+        return self._fitted.of(side).subset(dataset.select(self._ids(side, dataset).alias("id")).distinct())
+
+    def to_local(self, ratings: DataFrame | None = None) -> Recommender:
+        """Return the model as a Recommender in the driver's memory, which must hold all factors and ratings.
+
+        Parameters
+        ----------
+        ratings : DataFrame, optional
+            The table that the model was fitted on, with the same columns. Recommendations leave out the items that a
+            user has in it. Without it, the Recommender has no interactions: where that matters, give the interactions
+            with each request, or ``filter_already_liked_items=False``.
+
+        Returns
+        -------
+        alscore.Recommender
+            Users and items are in ascending order of their ids. `Recommender.model` is an AlternatingLeastSquares.
+
+        Raises
+        ------
+        ValueError
+            `ratings` has users or items that were not fitted, or `ALS` would not fit it.
+        TypeError
+            `ratings` has columns of types that `ALS` would not fit.
+        """
+        columns = Columns(self._value("userCol"), self._value("itemCol"), self._value("ratingCol"))
+        return local.to_local(self._fitted, ratings, columns)
 
     @classmethod
-    def from_local(cls, spark: SparkSession, recommender: "Recommender") -> "ALSModel":
-        """A fitted Recommender of the single-machine package, as a model on Spark.
+    def from_local(cls, spark: SparkSession, recommender: Recommender) -> "ALSModel":
+        """Return a fitted Recommender as a model on Spark.
 
         Parameters
         ----------
         spark : SparkSession
         recommender : alscore.Recommender
-            With labels that are integers or strings. Factors of float64 become float32.
+            Its labels must be integers or strings. float64 factors become float32.
 
         Returns
         -------
@@ -389,11 +398,9 @@ class ALSModel(Model, ALSModelParams, MLReadable["ALSModel"], MLWritable):
         Raises
         ------
         TypeError
-            Labels of another type, or a solver that is an object: it needs a name.
+            The labels have another type, or the solver is an object instead of a name.
         """
-        from alscore.spark.local import from_local
-
-        return cls(*from_local(spark, recommender))
+        return cls(local.from_local(spark, recommender))
 
     def write(self) -> "_ModelWriter":
         return _ModelWriter(self)
@@ -409,29 +416,34 @@ class _ModelWriter(MLWriter):
         self.model = model
 
     def saveImpl(self, path: str) -> None:
-        model = self.model
+        users, items, parameters = self.model._fitted
         extra = {
-            "userType": model._users.kind.simpleString(),
-            "itemType": model._items.kind.simpleString(),
-            "blocks": [model._layout.user, model._layout.item],
-            "parameters": model._parameters,
-            "trainingLoss": model.training_loss,
+            "userType": users.id_type.simpleString(),
+            "itemType": items.id_type.simpleString(),
+            "blocks": [users.n_blocks, items.n_blocks],
+            "parameters": parameters,
+            "trainingLoss": self.model.training_loss,
         }
-        DefaultParamsWriter.saveMetadata(model, path, self.sparkSession, extraMetadata=extra)
-        model._users.blocks.write.parquet(f"{path}/userFactors")
-        model._items.blocks.write.parquet(f"{path}/itemFactors")
+        DefaultParamsWriter.saveMetadata(self.model, path, self.sparkSession, extraMetadata=extra)
+        users.pieces.write.parquet(f"{path}/userFactors")
+        items.pieces.write.parquet(f"{path}/itemFactors")
 
 
 class _ModelReader(MLReader[ALSModel]):
     def load(self, path: str) -> ALSModel:
         spark, expected = self.sparkSession, f"{ALSModel.__module__}.{ALSModel.__name__}"
         metadata = DefaultParamsReader.loadMetadata(path, spark, expected)
+        parameters = metadata["parameters"]
         users, items = (
-            FactorTable(spark.read.parquet(f"{path}/{side}Factors"), types.DataType.fromDDL(metadata[f"{side}Type"]))
-            for side in ("user", "item")
+            FactorTable(
+                spark.read.parquet(f"{path}/{side}Factors"),
+                types.DataType.fromDDL(metadata[f"{side}Type"]),
+                int(parameters["factors"]),
+                n_blocks,
+            )
+            for side, n_blocks in zip(("user", "item"), metadata["blocks"], strict=True)
         )
-        layout = Layout(*metadata["blocks"])
-        model = ALSModel(users, items, layout, metadata["parameters"], metadata["trainingLoss"])
+        model = ALSModel(FittedFactors(users, items, parameters), metadata["trainingLoss"])
         model._resetUid(metadata["uid"])
         DefaultParamsReader.getAndSetParams(model, metadata)
         return model

@@ -1,6 +1,4 @@
-"""From a model on Spark to one in the driver's memory, and back."""
-
-from typing import Any
+"""A model from Spark into the driver's memory, and back."""
 
 import numpy as np
 import pandas as pd
@@ -12,83 +10,71 @@ from alscore._support.arrays import Floats
 from alscore.als import AlternatingLeastSquares
 from alscore.interactions import Interactions
 from alscore.recommender import Recommender
-from alscore.spark.factor_table import FactorTable
-from alscore.spark.inputs import checked
+from alscore.spark.factor_table import FactorTable, FittedFactors
+from alscore.spark.inputs import Columns, checked_ratings
 from alscore.spark.params import LOCAL_PARAMETERS
-from alscore.spark.tasks import Layout, pieces
+from alscore.spark.tasks import pieces
 
 
-def to_local(
-    user_table: FactorTable,
-    item_table: FactorTable,
-    parameters: dict[str, Any],
-    ratings: DataFrame | None,
-    columns: tuple[str, str, str],
-) -> Recommender:
-    """See `ALSModel.to_local`."""
-    (users, X), (items, Y) = (_collected(table.blocks, parameters["factors"]) for table in (user_table, item_table))
-    local = AlternatingLeastSquares(**parameters)
-    local.user_factors, local.item_factors = X, Y
-    shape = len(users), len(items)
-    matrix = (
-        sparse.csr_array(shape, dtype=np.float32)
-        if ratings is None
-        else _matrix(ratings, columns, parameters["alpha"], users, items)
-    )
-    return Recommender(local, Interactions(matrix, users, items))
+def to_local(fitted: FittedFactors, ratings: DataFrame | None, columns: Columns) -> Recommender:
+    """Return the model as a Recommender: see `ALSModel.to_local`."""
+    (users, X), (items, Y) = _collected(fitted.user), _collected(fitted.item)
+    model = AlternatingLeastSquares(**fitted.parameters)
+    model.user_factors, model.item_factors = X, Y
+    if ratings is None:
+        matrix = sparse.csr_array((len(users), len(items)), dtype=np.float32)
+    else:
+        matrix = _matrix(checked_ratings(ratings, columns, fitted.parameters["alpha"]).table, columns, users, items)
+    return Recommender(model, Interactions(matrix, users, items))
 
 
-def _collected(blocks: DataFrame, rank: int) -> tuple[pd.Index, Floats]:
-    """(ids that ascend, their factors)"""
-    table = blocks.select("ids", "factors").toArrow()
-    ids = pd.Index(table["ids"].combine_chunks().flatten().to_numpy(zero_copy_only=False))
-    factors = np.concatenate([np.frombuffer(part.as_buffer(), np.float32) for part in table["factors"]])
+def _collected(table: FactorTable) -> tuple[pd.Index, Floats]:
+    """Return (ids in ascending order, their factors)."""
+    pieces_of_table = table.pieces.select("ids", "factors").toArrow()
+    ids = pd.Index(pieces_of_table["ids"].combine_chunks().flatten().to_numpy(zero_copy_only=False))
+    factors = np.concatenate([np.frombuffer(piece.as_buffer(), np.float32) for piece in pieces_of_table["factors"]])
     order = ids.argsort()
-    return ids[order], factors.reshape(-1, rank)[order]
+    return ids[order], factors.reshape(-1, table.rank)[order]
 
 
-def _matrix(
-    ratings: DataFrame, columns: tuple[str, str, str], alpha: float, users: pd.Index, items: pd.Index
-) -> sparse.coo_array:
-    user, item, rating = columns
-    table = checked(ratings, user, item, rating, alpha).table.toArrow()
-    codes = []
-    for name, column, known in zip((user, item), ("user", "item"), (users, items), strict=True):
-        ids = table[column].to_numpy()
-        codes.append(known.get_indexer(ids))
-        if (codes[-1] < 0).any():
+def _matrix(ratings: DataFrame, columns: Columns, users: pd.Index, items: pd.Index) -> sparse.coo_array:
+    """Return verified ratings as a matrix. Raise a ValueError about users and items that were not fitted."""
+    table = ratings.toArrow()
+    positions = []
+    for name, labels, fitted in ((columns.user, table["user"], users), (columns.item, table["item"], items)):
+        labels = labels.to_numpy()
+        positions.append(fitted.get_indexer(labels))
+        unknown = positions[-1] < 0
+        if unknown.any():
             raise ValueError(
-                f"column {name!r} has ids that the model was not fitted on, such as {ids[codes[-1] < 0][0]}: give "
-                "the ratings that it was fitted on"
+                f"column {name!r} has ids that the model was not fitted on, such as {labels[unknown][0]}: give the "
+                "ratings that it was fitted on"
             )
-    return sparse.coo_array((table["rating"].to_numpy(), tuple(codes)), shape=(len(users), len(items)))
+    return sparse.coo_array((table["rating"].to_numpy(), tuple(positions)), shape=(len(users), len(items)))
 
 
-def from_local(
-    spark: SparkSession, recommender: Recommender
-) -> tuple[FactorTable, FactorTable, Layout, dict[str, Any]]:
-    """The arguments of `ALSModel`: see `ALSModel.from_local`."""
-    model, known = recommender._fitted()
+def from_local(spark: SparkSession, recommender: Recommender) -> FittedFactors:
+    """Return what a model on Spark consists of: see `ALSModel.from_local`."""
+    model, interactions = recommender._fitted()
     if not isinstance(model.solver, str):
         raise TypeError(f"the model's solver is {model.solver!r}; on Spark it must be a name: set model.solver")
+    return FittedFactors(
+        user=_distributed(spark, interactions.users, model.user_factors, "users"),
+        item=_distributed(spark, interactions.items, model.item_factors, "items"),
+        parameters={name: getattr(model, name) for name in LOCAL_PARAMETERS},
+    )
+
+
+def _distributed(spark: SparkSession, labels: pd.Index, factors: Floats, name: str) -> FactorTable:
+    ids, id_type = _ids(labels, name)
     n_blocks = max(1, spark.sparkContext.defaultParallelism)
-    users = _distributed(spark, known.users, model.user_factors, "users", n_blocks)
-    items = _distributed(spark, known.items, model.item_factors, "items", n_blocks)
-    parameters = {name: getattr(model, name) for name in LOCAL_PARAMETERS}
-    return users, items, Layout(n_blocks, n_blocks), parameters
+    numbered = enumerate(pieces(ids, factors.astype(np.float32, copy=False)))
+    records = spark.sparkContext.parallelize([(number % n_blocks, *piece) for number, piece in numbered], n_blocks)
+    return FactorTable.of(spark, records, id_type, factors.shape[1], n_blocks)
 
 
-def _distributed(
-    spark: SparkSession, labels: "pd.Index[Any]", factors: Floats, name: str, n_blocks: int
-) -> FactorTable:
-    ids, kind = _ids(labels, name)
-    parts = enumerate(pieces(ids, factors.astype(np.float32, copy=False)))
-    rows = [(number % n_blocks, *part) for number, part in parts]
-    return FactorTable.of(spark, spark.sparkContext.parallelize(rows, n_blocks), kind)
-
-
-def _ids(labels: "pd.Index[Any]", name: str) -> tuple[pa.Array, types.DataType]:
-    """Labels as ids of Spark, and the type of these."""
+def _ids(labels: pd.Index, name: str) -> tuple[pa.Array, types.DataType]:
+    """Return (labels as Spark's ids, the type of these ids)."""
     try:
         ids = pa.array(np.asarray(labels))
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):

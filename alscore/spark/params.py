@@ -1,4 +1,4 @@
-"""The parameters: those of pyspark.ml.recommendation.ALS by its names, and those that alscore adds by alscore's."""
+"""The parameters: MLlib's by the names of pyspark.ml.recommendation.ALS, and alscore's own by alscore's names."""
 
 import dataclasses
 import math
@@ -7,14 +7,15 @@ from typing import Any
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.recommendation import _ALSModelParams, _ALSParams  # MLlib's own names, getters and descriptions
 
+from alscore._support.checks import require, require_integer
 from alscore.solvers.objective import Objective
 
-# Of AlternatingLeastSquares, in its names, and what MLlib calls them.
-_MLLIB_NAMES = {"factors": "rank", "iterations": "maxIter", "regularization": "regParam"}
+# The parameters of AlternatingLeastSquares that a fit on Spark has, and those of them that MLlib names otherwise.
 LOCAL_PARAMETERS = (
     *("factors", "iterations", "regularization", "alpha", "solver", "confidence", "epsilon"),
     *("unobserved_weight", "regularization_exponent", "regularization_count"),
 )
+_MLLIB_NAMES = {"factors": "rank", "iterations": "maxIter", "regularization": "regParam"}
 
 
 def _own(name: str, doc: str, converter: Any) -> Any:
@@ -40,7 +41,7 @@ class ALSParams(_ALSParams, ALSModelParams):
     solver = _own("solver", "name of the solver", TypeConverters.toString)
     confidence = _own("confidence", "how confidence grows with a rating: linear, log or raw", TypeConverters.toString)
     epsilon = _own("epsilon", "ε of the log confidence", TypeConverters.toFloat)
-    unobserved_weight = _own("unobserved_weight", "confidence where there is no rating", TypeConverters.toFloat)
+    unobserved_weight = _own("unobserved_weight", "confidence of a pair without a rating", TypeConverters.toFloat)
     regularization_exponent = _own(
         "regularization_exponent", "power of a row's size by which regParam is multiplied", TypeConverters.toFloat
     )
@@ -55,7 +56,7 @@ class ALSParams(_ALSParams, ALSModelParams):
         super().__init__(*args)
         self._setDefault(
             implicitPrefs=True,
-            seed=0,  # pyspark's own is another one in each process
+            seed=0,  # pyspark's default is another one in each process
             numUserBlocks=0,
             numItemBlocks=0,
             intermediateStorageLevel="MEMORY_AND_DISK",
@@ -72,26 +73,25 @@ class ALSParams(_ALSParams, ALSModelParams):
         return "nonnegative" if self._value("nonnegative") else self._value("solver")
 
     def _local_parameters(self) -> dict[str, Any]:
-        """These parameters by their names in `alscore.AlternatingLeastSquares`."""
+        """Return these parameters by their names in `alscore.AlternatingLeastSquares`."""
         values = {name: self._value(_MLLIB_NAMES.get(name, name)) for name in LOCAL_PARAMETERS}
         return {**values, "solver": self._solver()}
 
     def _checked_objective(self) -> Objective:
-        """The objective, after all parameters are verified."""
+        """Verify all parameters, and return the objective."""
         if not self._value("implicitPrefs"):
             raise ValueError(
-                "implicitPrefs must be True: alscore factorises implicit feedback; to predict ratings take "
+                "implicitPrefs must be True: alscore factorises implicit feedback. To predict ratings, use "
                 "pyspark.ml.recommendation.ALS"
             )
         for name, least in (("rank", 1), ("maxIter", 1), ("numUserBlocks", 0), ("numItemBlocks", 0)):
-            if self._value(name) < least:
-                raise ValueError(f"{name} must be an integer of at least {least}, not {self._value(name)!r}")
-        if not -(2**63) <= self._value("seed") < 2**63:
-            raise ValueError(f"seed must be an integer of 64 bits, not {self._value('seed')!r}")
-        if not 0 <= self._value("regParam") < math.inf:
-            raise ValueError(f"regParam must be at least 0 and finite, not {self._value('regParam')!r}")
-        if self._value("coldStartStrategy").lower() not in ("nan", "drop"):
-            raise ValueError(f"coldStartStrategy must be 'nan' or 'drop', not {self._value('coldStartStrategy')!r}")
+            require_integer(self._value(name), name, least)
+        for name, allowed, holds in (
+            ("seed", "an integer of 64 bits", lambda seed: -(2**63) <= seed < 2**63),
+            ("regParam", "at least 0 and finite", lambda value: 0 <= value < math.inf),
+            ("coldStartStrategy", "'nan' or 'drop'", lambda strategy: strategy.lower() in ("nan", "drop")),
+        ):
+            require(holds(self._value(name)), name, allowed, self._value(name))
         if self._value("nonnegative") and self._value("solver") not in ("nonnegative", "cholesky"):
             raise ValueError(
                 f"nonnegative=True is solver='nonnegative': leave out solver={self._value('solver')!r}, or nonnegative"
@@ -101,7 +101,7 @@ class ALSParams(_ALSParams, ALSModelParams):
 
 
 def with_accessors(cls: type) -> type:
-    """Add to a class of parameters a setter and a getter for each, named as in MLlib: setSolver, getSolver."""
+    """Add a setter and a getter for each parameter of a class, named as in MLlib: setSolver, getSolver."""
 
     def setter(name: str) -> Any:
         def set_value(self: Any, value: Any) -> Any:
