@@ -1,13 +1,17 @@
-"""Factors for other programs: tables and files with labels, and indexes for approximate search."""
+"""Factors for other programs: tables and files with labels, and indexes for approximate nearest-neighbour search."""
 
 import dataclasses
 import importlib
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
+from pyarrow import parquet
 from threadpoolctl import threadpool_limits
 
 from alscore import retrieval
@@ -16,42 +20,39 @@ from alscore._support.arrays import Floats, Int64s
 from alscore._support.checks import require_integer
 from alscore._support.files import atomic_writer
 from alscore._support.threads import resolve_threads
+from alscore.als import AlternatingLeastSquares
 from alscore.recommender import Recommender
 from alscore.retrieval.factors import NotFittedError
 
-if TYPE_CHECKING:
-    import pandas as pd
-    import pyarrow as pa
+Model = Recommender | AlternatingLeastSquares
+StrPath = str | os.PathLike[str]
 
-    from alscore.als import AlternatingLeastSquares
-
-    Model = Recommender | AlternatingLeastSquares
-    StrPath = str | os.PathLike[str]
+_EF_SEARCH = 100  # candidates that a search keeps by default: more of them find more and take longer
 
 
-def to_arrow(model: "Model", side: str) -> "pa.Table":
+def to_arrow(model: Model, side: str) -> pa.Table:
     """Return the factors of one side, with their labels, as an Arrow table.
 
     Parameters
     ----------
     model : Recommender or AlternatingLeastSquares
-        Fitted. For the latter the labels are the codes, 0, 1, 2, …
+        Fitted. The labels of an AlternatingLeastSquares are the ids 0, 1, 2, …
     side : {"user", "item"}
 
     Returns
     -------
     pyarrow.Table
-        A row for each user or item, in the order of the codes: the label, in a column named as the side, and
-        `factors`, FixedSizeList(k) of the model's dtype. The factors are the model's own memory, not a copy.
+        A row for each user or item, in the order of ids. The column with the name of the side holds the label. The
+        column `factors` is a FixedSizeList(k) of the model's dtype. It is the model's own memory, not a copy.
 
     Raises
     ------
     NotFittedError
-        There are no factors yet.
+        The model is not fitted.
     ValueError
-        Another `side`, or not as many labels as factors.
+        `side` is not "user" or "item", or the numbers of labels and factors differ.
     TypeError
-        Labels that Arrow has no type for.
+        Arrow has no type for the labels.
 
     Examples
     --------
@@ -61,38 +62,41 @@ def to_arrow(model: "Model", side: str) -> "pa.Table":
     >>> table.num_rows, str(table.schema.field("factors").type)
     (300, 'fixed_size_list<item: float>[16]')
     """
-    import pyarrow as pa
-
     labels, factors = _labelled(model, side)
     column = labels_to_arrow(labels, f"{side}s")["label"]
     return pa.table({side: column, "factors": pa.FixedSizeListArray.from_arrays(factors.ravel(), factors.shape[1])})
 
 
-def to_parquet(model: "Model", side: str, path: "StrPath") -> None:
+def to_parquet(model: Model, side: str, path: StrPath) -> None:
     """Write the table of `to_arrow` to a Parquet file.
 
     Parameters
     ----------
     model, side
-        As for `to_arrow`, and so are the errors raised.
+        Same as for `to_arrow`.
     path : str or path
-        Replaced once the new file is whole.
-    """
-    from pyarrow import parquet
+        The file. It is replaced once the new file is complete.
 
+    Raises
+    ------
+    NotFittedError, ValueError, TypeError
+        Same errors as `to_arrow`.
+    OSError
+        The file cannot be written.
+    """
     table = to_arrow(model, side)
     with atomic_writer(path) as file:
-        parquet.write_table(table, file, use_dictionary=False)  # in neither column do values repeat
+        parquet.write_table(table, file, use_dictionary=False)  # values hardly repeat in either column
 
 
-def to_npz(model: "Model", path: "StrPath") -> None:
-    """Write the factors and the labels of both sides to one file that ``numpy.load(path)`` reads, without pickle.
+def to_npz(model: Model, path: StrPath) -> None:
+    """Write the factors and the labels of both sides to one file for ``numpy.load(path)``. The file holds no pickle.
 
-    The arrays are `user_factors` (n_users, k) and `item_factors` (n_items, k) as they are, `users` and `items`.
-    Labels that are numbers or dates stand there as such. Text would take numpy, in every row, four bytes for each
-    character of the longest label: dozens of times the text itself for names of artists. So `items` (and likewise
-    `users`) is then all of it end to end, as UTF-8 in uint8, and `items_ends`, int64 (n_items,), says where each label
-    ends::
+    The arrays are `user_factors` (n_users, k), `item_factors` (n_items, k), `users` and `items`. Labels that are
+    numbers or dates are stored as numbers or dates. Labels that are text are stored as one array of bytes, because a
+    numpy array of text takes four bytes for each character of the longest label in every row: for names of artists that
+    is dozens of times the text itself. `items` (and likewise `users`) is then the UTF-8 bytes of all labels one after
+    the other, uint8, and `items_ends`, int64 (n_items,), holds the position where each label ends::
 
         with np.load(path) as file:
             ends, text = file["items_ends"], file["items"].tobytes()
@@ -101,41 +105,43 @@ def to_npz(model: "Model", path: "StrPath") -> None:
     Parameters
     ----------
     model : Recommender or AlternatingLeastSquares
-        As for `to_arrow`.
+        Same as for `to_arrow`.
     path : str or path
-        Replaced once the new file is whole; numpy's own ".npz" is not added.
+        The file, without a change of its name: ".npz" is not added. It is replaced once the new file is complete.
 
     Raises
     ------
     NotFittedError, ValueError
-        As for `to_arrow`.
+        Same errors as `to_arrow`.
     TypeError
-        Labels that are of no numpy type, such as dates with a time zone.
+        numpy has no type for the labels, such as dates with a time zone.
+    OSError
+        The file cannot be written.
     """
     arrays: dict[str, NDArray[Any]] = {}
     for side in ("user", "item"):
         labels, arrays[f"{side}_factors"] = _labelled(model, side)
         arrays |= _labels_to_numpy(labels, f"{side}s")
     with atomic_writer(path) as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # mypy takes them for allow_pickle too
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # mypy checks them against allow_pickle
 
 
 @dataclasses.dataclass(frozen=True)
 class AnnIndex:
-    """What one needs to know about an index that `export_ann` has written.
+    """An index that `export_ann` has written.
 
     Attributes
     ----------
     path : pathlib.Path
     library : str
-        "hnswlib", "faiss" or "usearch", which opens it: see `export_ann`.
+        The library that opens it: "hnswlib", "faiss" or "usearch". See `export_ann`.
     metric : str
         "ip" or "l2".
     n_items : int
     dimension : int
-        Of its vectors: k, or with the extra dimension k + 1.
+        Length of its vectors: k, or k + 1 with the extra dimension of "l2".
     max_norm : float
-        M, the length of the longest item factor.
+        M, the largest Euclidean norm of an item's factors.
     """
 
     path: Path
@@ -146,7 +152,7 @@ class AnnIndex:
     max_norm: float
 
     def queries(self, user_factors: Floats) -> NDArray[np.float32]:
-        """Return what to ask the index for: each user's factors, and in the extra dimension a 0.
+        """Return the query vectors of users: their factors, and 0 in the extra dimension.
 
         Parameters
         ----------
@@ -160,90 +166,93 @@ class AnnIndex:
         queries[:, : user_factors.shape[1]] = user_factors
         return queries
 
-    def search(self, user_factors: Floats, n: int = 10, ef: int = 100) -> Int64s:
-        """Open the index in its library, and find the n items that each user is likeliest to want.
+    def search(self, user_factors: Floats, n: int = 10, ef: int = _EF_SEARCH) -> Int64s:
+        """Open the index in its library, and find the n items with the highest scores for each user.
 
-        To serve from an index, open it once with the library itself, as `export_ann` shows.
+        This opens the file in each call. To serve from an index, open it once with its library, as `export_ann` shows.
 
         Parameters
         ----------
         user_factors : float array, shape (n_users, k)
         n : int
-            From 1 to `n_items`.
+            Items for each user, from 1 to `n_items`.
         ef : int
-            Candidates that the search keeps, raised to n where it is less: more of them find more, and take longer.
+            Candidates that the search keeps, at least n (a smaller number counts as n). More candidates find more of
+            the best items, and take longer.
 
         Returns
         -------
         int64 array, shape (n_users, n)
-            Item codes, best first. -1 where the search reaches fewer than n items.
+            Item ids, best first. -1 fills the rest of a row if the search reaches fewer than n items.
 
         Raises
         ------
+        ImportError
+            The library is not installed.
         ValueError
-            Another `n`.
+            `n` is out of range.
         RuntimeError
-            The search reaches fewer than n items, in hnswlib: raise `ef`, or make the index with a larger
-            `connectivity` or `ef_construction`.
+            hnswlib reaches fewer than n items. Raise `ef`, or make the index with a larger `connectivity` or
+            `ef_construction`.
         """
         require_integer(n, "n", 1)
         if n > self.n_items:
             raise ValueError(f"n must be at most {self.n_items}, the number of items in the index, not {n}")
-        search = _LIBRARIES[self.library][1]
-        ids: Int64s = search(self, self.queries(user_factors), n, max(n, ef)).astype(np.int64)
+        library = _LIBRARIES[self.library]
+        ids: Int64s = library.search(self, self.queries(user_factors), n, max(n, ef)).astype(np.int64)
         return ids
 
-    def recall(self, model: "Model", n: int = 10, ef: int = 100, n_users: int = 1000) -> float:
-        """Measure how many of the exact n best items the index finds.
+    def recall(self, model: Model, n: int = 10, ef: int = _EF_SEARCH, n_users: int = 1000) -> float:
+        """Measure which share of the exact n best items the index finds.
 
         Parameters
         ----------
         model : Recommender or AlternatingLeastSquares
-            The index was made from it.
+            The model that the index was made from.
         n, ef
-            As for `search`.
+            Same as for `search`.
         n_users : int
-            Users to ask for, at most, evenly spaced among those whose factors are not 0: to the others all items are
-            equal.
+            Maximum number of users to search for. They are evenly spaced among the users whose factors are not 0; for
+            the other users all items have equal scores.
 
         Returns
         -------
         float
-            From 0 to 1, the mean of the users.
+            Mean over the users, from 0 to 1.
 
         Raises
         ------
         ValueError
-            There is no such user, or as by `search`.
-        RuntimeError
-            As by `search`.
+            An argument is out of range, or the factors of all users are 0.
+        ImportError, RuntimeError
+            Same errors as `search`.
         """
         require_integer(n_users, "n_users", 1)
         users, items = (_labelled(model, side)[1] for side in ("user", "item"))
         users = users[users.any(axis=1)]
         if not len(users):
-            raise ValueError("the model has no user to ask for: the factors of all are 0")
+            raise ValueError("the model has no user to search for: the factors of all users are 0")
         users = users[np.linspace(0, len(users) - 1, min(n_users, len(users))).astype(np.int64)]
-        found = self.search(users, n, ef)
+        approximate = self.search(users, n, ef)
         exact, _ = retrieval.top_n(users, items, n)
-        return float(np.mean(exact[:, :, None] == found[:, None, :]) * n)
+        return float(np.mean(exact[:, :, None] == approximate[:, None, :]) * n)
 
 
 def export_ann(
-    model: "Model",
+    model: Model,
     library: str,
-    path: "StrPath",
+    path: StrPath,
     *,
     metric: str = "ip",
     connectivity: int = 16,
     ef_construction: int = 200,
     num_threads: int = 1,
 ) -> AnnIndex:
-    """Write an HNSW graph of the item factors for a library of approximate nearest neighbours.
+    """Write an HNSW graph of the item factors, for a library of approximate nearest-neighbour search.
 
-    It answers which items have the largest inner product with a user's factors. The ids in it are item codes:
-    ``recommender.interactions.items[ids]`` are the labels. In another process, with `dimension` from what is returned
-    and `queries`, float32, from its method of this name::
+    The graph finds the items with the largest inner products with a user's factors. Its ids are item ids:
+    ``recommender.interactions.items[ids]`` are the labels. To search in another process, take the attribute `dimension`
+    of the returned AnnIndex and the float32 queries of its method `queries`::
 
         index = hnswlib.Index(space="ip", dim=dimension)
         index.load_index(path)
@@ -257,11 +266,11 @@ def export_ann(
         index.expansion_search = 100
         ids = index.search(queries, 10).keys                    # distance: 1 - score
 
-    HNSW is proven for distances alone. Bachrach et al. (2014) make inner products such: each item gets one more
-    number, ``sqrt(M**2 - |y|**2)`` with M the largest norm, each query a 0, and then the nearest item by L2 or cosine
-    is the one with the largest inner product. But it moves nearly all items of a trained model to one spot, and the
-    search gets lost there. Recall@10 of all users of ``datasets.synthetic(20_000, 15_000, seed=0)``, with 64 factors
-    and ef = 100:
+    The theory of HNSW covers distances only. Bachrach et al. (2014) turn inner products into distances: each item gets
+    one more dimension, ``sqrt(M**2 - |y|**2)`` with M the largest norm, and each query a 0 there. The nearest item by
+    L2 or cosine is then the item with the largest inner product. But this moves nearly all items of a trained model to
+    one region, where the search gets lost. Recall@10 over all users of ``datasets.synthetic(20_000, 15_000, seed=0)``,
+    with 64 factors and ef = 100:
 
     ===================================  =======  =====  =======
     metric                               hnswlib  faiss  usearch
@@ -270,33 +279,34 @@ def export_ann(
     "l2", with the extra dimension       0.46     0.53   0.45
     ===================================  =======  =====  =======
 
-    It was measured by the following, which works for a model of yours too::
+    To measure the same, also for your own model::
 
         model = AlternatingLeastSquares(factors=64, random_state=0).fit(datasets.synthetic(20_000, 15_000, seed=0))
         index = export_ann(model, "faiss", "index", metric="l2")
         index.recall(model, n_users=20_000)
 
-    Cosine with the extra dimension finds what "l2" does. Morozov and Babenko (2018) explain why the graph of inner
-    products is the better one.
+    Cosine with the extra dimension finds the same items as "l2". Morozov and Babenko (2018) explain why a graph of
+    inner products is better.
 
     Parameters
     ----------
     model : Recommender or AlternatingLeastSquares
         Fitted.
     library : {"hnswlib", "faiss", "usearch"}
-        ``pip install hnswlib``, ``faiss-cpu`` or ``usearch`` installs one, ``pip install alscore[ann]`` all three.
-        hnswlib has no wheels: pip compiles it, for which it needs a C++ compiler.
+        Install one with ``pip install hnswlib``, ``faiss-cpu`` or ``usearch``, or all three with
+        ``pip install alscore[ann]``. hnswlib has no wheels: pip needs a C++ compiler for it.
     path : str or path
-        The index, in the library's own format. Replaced once the new one is whole.
+        The file of the index, in the library's own format. It is replaced once the new file is complete.
     metric : {"ip", "l2"}
-        See above.
+        "ip" searches by inner product, "l2" by distance with the extra dimension: see the table.
     connectivity : int
-        Links of each item (HNSW's M), at least 2; twice as many in the lowest layer. More of them find more, and take
-        more memory.
+        Links of each item (HNSW's M), at least 2; the lowest layer has twice as many. More links find more of the best
+        items, and take more memory.
     ef_construction : int
         Candidates for these links, at least 1.
     num_threads : int
-        0 takes all CPUs of this process. With one the file always has the same bytes, with more it varies.
+        Threads that build the graph; 0: all CPUs of this process. With 1 thread the file always has the same bytes,
+        with more threads the bytes vary.
 
     Returns
     -------
@@ -307,11 +317,11 @@ def export_ann(
     ImportError
         The library is not installed.
     NotFittedError
-        There are no factors yet.
+        The model is not fitted.
     ValueError
-        An argument is not as above, or the model has no items.
+        An argument is not as described, or the model has no items.
     OSError, RuntimeError
-        The index cannot be written; faiss and usearch raise the latter.
+        The index cannot be written. faiss and usearch raise a RuntimeError.
     """
     if library not in _LIBRARIES:
         raise ValueError(f"library must be one of {', '.join(map(repr, _LIBRARIES))}, not {library!r}")
@@ -327,16 +337,14 @@ def export_ann(
         items = np.column_stack([items, np.sqrt(squares.max() - squares)])
     items = np.ascontiguousarray(items, np.float32)
     index = AnnIndex(Path(path), library, metric, len(items), items.shape[1], float(np.sqrt(squares.max())))
-    build = _LIBRARIES[library][0]
     with atomic_writer(path) as file:
-        build(index, items, connectivity, ef_construction, resolve_threads(num_threads), file.name)
+        graph = _Graph(index, items, connectivity, ef_construction, resolve_threads(num_threads), file.name)
+        _LIBRARIES[library].build(graph)
     return index
 
 
-def _labelled(model: "Model", side: str) -> tuple["pd.Index", Floats]:
+def _labelled(model: Model, side: str) -> tuple["pd.Index[Any]", Floats]:
     """Return the labels of a side, and its factors."""
-    import pandas as pd
-
     if side not in ("user", "item"):
         raise ValueError(f"side must be 'user' or 'item', not {side!r}")
     interactions = None
@@ -349,12 +357,10 @@ def _labelled(model: "Model", side: str) -> tuple["pd.Index", Floats]:
     return labels, factors
 
 
-def _labels_to_numpy(labels: "pd.Index", name: str) -> dict[str, NDArray[Any]]:
-    """Return the labels as arrays that need no pickle: `name`, and for text the ends too."""
-    import pandas as pd
-
+def _labels_to_numpy(labels: "pd.Index[Any]", name: str) -> dict[str, NDArray[Any]]:
+    """Return the labels as arrays that need no pickle: `name`, and for text also the ends."""
     array = labels.to_numpy()
-    if pd.api.types.infer_dtype(array) in ("string", "empty"):  # the latter is of no labels, of type object
+    if pd.api.types.infer_dtype(array) in ("string", "empty"):  # "empty": no labels, dtype object
         encoded = [label.encode() for label in array]
         ends = np.cumsum([len(label) for label in encoded], dtype=np.int64)
         return {name: np.frombuffer(b"".join(encoded), np.uint8), f"{name}_ends": ends}
@@ -366,75 +372,116 @@ def _labels_to_numpy(labels: "pd.Index", name: str) -> dict[str, NDArray[Any]]:
     return {name: array}
 
 
-def _library(name: str) -> Any:
+@dataclasses.dataclass(frozen=True)
+class _Graph:
+    """A graph to build.
+
+    Attributes
+    ----------
+    index : AnnIndex
+    items : float32 array, shape (n_items, dimension)
+        C-contiguous.
+    connectivity, ef_construction : int
+    threads : int
+        At least 1.
+    file : str
+        The path to write the graph to.
+    """
+
+    index: AnnIndex
+    items: Floats
+    connectivity: int
+    ef_construction: int
+    threads: int
+    file: str
+
+
+def _module(name: str, package: str) -> Any:
+    """Import a module of a library, or say which package has it."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        package = {"faiss": "faiss-cpu", "usearch.index": "usearch"}.get(name, name)
         raise ImportError(f"cannot import {name} ({error}): pip install {package}", name=name) from error
 
 
-def _build_hnswlib(
-    index: AnnIndex, items: Floats, connectivity: int, ef_construction: int, threads: int, path: str
-) -> None:
-    graph = _library("hnswlib").Index(space=index.metric, dim=index.dimension)
-    graph.init_index(len(items), M=connectivity, ef_construction=ef_construction, random_seed=0)
-    graph.add_items(items, num_threads=threads)
-    graph.save_index(path)
-    if os.path.getsize(path) != graph.index_file_size():  # it does not notice a full disk
-        raise OSError(f"hnswlib could not write all of {index.path}; is the disk full?")
+def _hnswlib() -> Any:
+    return _module("hnswlib", "hnswlib")
+
+
+def _faiss() -> Any:
+    return _module("faiss", "faiss-cpu")
+
+
+def _usearch() -> Any:
+    return _module("usearch.index", "usearch")
+
+
+def _build_hnswlib(graph: _Graph) -> None:
+    hnsw = _hnswlib().Index(space=graph.index.metric, dim=graph.index.dimension)
+    hnsw.init_index(len(graph.items), M=graph.connectivity, ef_construction=graph.ef_construction, random_seed=0)
+    hnsw.add_items(graph.items, num_threads=graph.threads)
+    hnsw.save_index(graph.file)
+    if os.path.getsize(graph.file) != hnsw.index_file_size():  # hnswlib does not notice a full disk
+        raise OSError(f"hnswlib could not write all of {graph.index.path}; is the disk full?")
 
 
 def _search_hnswlib(index: AnnIndex, queries: Floats, n: int, ef: int) -> Any:
-    graph = _library("hnswlib").Index(space=index.metric, dim=index.dimension)
-    graph.load_index(str(index.path))
-    graph.set_ef(ef)
-    return graph.knn_query(queries, k=n, num_threads=1)[0]
+    hnsw = _hnswlib().Index(space=index.metric, dim=index.dimension)
+    hnsw.load_index(str(index.path))
+    hnsw.set_ef(ef)
+    return hnsw.knn_query(queries, k=n, num_threads=1)[0]
 
 
-def _build_faiss(
-    index: AnnIndex, items: Floats, connectivity: int, ef_construction: int, threads: int, path: str
-) -> None:
-    faiss = _library("faiss")
-    metric = faiss.METRIC_INNER_PRODUCT if index.metric == "ip" else faiss.METRIC_L2
-    graph = faiss.IndexHNSWFlat(index.dimension, connectivity, metric)
-    graph.hnsw.efConstruction = ef_construction
-    graph.hnsw.efSearch = 100
-    with threadpool_limits(threads, user_api="openmp"):
-        graph.add(items)
-    faiss.write_index(graph, path)
+def _build_faiss(graph: _Graph) -> None:
+    faiss = _faiss()
+    metric = faiss.METRIC_INNER_PRODUCT if graph.index.metric == "ip" else faiss.METRIC_L2
+    hnsw = faiss.IndexHNSWFlat(graph.index.dimension, graph.connectivity, metric)
+    hnsw.hnsw.efConstruction = graph.ef_construction
+    hnsw.hnsw.efSearch = _EF_SEARCH
+    with threadpool_limits(graph.threads, user_api="openmp"):
+        hnsw.add(graph.items)
+    faiss.write_index(hnsw, graph.file)
 
 
 def _search_faiss(index: AnnIndex, queries: Floats, n: int, ef: int) -> Any:
-    graph = _library("faiss").read_index(str(index.path))
-    graph.hnsw.efSearch = ef
+    hnsw = _faiss().read_index(str(index.path))
+    hnsw.hnsw.efSearch = ef
     with threadpool_limits(1, user_api="openmp"):
-        return graph.search(queries, n)[1]
+        return hnsw.search(queries, n)[1]
 
 
-def _build_usearch(
-    index: AnnIndex, items: Floats, connectivity: int, ef_construction: int, threads: int, path: str
-) -> None:
-    metric = "ip" if index.metric == "ip" else "l2sq"
-    graph = _library("usearch.index").Index(
-        ndim=index.dimension, metric=metric, dtype="f32", connectivity=connectivity, expansion_add=ef_construction
+def _build_usearch(graph: _Graph) -> None:
+    hnsw = _usearch().Index(
+        ndim=graph.index.dimension,
+        metric="ip" if graph.index.metric == "ip" else "l2sq",
+        dtype="f32",
+        connectivity=graph.connectivity,
+        expansion_add=graph.ef_construction,
     )
-    graph.add(np.arange(len(items)), items, threads=threads)
-    graph.save(path)
+    hnsw.add(np.arange(len(graph.items)), graph.items, threads=graph.threads)
+    hnsw.save(graph.file)
 
 
 def _search_usearch(index: AnnIndex, queries: Floats, n: int, ef: int) -> Any:
-    graph = _library("usearch.index").Index.restore(index.path)
-    graph.expansion_search = ef
-    found = graph.search(queries, n, threads=1)
+    hnsw = _usearch().Index.restore(index.path)
+    hnsw.expansion_search = ef
+    results = hnsw.search(queries, n, threads=1)
     items = np.full((len(queries), n), -1)
-    for row, matches in zip(items, [found] if len(queries) == 1 else found, strict=True):
-        row[: len(matches.keys)] = matches.keys  # only iterated are they without what fills up the array, which is 0
+    # `results` is an array padded with 0. Iteration over it gives each query's matches without the padding.
+    for row, matches in zip(items, [results] if len(queries) == 1 else results, strict=True):
+        row[: len(matches.keys)] = matches.keys
     return items
 
 
+class _Library(NamedTuple):
+    """How to build a graph with a library, and how to search it: (index, queries, n, ef) -> item ids."""
+
+    build: Callable[[_Graph], None]
+    search: Callable[[AnnIndex, Floats, int, int], Any]
+
+
 _LIBRARIES = {
-    "hnswlib": (_build_hnswlib, _search_hnswlib),
-    "faiss": (_build_faiss, _search_faiss),
-    "usearch": (_build_usearch, _search_usearch),
+    "hnswlib": _Library(_build_hnswlib, _search_hnswlib),
+    "faiss": _Library(_build_faiss, _search_faiss),
+    "usearch": _Library(_build_usearch, _search_usearch),
 }

@@ -1,4 +1,7 @@
-"""Who played what, how often: labels for users and items over one canonical sparse matrix."""
+"""Interactions: labels of users and items, and the entries between them as one canonical sparse matrix.
+
+`canonical_csr` is public here.
+"""
 
 import copy
 import os
@@ -8,13 +11,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
 from alscore import statistics
 from alscore._data import container
+from alscore._data.canonical import canonical_csr as canonical_csr
 from alscore._data.canonical import (
-    canonical_csr,
     check_codes,
     checked_timestamps,
     entry_rows,
@@ -25,43 +29,43 @@ from alscore._data.canonical import (
 from alscore._data.label_columns import labels_writer, read_labels
 from alscore._data.labels import Labels
 from alscore._data.observations import check_choices, collected, summed
-from alscore._data.tables import Rows, read_table
+from alscore._data.tables import ColumnNames, Observations, TextOptions, read_observations
 from alscore._support.arrays import Bools, Ints
 from alscore._support.checks import first_few
 
-if TYPE_CHECKING:
-    import pandas as pd
+if TYPE_CHECKING:  # matplotlib is optional
     from matplotlib.figure import Figure
 
 
-def replaced(interactions: "Interactions", **parts: Any) -> "Interactions":
-    """Return a copy with other parts, which are as the constructor of Interactions would leave them."""
+def copy_with(interactions: "Interactions", **attributes: Any) -> "Interactions":
+    """Return a shallow copy with other attributes. They are not verified: they must be as `Interactions` keeps them."""
     other = copy.copy(interactions)
-    vars(other).update(parts)
+    vars(other).update(attributes)
     return other
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What became of each row of a table, or each line of a file: ``read == kept + merged + len(rejected)``.
+    """An account of the rows of a table or the lines of a file: ``read == kept + merged + len(rejected)``.
 
     Attributes
     ----------
     read : int
-        Rows or lines seen.
+        Rows or lines read.
     kept : int
-        Entries in the matrix.
+        Entries of the matrix.
     merged : int
-        Rows folded into the entry of the same user and item. (Values that sum to zero leave no entry.)
+        Rows merged into the entry of another row with the same user and item. If values sum to 0, there is no entry and
+        all of their rows count here.
     rejected : pandas.DataFrame
-        One line for each rejected row, ascending: `number` (int64: position in the table counted from 0, or
-        line of the file counted from 1) and `reason` (text).
+        One row for each rejected row or line, ascending by `number`: `number` (int64: position in the table, counted
+        from 0, or line of the file, counted from 1) and `reason` (text).
     """
 
     read: int
     kept: int
     merged: int
-    rejected: "pd.DataFrame"
+    rejected: pd.DataFrame
 
     def __str__(self) -> str:
         lines = [f"{self.read:,} read, {self.kept:,} kept, {self.merged:,} merged, {len(self.rejected):,} rejected"]
@@ -71,29 +75,36 @@ class Report:
 
 
 class Interactions:
-    """Users, items, and how strongly each user took to each item.
+    """Entries of users and items with values, labels for both, and optionally timestamps.
 
     Parameters
     ----------
     matrix : scipy sparse matrix or array, shape (n_users, n_items)
-        Strengths, such as play counts; below zero for dislikes. See `canonical_csr` for what is refused.
+        Values, such as play counts; below zero for dislikes. Same requirements as for `canonical_csr`.
     users, items : array_like, optional
-        A label for each row and each column: unique, none missing. Default: the codes 0, 1, 2, …
+        A label for each row and each column, all distinct and none missing. Default: the ids 0, 1, 2, …
     report : Report, optional
-        Where the matrix came from.
+        The account of the table that the matrix was read from.
     timestamps : int array of length nnz, optional
-        When each entry was last seen: seconds since 1970, UTC, in the order of ``matrix.data``. The matrix must be in
-        canonical form, which would otherwise change that order.
+        The time of each entry: seconds since 1970, UTC, in the order of ``matrix.data``. With timestamps the matrix
+        must be in canonical form, because a conversion changes the order of the entries.
 
     Attributes
     ----------
     matrix : scipy.sparse.csr_array, float32
-        In canonical form (`canonical_csr`); shares the input's buffers if they were. Its indptr is int64 beside
-        int32 indices, which some methods of scipy refuse (`tocoo`, `nonzero`, printing): there take a copy,
-        ``csr_array((m.data, m.indices, m.indptr), m.shape)``, which scipy brings to one dtype.
+        In canonical form (`canonical_csr`). It shares the buffers of the given matrix if that was in canonical form.
+        Its indptr is int64 and its indices are int32. Some methods of scipy refuse two index dtypes (`tocoo`,
+        `nonzero`, printing): use a copy for these, ``csr_array((m.data, m.indices, m.indptr), m.shape)``.
     users, items : pandas.Index
+        The labels. The position of a label is its id.
     report : Report or None
     timestamps : int64 array of length nnz, or None
+
+    Raises
+    ------
+    ValueError, TypeError
+        Same errors as `canonical_csr`. Also: the labels are not distinct, are missing or of another number; or the
+        timestamps are not integers, not one for each entry, or given with a matrix that is not in canonical form.
 
     Examples
     --------
@@ -131,28 +142,26 @@ class Interactions:
 
     @property
     def n_users(self) -> int:
-        """Number of rows."""
+        """Number of users: rows of the matrix."""
         return self.shape[0]
 
     @property
     def n_items(self) -> int:
-        """Number of columns."""
+        """Number of items: columns of the matrix."""
         return self.shape[1]
 
     @property
     def nnz(self) -> int:
-        """Number of (user, item) pairs observed."""
+        """Number of entries."""
         return int(self.matrix.nnz)
 
     def rows(self, codes: npt.ArrayLike) -> sparse.csr_array:
-        """The entries of some users, as a matrix in canonical form.
-
-        Unlike ``matrix[codes]`` it touches these rows alone: for the two index dtypes scipy would copy all indices.
+        """Return the rows of some users as a matrix in canonical form.
 
         Parameters
         ----------
         codes : int array, length n
-            Row numbers, in any order.
+            Row numbers (ids) of users, in any order.
 
         Returns
         -------
@@ -161,12 +170,17 @@ class Interactions:
         Raises
         ------
         ValueError, TypeError
-            Codes outside of [0, n_users), or that are not integers.
+            A row number is outside of [0, n_users), or not an integer.
+
+        Notes
+        -----
+        This reads the given rows only. ``matrix[codes]`` would first copy all indices, because scipy brings indptr and
+        indices to one dtype.
         """
         return self._rows(codes)[0]
 
     def _rows(self, codes: npt.ArrayLike) -> tuple[sparse.csr_array, Ints]:
-        """Return the entries of some users, and their positions in the matrix."""
+        """Return the rows of some users, and the positions of their entries in the matrix."""
         codes = np.asarray(codes)
         if codes.size:
             check_codes(codes, self.n_users, "row", "codes", int, "position")
@@ -178,44 +192,56 @@ class Interactions:
         return from_canonical(data, indices, indptr, (len(codes), self.n_items)), entries
 
     def part(self, entries: Bools, users: Any = slice(None)) -> "Interactions":
-        """Return some entries (a mask), and of the users all or some with theirs; without a report."""
-        matrix = part_of_matrix(self.matrix, entries, users)
-        timestamps = None if self.timestamps is None else self.timestamps[entries]
-        return replaced(self, matrix=matrix, users=self.users[users], report=None, timestamps=timestamps)
-
-    def __len__(self) -> int:
-        """Number of users, since `interactions[codes]` counts those; so without users, interactions are false."""
-        return self.n_users
-
-    __iter__ = None  # else Python would take user by user, an Interactions each
-
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
-        """Refuse: it would be dense, or one object."""
-        raise TypeError(
-            "Interactions are no dense array; take interactions.matrix, a scipy.sparse.csr_array, or a table by "
-            "interactions.to_pandas()"
-        )
-
-    def __getitem__(self, codes: Any) -> "Interactions":
-        """Take some of the users, with all of the items; what scikit-learn splits by.
+        """Return some entries and some users, with all items.
 
         Parameters
         ----------
-        codes : int, slice, int array or boolean mask of length n_users
-            Row numbers, in any order, each once; negative ones count from the end, as in numpy.
+        entries : bool array of length nnz
+            The entries to keep, in the order of ``matrix.data``. They must belong to users that are kept.
+        users : bool array of length n_users or slice
+            The users to keep, in the same order. Default: all, also those without entries.
 
         Returns
         -------
         Interactions
-            Of those users in that order, one too, with their timestamps; without a `report`, which is about all of
-            them.
+            With the timestamps of these entries, without a `report`.
+        """
+        matrix = part_of_matrix(self.matrix, entries, users)
+        timestamps = None if self.timestamps is None else self.timestamps[entries]
+        return copy_with(self, matrix=matrix, users=self.users[users], report=None, timestamps=timestamps)
+
+    def __len__(self) -> int:
+        """Number of users, as ``interactions[codes]`` takes users. Interactions without users are false."""
+        return self.n_users
+
+    __iter__ = None  # else Python would iterate by __getitem__: one Interactions for each user
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """Raise a TypeError: numpy would make a dense array, or an array of one object."""
+        raise TypeError(
+            "Interactions cannot become a dense array; take interactions.matrix, a scipy.sparse.csr_array, or a table "
+            "by interactions.to_pandas()"
+        )
+
+    def __getitem__(self, codes: Any) -> "Interactions":
+        """Return some users, with all items. scikit-learn uses this to split users.
+
+        Parameters
+        ----------
+        codes : int, slice, int array or boolean mask of length n_users
+            Row numbers (ids) of users, in any order, each once. Negative numbers count from the end, as in numpy.
+
+        Returns
+        -------
+        Interactions
+            These users in this order, also for a single one. With their timestamps, without a `report`.
 
         Raises
         ------
         IndexError
-            Codes outside of the users, of another type, or of two dimensions.
+            A row number is out of range; or `codes` are of another type, or have two dimensions.
         ValueError
-            A code is repeated, so that two users would go by one label.
+            A row number is repeated. Two users cannot have the same label.
         """
         codes = np.atleast_1d(np.arange(self.n_users)[codes])
         if codes.ndim > 1:
@@ -224,14 +250,15 @@ class Interactions:
         if not users.is_unique:
             at = int(users.duplicated().argmax())
             raise ValueError(
-                f"codes: user {users[at]!r} comes again at position {at}; take each once, or a matrix by rows(codes)"
+                f"codes: user {users[at]!r} comes again at position {at}; take each user once, or take a "
+                f"matrix with rows(codes)"
             )
         matrix, entries = self._rows(codes)
         timestamps = None if self.timestamps is None else self.timestamps[entries]
-        return replaced(self, matrix=matrix, users=users, report=None, timestamps=timestamps)
+        return copy_with(self, matrix=matrix, users=users, report=None, timestamps=timestamps)
 
     def add(self, other: "Interactions") -> Self:
-        """Join these interactions and others, such as later ones, which may be of new users and new items.
+        """Return these interactions and others together, for example later ones, with new users and new items.
 
         Parameters
         ----------
@@ -241,17 +268,17 @@ class Interactions:
         Returns
         -------
         Interactions
-            All codes of `self` stay as they are; what is new in `other` follows, in the order there. Where both have
-            an entry its value is the sum, and its time the later one; a sum of 0 leaves none. There are timestamps if
-            both have them. Labels that are categories stay so, of which there may be more. There is no `report`: each
-            part has its own.
+            Users and items of `self` keep their ids. The new ones of `other` follow in its order. Where both have an
+            entry, the new value is the sum, and the new time is the later one. A sum of 0 leaves no entry. There are
+            timestamps if both have timestamps. Labels that are categories remain categories; new categories are added.
+            There is no `report`.
 
         Raises
         ------
         TypeError
             `other` is not an Interactions, or its labels are of another type.
         ValueError
-            A sum is no finite float32 number, or there are more than 2**31 - 1 users or items.
+            A sum is not a finite float32 number, or there are more than 2**31 - 1 users or items.
         """
         if not isinstance(other, Interactions):
             raise TypeError(f"other must be alscore.Interactions, not {type(other).__name__}")
@@ -268,10 +295,10 @@ class Interactions:
                 name,
             )
             return type(self)(total, users, items, timestamps=timestamps)
-        # Without sorting all entries again. Two float32 numbers add up to the same in float64, rounded.
+        # This does not sort all entries again. The float32 sum of two values is the rounded float64 sum.
         indptr = np.pad(self.matrix.indptr, (0, len(users) - self.n_users), mode="edge")
-        mine = from_canonical(self.matrix.data, self.matrix.indices, indptr, shape)
-        return type(self)(canonical_csr(mine + recoded(other.matrix, rows, columns, shape), name=name), users, items)
+        own = from_canonical(self.matrix.data, self.matrix.indices, indptr, shape)
+        return type(self)(canonical_csr(own + recoded(other.matrix, rows, columns, shape), name=name), users, items)
 
     def filter(self, min_user: int = 1, min_item: int = 1, k_core: int | None = None) -> "Interactions":
         """Leave out items and users with few entries.
@@ -279,36 +306,45 @@ class Interactions:
         Parameters
         ----------
         min_user, min_item, k_core
-            As for `alscore.statistics.filter`, and so are the errors raised.
+            Same as for `alscore.statistics.filter`.
 
         Returns
         -------
         Interactions
+            Same as from `alscore.statistics.filter`.
+
+        Raises
+        ------
+        ValueError
+            Same errors as `alscore.statistics.filter`.
         """
-        import pandas as pd
+        filtered = statistics.filtered(self.matrix, min_user, min_item, k_core)
+        rest = self.part(filtered.reason_of_entry == 0, filtered.users)
+        new_ids = np.cumsum(filtered.items, dtype=np.int32) - np.int32(1)
+        shape = rest.n_users, int(new_ids[-1]) + 1
+        renumbered = from_canonical(rest.matrix.data, new_ids[rest.matrix.indices], rest.matrix.indptr, shape)
+        lost = np.flatnonzero(filtered.reason_of_entry)
+        reasons = np.array(filtered.reasons, object)[filtered.reason_of_entry[lost]]
+        report = Report(self.nnz, rest.nnz, 0, pd.DataFrame({"number": lost, "reason": reasons}))
+        return copy_with(rest, matrix=renumbered, items=self.items[filtered.items], report=report)
 
-        found, matrix = statistics.kept(self.matrix, min_user, min_item, k_core), self.matrix
-        rest = self.part(found.fate == 0, found.users)
-        codes = np.cumsum(found.items, dtype=np.int32) - np.int32(1)
-        shape = rest.n_users, int(codes[-1]) + 1
-        renumbered = from_canonical(rest.matrix.data, codes[rest.matrix.indices], rest.matrix.indptr, shape)
-        lost = np.flatnonzero(found.fate)
-        rejected = pd.DataFrame({"number": lost, "reason": np.array(found.reasons, object)[found.fate[lost]]})
-        report = Report(matrix.nnz, rest.nnz, 0, rejected)
-        return replaced(rest, matrix=renumbered, items=self.items[found.items], report=report)
-
-    def summary(self, top: int = 10) -> "pd.DataFrame":
+    def summary(self, top: int = 10) -> pd.DataFrame:
         """Describe the interactions by numbers.
 
         Parameters
         ----------
         top : int
-            How many of the most popular items to list.
+            Number of most popular items to list, at least 0.
 
         Returns
         -------
         pandas.DataFrame
-            As `alscore.statistics.summary` says.
+            Same as from `alscore.statistics.summary`.
+
+        Raises
+        ------
+        ValueError
+            `top` is not an integer of at least 0.
         """
         return statistics.summary(self, top)
 
@@ -318,29 +354,39 @@ class Interactions:
         Returns
         -------
         matplotlib.figure.Figure
-            As `alscore.statistics.plot` says.
+            Same as from `alscore.statistics.plot`.
+
+        Raises
+        ------
+        ValueError, ImportError
+            Same errors as `alscore.statistics.plot`.
         """
         return statistics.plot(self)
 
     def save(self, file: str | os.PathLike[str] | BinaryIO) -> None:
-        """Write matrix, labels and timestamps to one file, without the report.
+        """Write matrix, labels and timestamps to one file. The report is not saved.
 
         Parameters
         ----------
         file : str, path or binary file object
-            As for `alscore.persistence.save`, and so are the errors raised.
+            Same as for `alscore.persistence.save`.
+
+        Raises
+        ------
+        TypeError, OSError
+            Same errors as `alscore.persistence.save`.
         """
         container.write(file, "Interactions", None, *self._parts())
 
     @classmethod
     def load(cls, file: str | os.PathLike[str] | BinaryIO, mmap: bool = True) -> "Interactions":
-        """Read, or by default map into memory, what `save` wrote.
+        """Map a file of `save` into memory, or read it.
 
         Parameters
         ----------
         file : str, path or seekable binary file object
         mmap : bool
-            As for `alscore.load`.
+            Same as for `alscore.load`.
 
         Returns
         -------
@@ -348,8 +394,10 @@ class Interactions:
 
         Raises
         ------
-        FormatError, OSError
-            As for `alscore.load`, or the file holds a model.
+        FormatError
+            The file holds a model, or same errors as `alscore.load`.
+        OSError
+            The file cannot be opened or read.
         """
         return container.read(
             file,
@@ -359,7 +407,7 @@ class Interactions:
         )
 
     def _parts(self) -> tuple[dict[str, NDArray[Any]], dict[str, Callable[[Any], None]]]:
-        """Return what a file holds: arrays by member, and writers of the labels by member."""
+        """Return the members of a file: arrays by name, and functions by name that write the labels."""
         matrix = self.matrix
         arrays = dict(zip(container.MATRIX, (matrix.indptr, matrix.indices, matrix.data), strict=True))
         if self.timestamps is not None:
@@ -369,6 +417,7 @@ class Interactions:
 
     @classmethod
     def _restored(cls, parts: container.Parts, shape: tuple[int, int] | None = None) -> "Interactions":
+        """Make Interactions of the members of a file. `shape` is by default that of the labels."""
         labels = []
         for name in container.LABELS:
             with parts.opened(name) as member:
@@ -378,7 +427,8 @@ class Interactions:
             parts.array(name, 1, dtype)
             for name, dtype in zip(container.MATRIX, (np.int64, np.int32, np.float32), strict=True)
         )
-        matrix = from_canonical(data, indices, indptr, shape or (len(users), len(items)))  # the constructor verifies it
+        # not verified here: the constructor does it
+        matrix = from_canonical(data, indices, indptr, shape or (len(users), len(items)))
         timestamps = parts.array(container.TIMESTAMPS, 1, np.int64) if container.TIMESTAMPS in parts else None
         return Interactions(matrix, users, items, timestamps=timestamps)
 
@@ -401,78 +451,75 @@ class Interactions:
         column_names: Sequence[str] | None = None,
         integers: Sequence[str] = (),
     ) -> Self:
-        """Read a table with one observation a row, of which only the columns named.
+        """Read a table with one observation in each row. Only the named columns are read.
 
         Parameters
         ----------
         source : str, path, DataFrame or Arrow table
-            A ``.parquet``, ``.arrow`` or ``.feather`` file; delimited text, ``.csv`` or ``.tsv``, also compressed
-            (``.gz``, ``.bz2``, ``.zst``), in which LF, CR or both end a line; a pandas.DataFrame; or what else offers
-            itself to Arrow (``__arrow_c_stream__``): a pyarrow.Table or RecordBatchReader, a polars.DataFrame, a
-            DuckDB relation, …
+            One of these:
+
+            - a ``.parquet``, ``.arrow`` or ``.feather`` file;
+            - delimited text, ``.csv`` or ``.tsv``, also compressed (``.gz``, ``.bz2``, ``.zst``). LF, CR or both end a
+              line;
+            - a pandas.DataFrame;
+            - any object that exports Arrow data (``__arrow_c_stream__``): a pyarrow.Table or RecordBatchReader, a
+              polars.DataFrame, a DuckDB relation, …
         user, item : str
-            Columns with labels: integers, strings, dates, categories, … of one sortable type each. `users`
-            and `items` hold them in ascending order, so codes do not depend on the order of the rows.
+            Columns with labels: integers, strings, dates, categories or another sortable type, one type a column.
+            `users` and `items` hold the labels in ascending order, so ids do not depend on the order of the rows.
         value : str, optional
-            Column with strengths: numbers or booleans. Zero means "not observed". Default: each row counts 1.
+            Column with values: numbers or booleans. Zero means "not observed". Default: each row counts 1.
         timestamp : str, optional
-            Column with times: whole seconds since 1970, or datetimes (in text, ISO 8601), of which fractions of a
-            second are cut off; those without a time zone are UTC.
+            Column with times: whole seconds since 1970, or datetimes (in text: ISO 8601). Fractions of a second of a
+            datetime are cut off. A datetime without a time zone is UTC.
         duplicates : {"sum", "max", "last", "error"}
-            What to make of several rows for one user and item. The last is the latest, and of several at one time, or
-            without timestamps, the one that comes last in the table. The latest time is kept in any case.
+            Which value several rows of one user and item have together. "last" takes the row with the latest time, and
+            among these the row furthest down; without timestamps, the row furthest down. "error" refuses such rows. The
+            time of the entry is the latest time in any case.
         errors : {"raise", "report"}
-            What to do about rows with a missing label, a value that is no finite float32 number, or a time that is
-            missing or beyond int64 seconds; in a text file, also about lines with another number of fields, and labels
-            that are not UTF-8: refuse the table, or leave them out and list them in `report`. Rows of value zero are
-            listed either way.
+            "raise" refuses a table with bad rows, "report" leaves bad rows out and lists them in `report`. A row is bad
+            if a label is missing, its value is not a finite float32 number, or its time is missing or beyond int64
+            seconds. A line of a text file is bad also if it has another number of fields, or a label that is not UTF-8.
+            Rows of value zero are left out and listed in both cases.
         delimiter : str, optional
-            Of a text file. Default: comma, in ``.tsv`` TAB.
+            Delimiter of a text file. Default: comma, and TAB in ``.tsv``.
         quoting : bool, optional
-            In a text file, whether a field that begins with a double quote ends with one, and may hold delimiters, line
-            ends and doubled quotes; such line ends do not count where lines are numbered. Otherwise quotes are text
-            like any other. Default: only where the delimiter is a comma.
+            Whether a field of a text file that begins with a double quote ends with a double quote. It may then hold
+            delimiters, line ends and doubled quotes; these line ends do not count in line numbers. Without quoting, a
+            quote is text. Default: only if the delimiter is a comma.
         column_names : sequence of str, optional
-            For a text file without a header. Default: its first line is one.
+            The columns of a text file without a header. Default: the first line is the header.
         integers : sequence of str
-            Columns of labels in a text file that are integers (int64). Others are text, to the letter: "007" and "NA"
-            stay what they are. An empty field is a missing label.
+            Columns of labels in a text file that are integers (int64). Other labels are text, exactly as written:
+            "007" and "NA" stay "007" and "NA". An empty field is a missing label.
 
         Returns
         -------
         Interactions
-            With a `report`. Users and items whose rows are all rejected do not appear.
+            With a `report`. It does not contain users and items whose rows are all rejected.
 
         Raises
         ------
         ValueError
-            Rows as above, or repeats with ``duplicates="error"``: the message names column and rows, of a text file
-            the lines. A column that the table has not, or twice; a file that is damaged, no regular one, or of another
-            kind; a line of more than 16 MB (from 8 MB on it may be); more than 2**31 - 1 users or items.
+            A row is bad (``errors="raise"``) or repeated (``duplicates="error"``): the message names the column and the
+            rows or lines. A column does not exist or exists twice. The file is damaged, is not a regular file, or is of
+            another kind. A line is longer than 16 MB (8 MB may be too long). There are more than 2**31 - 1 users or
+            items.
         TypeError
-            Labels of a column cannot be sorted or hashed, timestamps are of another type, another `source`, or options
-            for what is no text file.
+            Labels of a column cannot be sorted or hashed, timestamps are of another type, `source` is of another type,
+            or an option for text files is given for another source.
         OSError
             The file cannot be opened.
         """
         check_choices(duplicates, errors)
-        rows = read_table(
-            source,
-            user,
-            item,
-            value,
-            timestamp,
-            delimiter=delimiter,
-            quoting=quoting,
-            column_names=column_names,
-            integers=integers,
-        )
-        return cls._from_rows(rows, duplicates, errors)
+        text = TextOptions(delimiter, quoting, column_names, integers)
+        observations = read_observations(source, ColumnNames(user, item, value, timestamp), text)
+        return cls._from_observations(observations, duplicates, errors)
 
     @classmethod
     def from_pandas(
         cls,
-        df: "pd.DataFrame",
+        df: pd.DataFrame,
         user: Any,
         item: Any,
         value: Any = None,
@@ -486,11 +533,17 @@ class Interactions:
         ----------
         df : pandas.DataFrame
         user, item, value, timestamp, duplicates, errors
-            As for `from_table`, and so are the result and the errors raised.
+            Same as for `from_table`.
 
         Returns
         -------
         Interactions
+            With a `report`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Same errors as `from_table`.
         """
         return cls.from_table(df, user, item, value, timestamp, duplicates, errors)
 
@@ -504,51 +557,55 @@ class Interactions:
         duplicates: str = "sum",
         errors: str = "raise",
     ) -> Self:
-        """Read parallel arrays with one observation a position.
+        """Read arrays of equal length with one observation at each position.
 
         Parameters
         ----------
         users, items : array_like, length n
             Labels.
         values : array_like, length n, optional
-            Strengths.
+            Numbers or booleans. Default: each position counts 1.
         timestamps : array_like, length n, optional
-            Times.
+            Whole seconds since 1970, or datetimes.
         duplicates, errors
-            As for `from_table`, and so are the result and the errors raised.
+            Same as for `from_table`.
 
         Returns
         -------
         Interactions
+            With a `report`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Same errors as `from_table`. ValueError also for arrays of different lengths.
         """
         check_choices(duplicates, errors)
-        rows = Rows(users, items, values, timestamps, ("users", "items", "values", "timestamps"))
-        return cls._from_rows(rows, duplicates, errors)
+        names = ColumnNames("users", "items", "values", "timestamps")
+        return cls._from_observations(Observations(users, items, values, timestamps, names), duplicates, errors)
 
     @classmethod
-    def _from_rows(cls, rows: Rows, duplicates: str, errors: str) -> Self:
-        matrix, users, items, timestamps, read, rejected = collected(rows, duplicates, errors)
+    def _from_observations(cls, observations: Observations, duplicates: str, errors: str) -> Self:
+        matrix, users, items, timestamps, read, rejected = collected(observations, duplicates, errors)
         report = Report(read, matrix.nnz, read - matrix.nnz - len(rejected), rejected)
         return cls(matrix, users, items, report, timestamps)
 
     def to_pandas(
         self, user: str = "user", item: str = "item", value: str = "value", timestamp: str = "timestamp"
-    ) -> "pd.DataFrame":
-        """Return the entries as a table, by user and then item.
+    ) -> pd.DataFrame:
+        """Return the entries as a table, by user and then by item.
 
         Parameters
         ----------
         user, item, value, timestamp : str
-            Names for the columns.
+            Names of the columns.
 
         Returns
         -------
         pandas.DataFrame
-            nnz rows: two columns of labels, one of float32 values and, where there are timestamps, one of int64
+            nnz rows: two columns of labels, a column of float32 values and, if there are timestamps, a column of int64
             seconds since 1970.
         """
-        import pandas as pd
-
         labels = self.users.take(entry_rows(self.matrix)), self.items.take(self.matrix.indices)
         table = pd.DataFrame({user: labels[0], item: labels[1], value: self.matrix.data})
         if self.timestamps is not None:

@@ -1,4 +1,4 @@
-"""Save and load anything of alscore by one function each; the format is described in `alscore._data.container`."""
+"""Save and load models and interactions. `alscore._data.container` describes the format of the file."""
 
 import os
 from typing import Any, BinaryIO
@@ -13,24 +13,28 @@ _KINDS = {kind.__name__: kind._restored for kind in (AlternatingLeastSquares, In
 
 
 def save(obj: Recommender | AlternatingLeastSquares | Interactions, file: str | os.PathLike[str] | BinaryIO) -> None:
-    """Write a model or interactions to one file, without pickle.
+    """Write a model or interactions to one file. The file holds no pickle.
 
-    Equal ones give equal bytes. Not kept: a `random_state` that is a generator (it becomes None), and the
-    `report` of the interactions.
+    Equal objects give equal bytes. Two things are not saved: the state of a `random_state` that is a generator (it is
+    None after loading), and the `report` of the interactions.
 
     Parameters
     ----------
     obj : Recommender, AlternatingLeastSquares or Interactions
         A model may be fitted or not.
     file : str, path or binary file object
-        A path is replaced once the new file is whole and on the disk; a file object is written to directly.
+        A path is replaced once the new file is complete and on the disk. A file object is written to directly.
 
     Raises
     ------
     TypeError
-        Another `obj`, labels that Arrow has no type for, or a solver object that goes by no installed name.
+        `obj` is of another type, Arrow cannot hold the labels, or the solver is an object without an installed name.
+    NotFittedError
+        Factors were assigned to one side only.
     ValueError
-        Factors were assigned that do not fit each other, or to one side alone.
+        Factors were assigned that do not fit each other.
+    OSError
+        The file cannot be written.
     """
     if not isinstance(obj, Recommender | AlternatingLeastSquares | Interactions):
         raise TypeError(f"can save a Recommender, an AlternatingLeastSquares or Interactions, not {type(obj).__name__}")
@@ -38,28 +42,32 @@ def save(obj: Recommender | AlternatingLeastSquares | Interactions, file: str | 
 
 
 def load(file: str | os.PathLike[str] | BinaryIO, mmap: bool = True) -> Any:
-    """Read what `save` wrote.
+    """Load a model or interactions from a file that `save` wrote.
 
     Parameters
     ----------
     file : str, path or seekable binary file object
     mmap : bool
-        Whether to map Interactions into memory, if `file` is a path, instead of reading them: their arrays, which are
-        read-only then, and text labels stay in the file, and in memory as far as they are in use, once for all
-        processes. Such a file must not be changed in place while in use; `save` replaces it. All is verified as for any
-        Interactions, but checksums are not compared: to notice a changed value that is a valid one, read the file.
-        Models are always read.
+        Whether to map Interactions into memory instead of reading them, if `file` is a path. Models are always read.
 
     Returns
     -------
     Recommender, AlternatingLeastSquares or Interactions
-        With the arrays bit for bit.
+        With the same arrays, bit for bit.
 
     Raises
     ------
     FormatError
-        Damaged, incomplete, inconsistent, foreign, or written by a newer alscore. The message says which.
+        The file is damaged, incomplete, inconsistent, of another format, or was written by a newer alscore. The message
+        says which.
     OSError
         The file cannot be opened or read.
+
+    Notes
+    -----
+    Mapped arrays are read-only. They and text labels stay in the file; the parts in use are in memory once for all
+    processes. Do not change a mapped file in place; `save` replaces the file and is safe. Mapped Interactions are
+    verified like all Interactions, but checksums are not compared: a changed value that is still valid is only noticed
+    with ``mmap=False``.
     """
     return container.read(file, _KINDS, KeyError, mmap)

@@ -1,22 +1,22 @@
-"""What there is in interactions: a table, a plot, and a filter by how many entries users and items have."""
+"""Statistics of interactions: a table, a plot, and a filter by the number of entries of users and items."""
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
+import pandas as pd
+from scipy import sparse
 
 from alscore._data.canonical import entry_rows
 from alscore._support.arrays import Bools, Ints
 from alscore._support.checks import require_integer
 from alscore._support.figures import figure
 
-if TYPE_CHECKING:
-    import pandas as pd
+if TYPE_CHECKING:  # matplotlib is optional
     from matplotlib.figure import Figure
-    from scipy import sparse
 
 
 class HasEntries(Protocol):
-    """What is described: `alscore.Interactions`, which stands on this module and is not imported by it."""
+    """The part of `alscore.Interactions` that this module uses. That class imports this module, not the reverse."""
 
     matrix: Any
     items: Any
@@ -27,19 +27,20 @@ class HasEntries(Protocol):
 T = TypeVar("T", bound=HasEntries)
 
 
-class Kept(NamedTuple):
-    """What a filter leaves of a matrix.
+class Filtered(NamedTuple):
+    """The result of a filter of a matrix.
 
     Attributes
     ----------
-    fate : int8 array of length nnz
-        For each entry an index into `reasons`, 0 for those that stay.
+    reason_of_entry : int8 array of length nnz
+        For each entry an index into `reasons`; 0 for the entries that stay.
     reasons : list of str
+        The reasons to leave entries out.
     users, items : bool arrays
         Masks of the rows and the columns that stay.
     """
 
-    fate: Ints
+    reason_of_entry: Ints
     reasons: list[str]
     users: Bools
     items: Bools
@@ -52,29 +53,29 @@ def filter(interactions: T, min_user: int = 1, min_item: int = 1, k_core: int | 
     ----------
     interactions : Interactions
     min_user, min_item : int
-        Items with fewer entries than `min_item` are left out, and then users who have fewer than `min_user` left, as
-        by Liang et al. (2018). Some items may then have fewer than that; only those with none are left out too, unless
-        `min_item` is 0.
+        Items with fewer than `min_item` entries are left out first. Then users with fewer than `min_user` remaining
+        entries are left out, as in Liang et al. (2018). Some items may have fewer than `min_item` entries afterwards.
+        They stay, unless they have no entry; with ``min_item=0`` they stay in any case.
     k_core : int, optional
-        Instead of these two: at least 1. Items and then users with fewer than `k_core` entries are left out, again
-        and again until all have so many.
+        At least 1; instead of `min_user` and `min_item`. Items and then users with fewer than `k_core` entries are left
+        out, repeatedly until all have at least `k_core`.
 
     Returns
     -------
     Interactions
-        With the labels that are left, in the same order, so that codes are others. Its `report` counts entries: the
-        `rejected` are those left out, by their positions in ``interactions.matrix.data``.
+        With the remaining labels in the same order; ids change. Its `report` counts entries: `rejected` lists the
+        entries that were left out, by their positions in ``interactions.matrix.data``.
 
     Raises
     ------
     ValueError
-        An argument is not as above, or no entry is left.
+        An argument is not as described, `k_core` is given together with `min_user` or `min_item`, or no entry is left.
     """
     return interactions.filter(min_user, min_item, k_core)
 
 
-def kept(matrix: "sparse.csr_array", min_user: int, min_item: int, k_core: int | None) -> Kept:
-    """Judge the entries of a canonical matrix: see `filter`."""
+def filtered(matrix: sparse.csr_array, min_user: int, min_item: int, k_core: int | None) -> Filtered:
+    """Filter the entries of a canonical matrix. See `filter` for the arguments."""
     require_integer(min_user, "min_user", 0)
     require_integer(min_item, "min_item", 0)
     if k_core is not None:
@@ -85,51 +86,55 @@ def kept(matrix: "sparse.csr_array", min_user: int, min_item: int, k_core: int |
 
     users, items = entry_rows(matrix), matrix.indices
     reasons = ["", f"item with fewer than {min_item} entries", f"user with fewer than {min_user} entries"]
-    fate = np.zeros(matrix.nnz, np.int8)  # indices into reasons
+    reason_of_entry = np.zeros(matrix.nnz, np.int8)
     left = np.arange(matrix.nnz)
     while True:
         before = left.size
-        for reason, codes, least in ((1, items, min_item), (2, users, min_user)):
-            stays = (np.bincount(codes[left]) >= least)[codes[left]]
-            fate[left[~stays]] = reason
+        for reason, ids, least in ((1, items, min_item), (2, users, min_user)):
+            stays = (np.bincount(ids[left]) >= least)[ids[left]]
+            reason_of_entry[left[~stays]] = reason
             left = left[stays]
         if k_core is None or left.size == before:
             break
     if not left.size:
         raise ValueError("no entry is left; choose lower numbers")
 
-    # items have been judged before users left
+    # Items were counted before users were left out: those that still have an entry stay.
     is_user = np.bincount(users[left], minlength=matrix.shape[0]) >= min_user
     is_item = np.bincount(items[left], minlength=matrix.shape[1]) >= min(min_item, 1)
-    return Kept(fate, reasons, is_user, is_item)
+    return Filtered(reason_of_entry, reasons, is_user, is_item)
 
 
-def summary(interactions: HasEntries, top: int = 10) -> "pd.DataFrame":
+def summary(interactions: HasEntries, top: int = 10) -> pd.DataFrame:
     """Describe interactions by numbers.
 
     Parameters
     ----------
     interactions : Interactions
     top : int
-        How many of the most popular items to list, at least 0.
+        Number of most popular items to list, at least 0.
 
     Returns
     -------
     pandas.DataFrame
-        One number a row: `of`, `statistic` (text, or an item's label), `value` (float64; NaN where there is nothing to
-        compute it from).
+        One number in each row: `of`, `statistic` (text, or an item's label), `value` (float64; NaN if there is nothing
+        to compute it from).
 
-        - users, items: count, without entries
-        - entries: count, below zero (dislikes), density (the share of all pairs of a user and an item)
-        - entries per user, entries per item, values: mean, min, quantiles and max. A quantile is the least number
-          that at least that share of them does not exceed.
-        - popularity of items, which is the number of users who like them, with values above 0: Gini coefficient,
-          ``sum_j (2j - n - 1) p_j / (n sum_j p_j)`` for the popularities p_1 <= ... <= p_n of all n items. It is 0 if
-          all are as popular, and near 1 if few have all likes.
-        - most popular items: for each label its popularity, of equal ones the lower code first
+        - users, items: count, and the number without entries
+        - entries: count, number below zero (dislikes), density (their share of all pairs of a user and an item)
+        - entries per user, entries per item, values: mean, min, quantiles and max. A quantile is the least of the
+          numbers that at least that share of them do not exceed.
+        - popularity of items: Gini coefficient. The popularity of an item is the number of users with a value above 0.
+          For the popularities p_1 <= ... <= p_n of all n items the coefficient is
+          ``sum_j (2j - n - 1) p_j / (n sum_j p_j)``. It is 0 if all items are equally popular, and near 1 if a few
+          items have all the likes.
+        - most popular items: the popularity of each, by label. Ties: lower id first.
+
+    Raises
+    ------
+    ValueError
+        `top` is not an integer of at least 0.
     """
-    import pandas as pd
-
     require_integer(top, "top", 0)
     matrix = interactions.matrix
     n_users, n_items = matrix.shape
@@ -164,8 +169,9 @@ def plot(interactions: HasEntries) -> "Figure":
     Returns
     -------
     matplotlib.figure.Figure
-        For each number of entries that a user has, how many users have at least so many; and so for items. Those
-        without entries have no place on these axes: the legend tells how many they are. ``savefig`` writes it.
+        The curve of users shows, for each number of entries, how many users have at least as many. The curve of items
+        does the same. Users and items without entries have no place on logarithmic axes: the legend gives their number.
+        ``savefig`` writes the figure to a file.
 
     Raises
     ------
@@ -184,7 +190,7 @@ def plot(interactions: HasEntries) -> "Figure":
         length, count = np.unique(lengths[lengths > 0], return_counts=True)
         label = f"{lengths.size:,} {name}, {lengths.size - count.sum():,} of them without entries"
         axes.plot(length, np.cumsum(count[::-1])[::-1], ".", label=label)
-    axes.set(xscale="log", yscale="log", xlabel="entries", ylabel="how many have at least so many")
+    axes.set(xscale="log", yscale="log", xlabel="entries", ylabel="number with at least as many")
     axes.legend()
     return drawn
 
@@ -202,7 +208,7 @@ def _distribution(name: str, numbers: Ints) -> list[tuple[str, str, float]]:
 
 
 def _gini(numbers: Ints) -> float:
-    """Return the Gini coefficient of numbers that are not negative: NaN of none, or of zeros."""
+    """Return the Gini coefficient of numbers >= 0; NaN if there are none, or if all are 0."""
     n, total = numbers.size, numbers.sum()
     if not total:
         return np.nan

@@ -1,4 +1,4 @@
-"""Files opened as others would, and compared with the factors; indexes against exact rankings in float64."""
+"""Files are opened with other libraries and compared with the factors; indexes, with exact rankings in float64."""
 
 import importlib
 import itertools
@@ -18,10 +18,10 @@ from alscore import AlternatingLeastSquares, Interactions, NotFittedError, Recom
 N_USERS, N_ITEMS, K = 7, 9, 3
 ITEMS = ["", "a", "Sigur Rós", "椎名林檎", "nul\0", "new\nline", "x" * 1000, "🎧", " "]
 LABELS = {
-    "text": ([f"user {code}" for code in range(N_USERS)], ITEMS),
+    "text": ([f"user {number}" for number in range(N_USERS)], ITEMS),
     "integers": (np.arange(N_USERS) * 3 - 5, np.arange(N_ITEMS, dtype=np.uint8)),
     "dates": (pd.date_range("2024-02-27", periods=N_USERS), np.arange(N_ITEMS) / 4),
-    "categories": (pd.Categorical([f"u{code}" for code in range(N_USERS)]), pd.Categorical(ITEMS)),
+    "categories": (pd.Categorical([f"u{number}" for number in range(N_USERS)]), pd.Categorical(ITEMS)),
 }
 WRITERS = {
     "to_parquet": lambda model, path: export.to_parquet(model, "item", path),
@@ -38,14 +38,14 @@ def fit(labels="text", dtype=np.float32):
     return Recommender(model).fit(Interactions(sparse.csr_array(plays), *LABELS[labels]), show_progress=False)
 
 
-def _build(index, items, connectivity, ef_construction, threads, path):
-    Path(path).write_text(f"{len(items)} items")
+def _build(graph):
+    Path(graph.file).write_text(f"{len(graph.items)} items")
 
 
 @pytest.fixture
 def fake_library(monkeypatch):
-    """A library that is installed everywhere."""
-    monkeypatch.setitem(export._LIBRARIES, "fake", (_build, None))
+    """A stand-in for a library of nearest neighbours, always installed."""
+    monkeypatch.setitem(export._LIBRARIES, "fake", export._Library(_build, None))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -108,7 +108,7 @@ def test_a_model_without_users(tmp_path, users):
     assert parquet.read_table(tmp_path / "factors.parquet").num_rows == 0
 
 
-def test_labels_of_a_bare_model_are_codes(tmp_path):
+def test_labels_of_a_bare_model_are_ids(tmp_path):
     model = fit().model
     assert export.to_arrow(model, "item")["item"].to_pylist() == list(range(N_ITEMS))
     export.to_npz(model, tmp_path / "factors.npz")
@@ -147,7 +147,7 @@ def test_nothing_is_written_before_fit(tmp_path, writer, model):
 
 @pytest.mark.usefixtures("fake_library")
 @pytest.mark.parametrize("writer", WRITERS)
-def test_a_file_stays_until_the_new_one_is_whole(tmp_path, writer, monkeypatch):
+def test_a_file_stays_until_the_new_one_is_complete(tmp_path, writer, monkeypatch):
     file = tmp_path / "file"
     file.write_text("before")
     recommender = fit()
@@ -159,7 +159,8 @@ def test_a_file_stays_until_the_new_one_is_whole(tmp_path, writer, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(np, "savez", lambda file, **arrays: fail(file.write))
         patch.setattr(parquet, "write_table", lambda table, file, **options: fail(file.write))
-        patch.setitem(export._LIBRARIES, "fake", (lambda *arguments: fail(Path(arguments[-1]).write_bytes), None))
+        failing = export._Library(lambda graph: fail(Path(graph.file).write_bytes), None)
+        patch.setitem(export._LIBRARIES, "fake", failing)
         with pytest.raises(OSError, match="disk full"):
             WRITERS[writer](recommender, file)
     assert list(tmp_path.iterdir()) == [file]
@@ -180,10 +181,10 @@ def test_arguments_are_checked(tmp_path):
         export.export_ann(model, "faiss", path, num_threads=-1)
     for library in LIBRARIES:
         for value in (1, 0, -1, 2.5, True, "16"):
-            with pytest.raises(ValueError, match=f"connectivity must be an integer >= 2, not {value!r}"):
+            with pytest.raises(ValueError, match=f"connectivity must be an integer of at least 2, not {value!r}"):
                 export.export_ann(model, library, path, connectivity=value)
         for value in (0, -1, 2.5, True, None):
-            with pytest.raises(ValueError, match=f"ef_construction must be an integer >= 1, not {value!r}"):
+            with pytest.raises(ValueError, match=f"ef_construction must be an integer of at least 1, not {value!r}"):
                 export.export_ann(model, library, path, ef_construction=value)
     assert not list(tmp_path.iterdir())
 
@@ -205,7 +206,7 @@ def test_a_missing_library_is_named(tmp_path, library, package, monkeypatch):
 
 @pytest.fixture(scope="module")
 def model():
-    """Trained, with norms that differ a lot, and items that nobody played."""
+    """A fitted model. Norms differ a lot, and some items have no entries."""
     plays = datasets.synthetic(3_000, 2_000, seed=0)
     model = AlternatingLeastSquares(factors=32, iterations=5, num_threads=1, random_state=0)
     return model.fit(plays, show_progress=False)
@@ -222,8 +223,8 @@ def exact_scores(model):
     return users, users.astype(np.float64) @ model.item_factors.astype(np.float64).T
 
 
-def ask(index, queries):
-    """Ids and scores, as the docstring of `export_ann` says that one gets them."""
+def search_in_its_library(index, queries):
+    """Return ids and scores, with the code in the docstring of `export_ann`."""
     path = str(index.path)
     if index.library == "faiss":
         scores, ids = importlib.import_module("faiss").read_index(path).search(queries, 10)
@@ -242,15 +243,15 @@ def ask(index, queries):
 
 
 def vectors(index):
-    """What is stored in an index."""
-    codes = np.arange(2_000)
+    """Return the vectors that are stored in an index."""
+    ids = np.arange(2_000)
     if index.library == "faiss":
-        return importlib.import_module("faiss").read_index(str(index.path)).reconstruct_n(0, len(codes))
+        return importlib.import_module("faiss").read_index(str(index.path)).reconstruct_n(0, len(ids))
     if index.library == "usearch":
-        return np.array(importlib.import_module("usearch.index").Index.restore(index.path).get(codes))
+        return np.array(importlib.import_module("usearch.index").Index.restore(index.path).get(ids))
     opened = importlib.import_module("hnswlib").Index(space=index.metric, dim=index.dimension)
     opened.load_index(str(index.path))
-    return np.array(opened.get_items(codes))
+    return np.array(opened.get_items(ids))
 
 
 def test_recall(tmp_path, model, library):
@@ -259,11 +260,11 @@ def test_recall(tmp_path, model, library):
     best = np.argsort(-scores, axis=1)[:, :10]
     found = index.search(users)
     hits = [len({*exact} & {*items}) for exact, items in zip(best.tolist(), found.tolist(), strict=True)]
-    # rounding breaks ties
+    # Rounding may order ties differently.
     assert index.recall(model, n_users=len(users)) == pytest.approx(np.mean(hits) / 10, abs=1e-3)
     assert index.recall(model) >= 0.95
     assert index.recall(model, ef=10) < index.recall(model)
-    np.testing.assert_array_equal(index.search(users[:1]), found[:1])  # one alone
+    np.testing.assert_array_equal(index.search(users[:1]), found[:1])  # a single query
 
 
 def test_a_small_index(tmp_path, library):
@@ -273,12 +274,12 @@ def test_a_small_index(tmp_path, library):
     assert index.n_items == N_ITEMS
     np.testing.assert_array_equal(index.search(users, N_ITEMS), np.argsort(-users @ items.T, axis=1, kind="stable"))
     assert index.recall(recommender, N_ITEMS) == 1
-    for ask in (lambda n: index.search(users, n), lambda n: index.recall(recommender, n)):
+    for call in (lambda n: index.search(users, n), lambda n: index.recall(recommender, n)):
         with pytest.raises(ValueError, match="n must be at most 9, the number of items in the index, not 10"):
-            ask(N_ITEMS + 1)
-        with pytest.raises(ValueError, match="n must be an integer >= 1, not 0"):
-            ask(0)
-    with pytest.raises(ValueError, match="n_users must be an integer >= 1, not 0"):
+            call(N_ITEMS + 1)
+        with pytest.raises(ValueError, match="n must be an integer of at least 1, not 0"):
+            call(0)
+    with pytest.raises(ValueError, match="n_users must be an integer of at least 1, not 0"):
         index.recall(recommender, 1, n_users=0)
 
 
@@ -287,13 +288,13 @@ def test_no_user_to_measure_recall_with(tmp_path, library, n_users):
     model = fit().model
     index = export.export_ann(model, library, tmp_path / "index")
     model.user_factors = np.zeros((n_users, K), np.float32)
-    with pytest.raises(ValueError, match="no user to ask for: the factors of all are 0"):
+    with pytest.raises(ValueError, match="no user to search for: the factors of all users are 0"):
         index.recall(model)
 
 
 @pytest.mark.parametrize("n_users", [1, 50])
 def test_items_out_of_reach(tmp_path, model, library, n_users):
-    """Of which a graph of few links has many."""
+    """A graph with few links has many items that no search reaches."""
     index = export.export_ann(model, library, tmp_path / "index", connectivity=2, ef_construction=1)
     users = exact_scores(model)[0][:n_users]
     if library == "hnswlib":
@@ -306,8 +307,8 @@ def test_items_out_of_reach(tmp_path, model, library, n_users):
         assert set(row[len(found) :]) == {-1}
 
 
-def test_fewer_are_found_by_distance(tmp_path, model, library):
-    """Which is why "ip" is the default: measured were 0.997 of "ip" and 0.94 of "l2" in each library."""
+def test_distances_find_fewer_of_the_best_items(tmp_path, model, library):
+    """The reason why "ip" is the default. In each library 0.997 was measured for "ip" and 0.94 for "l2"."""
     by_product, by_distance = (
         export.export_ann(model, library, tmp_path / metric, metric=metric).recall(model) for metric in ("ip", "l2")
     )
@@ -319,7 +320,7 @@ def test_index_opened_in_its_library(tmp_path, model, library):
     index = export.export_ann(recommender, library, tmp_path / "index")
     assert (index.library, index.metric, index.dimension, index.path) == (library, "ip", 32, tmp_path / "index")
     users, scores = exact_scores(model)
-    ids, found = ask(index, index.queries(users))
+    ids, found = search_in_its_library(index, index.queries(users))
     np.testing.assert_array_equal(ids, index.search(users))
     np.testing.assert_allclose(found, np.take_along_axis(scores, ids.astype(int), axis=1), atol=1e-5)
 

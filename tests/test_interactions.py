@@ -1,4 +1,4 @@
-"""Every table comes out right, or is refused by name; interactions are taken apart and joined."""
+"""Tables become Interactions, or an error names what is wrong. Interactions are split, joined and converted."""
 
 import csv
 import datetime
@@ -14,10 +14,11 @@ from scipy import sparse
 
 from alscore import AlternatingLeastSquares, Recommender, statistics
 from alscore._data.canonical import from_canonical, row_of_entry
-from alscore.interactions import Interactions, replaced
+from alscore._data.labels import Labels
+from alscore.interactions import Interactions, copy_with
 
 
-def test_labels_default_to_codes():
+def test_labels_default_to_ids():
     interactions = Interactions(sparse.csr_array(np.array([[0, 2, 0], [1, 0, 0]])))
     assert list(interactions.users) == [0, 1]
     assert list(interactions.items) == [0, 1, 2]
@@ -49,25 +50,24 @@ def test_labels_need_not_ascend():
         assert list(Interactions(sparse.csr_array(np.eye(3)), users=users).users) == list(users)
 
 
-def test_more_labels_than_codes_are_refused(monkeypatch):
-    for module in ("canonical", "labels"):
-        monkeypatch.setattr(f"alscore._data.{module}.MAX_CODE", 3)
-    one, other = Interactions.from_arrays([1, 2, 3], [1, 2, 3]), Interactions.from_arrays([3, 4], [1, 1])
-    with pytest.raises(ValueError, match="users: 4 labels, of which at most 3 are supported"):
-        one.add(other)
-    assert one.add(other[[0]]).shape == (3, 3)
-    assert Interactions.from_arrays([1, 2, 3], [1, 1, 1]).n_users == 3
-    with pytest.raises(ValueError, match="items: 4 labels, of which at most 3 are supported"):
-        Interactions.from_arrays([1, 1, 1, 2], [1, 2, 3, 4])
-    with pytest.raises(ValueError, match="at most 3 rows and columns are supported"):
-        Interactions(sparse.csr_array((3, 4)))
+def test_more_labels_than_ids_are_refused():
+    known = Labels(pd.Index([1, 2, 3]), "users")
+    with pytest.raises(ValueError, match="users: 4 labels, but at most 3 are supported"):
+        known.joined(pd.Index([3, 4]), max_labels=3)
+    joined, ids = known.joined(pd.Index([3]), max_labels=3)
+    assert (joined.tolist(), ids.tolist()) == ([1, 2, 3], [2])
+    with pytest.raises(ValueError, match="items: 4 labels, but at most 3 are supported"):
+        Labels.factorized([1, 2, 3, 4], "items", max_labels=3)
+    assert Labels.factorized([1, 2, 3, 1], "items", max_labels=3)[1].index.tolist() == [1, 2, 3]
+    with pytest.raises(ValueError, match="at most 2,147,483,647 rows and columns are supported"):
+        Interactions(sparse.coo_array((2**31, 1)))
 
 
 TABLE = pd.DataFrame({"who": ["b", "a", "b", "c", "b"], "what": [30, 10, 30, 20, 10], "n": [5, 1, 2, 7, 9]})
 
 
 def entries(interactions):
-    """The entries as a dict, read straight from the arrays."""
+    """Return the values by (user, item), read directly from the arrays."""
     matrix = interactions.matrix
     return {
         (user, interactions.items[matrix.indices[at]]): matrix.data[at]
@@ -118,7 +118,7 @@ def test_without_values_each_row_counts_one():
     assert entries(interactions) == {("a", 10): 1, ("b", 10): 1, ("b", 30): 2, ("c", 20): 1}
 
 
-def test_codes_do_not_depend_on_the_order_of_the_rows():
+def test_ids_do_not_depend_on_the_order_of_the_rows():
     one = Interactions.from_pandas(TABLE, "who", "what", "n")
     other = Interactions.from_pandas(TABLE[::-1], "who", "what", "n")
     assert one.users.equals(other.users)
@@ -166,7 +166,7 @@ FAULTY = pd.DataFrame(
 )
 
 
-def test_faulty_rows_can_be_dropped_and_are_reported():
+def test_bad_rows_can_be_dropped_and_are_reported():
     interactions = Interactions.from_pandas(FAULTY, "who", "what", "n", errors="report")
     assert entries(interactions) == {("a", "x"): 1, ("g", "x"): -1}
     assert list(interactions.users) == ["a", "g"]
@@ -193,7 +193,7 @@ def test_faulty_rows_can_be_dropped_and_are_reported():
         ([0, 3, 4], "n: not a finite float32 number in 2 of 3 rows, at positions 1, 2;"),
     ],
 )
-def test_faulty_rows_are_refused_by_default(rows, message):
+def test_bad_rows_are_refused_by_default(rows, message):
     with pytest.raises(ValueError, match=message + ".*errors='report'"):
         Interactions.from_pandas(FAULTY.iloc[rows], "who", "what", "n")
 
@@ -304,25 +304,35 @@ LETTERS = Interactions(sparse.csr_array(np.arange(20).reshape(5, 4) % 3), list("
         pd.Series([1, 2]),
     ],
 )
-def test_users_can_be_taken_by_code(assert_canonical, codes):
+def test_users_can_be_taken_by_id(assert_canonical, codes):
     part = LETTERS[codes]
     expected = np.atleast_1d(np.arange(5)[codes])
     assert isinstance(part, Interactions)
     assert_canonical(part.matrix)
     np.testing.assert_array_equal(part.matrix.toarray(), LETTERS.matrix.toarray()[expected])
-    assert part.users.tolist() == ["abcde"[code] for code in expected]
+    assert part.users.tolist() == ["abcde"[user] for user in expected]
     assert part.items.equals(LETTERS.items)
     assert len(part) == part.n_users == len(expected)
     assert part.report is None
 
 
 @pytest.mark.parametrize("codes", [5, [0, -6], [True, False], "a", [0.5], np.array([0.0]), (0, 1), [[0, 1]], None])
-def test_codes_of_no_user_are_refused(codes):
+def test_ids_out_of_range_are_refused(codes):
     with pytest.raises(IndexError):
         LETTERS[codes]
 
 
-def test_a_repeated_code_is_refused():
+def test_part_keeps_some_entries_and_users():
+    users = np.array([True, False, True, False, True])
+    kept = (STAMPED.matrix.data == 2) & users[np.repeat(np.arange(5), np.diff(STAMPED.matrix.indptr))]
+    part = STAMPED.part(kept, users)
+    assert entries(part) == {pair: 2 for pair, value in entries(STAMPED).items() if value == 2 and pair[0] in "ace"}
+    assert times(part) == {pair: time for pair, time in times(STAMPED).items() if pair in entries(part)}
+    assert (part.users.tolist(), part.items.tolist()) == (["a", "c", "e"], [10, 11, 12, 13])
+    assert part.report is None
+
+
+def test_a_repeated_id_is_refused():
     with pytest.raises(ValueError, match=r"codes: user 'b' comes again at position 3; .* rows\(codes\)"):
         LETTERS[[1, 4, 0, 1, 4]]
 
@@ -459,7 +469,7 @@ STAMPED = Interactions(LETTERS.matrix, LETTERS.users, LETTERS.items, timestamps=
 
 
 def times(interactions):
-    """The times as a dict, read straight from the arrays."""
+    """Return the times by (user, item), read directly from the arrays."""
     matrix = interactions.matrix
     assert interactions.timestamps.dtype == np.int64
     assert interactions.timestamps.shape == matrix.data.shape
@@ -508,7 +518,7 @@ def test_timestamps_of_other_entries_are_refused(matrix, timestamps, error, mess
 def test_timestamps_against_pandas(rows, duplicates):
     df = pd.DataFrame(rows, columns=["u", "i", "v", "t"], dtype=np.int64)
     interactions = Interactions.from_pandas(df, "u", "i", "v", "t", duplicates=duplicates)
-    counted = df[df["v"] != 0] if duplicates == "sum" else df  # a row of value 0 is "not observed"
+    counted = df[df["v"] != 0] if duplicates == "sum" else df  # value 0 means "not observed"
     pairs = counted.sort_values("t", kind="stable").groupby(["u", "i"])
     expected = pairs["v"].agg(duplicates)
     assert entries(interactions) == expected[expected != 0].to_dict()
@@ -516,7 +526,7 @@ def test_timestamps_against_pandas(rows, duplicates):
     assert_accounted_for(interactions, len(df))
 
 
-def test_the_last_is_the_latest_and_of_those_the_one_further_down():
+def test_last_takes_the_latest_and_then_the_row_furthest_down():
     table = pd.DataFrame({"u": 1, "i": [1, 1, 1, 2, 2], "v": [1, 2, 3, 4, 5], "t": [5, 9, 9, 8, 7]})
     interactions = Interactions.from_pandas(table, "u", "i", "v", "t", duplicates="last")
     assert entries(interactions) == {(1, 1): 3, (1, 2): 4}
@@ -589,7 +599,7 @@ def test_timestamps_of_another_type_are_refused(timestamps):
         Interactions.from_arrays([1, 2], [1, 1], timestamps=timestamps)
 
 
-def test_users_are_taken_with_their_times():
+def test_users_keep_their_times():
     for codes in ([3, 0], slice(None, None, -2), [], 4):
         part = STAMPED[codes]
         assert times(part) == {pair: time for pair, time in times(STAMPED).items() if pair[0] in part.users}
@@ -638,7 +648,7 @@ def test_to_pandas_with_timestamps_round_trip():
     assert entries(again) == entries(STAMPED)
 
 
-def test_a_table_with_times_can_be_learnt_from():
+def test_partial_fit_takes_a_table_with_times():
     model = AlternatingLeastSquares(factors=2, iterations=1, num_threads=1, random_state=0)
     recommender = Recommender(model).fit(STAMPED, show_progress=False)
     new = pd.DataFrame({"user": ["a", "z"], "item": [10, 11], "value": [1, 2], "timestamp": [500, 600]})
@@ -647,20 +657,20 @@ def test_a_table_with_times_can_be_learnt_from():
 
 
 def test_positions_beyond_32_bits():
-    """Of a matrix whose entries are all one number in memory."""
+    """The arrays of this matrix repeat one number in memory."""
     nnz = 2**31 + 7
     data, indices, timestamps = (
         np.broadcast_to(np.array(n, dtype), nnz) for n, dtype in ((2, "f4"), (3, "i4"), (4, "i8"))
     )
     matrix = from_canonical(data, indices, np.array([0, nnz - 1, nnz]), (2, 5))
-    huge = replaced(Interactions(sparse.csr_array((2, 5))), matrix=matrix, timestamps=timestamps)
+    huge = copy_with(Interactions(sparse.csr_array((2, 5))), matrix=matrix, timestamps=timestamps)
     assert huge.nnz == nnz
     assert entries(huge[[1]]) == {(1, 3): 2}
     assert times(huge[[1]]) == {(1, 3): 4}
     assert row_of_entry(matrix.indptr, [2**31 - 1, nnz - 2, nnz - 1]).tolist() == [0, 0, 1]
 
 
-# ---- methods that other modules have
+# ---- methods that call other modules
 
 
 def test_methods_of_statistics():

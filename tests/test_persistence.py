@@ -1,4 +1,4 @@
-"""Models on disk: what comes back, and what becomes of files that are not as written."""
+"""Models and interactions are the same after saving and loading. Damaged and foreign files are refused."""
 
 import contextlib
 import errno
@@ -24,7 +24,7 @@ from alscore.persistence import FormatError, load, save
 from alscore.solvers import ConjugateGradient
 
 N_USERS, N_ITEMS = 7, 9
-TEXT = [f"naïve «{code}» 坂本" for code in range(N_USERS)]
+TEXT = [f"naïve «{number}» 坂本" for number in range(N_USERS)]
 
 
 def fitted(users=None, items=None, **params):
@@ -41,7 +41,7 @@ def saved(obj):
 
 
 def rewritten(content, change, sign=True, compression=zipfile.ZIP_STORED):
-    """The same file after `change(members)`, with the digests made to fit the members if `sign`."""
+    """Return the file after `change(members)`. If `sign`, its manifest has the digests of the changed members."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     members["manifest.json"] = json.loads(members["manifest.json"])
@@ -66,7 +66,7 @@ def npy(array, **kwargs):
 
 @pytest.fixture(scope="module")
 def recommender():
-    return fitted(TEXT, [f"item {code}" for code in range(N_ITEMS)])
+    return fitted(TEXT, [f"item {number}" for number in range(N_ITEMS)])
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +89,8 @@ def content(recommender):
         pd.date_range("2024-02-27", periods=N_USERS, tz="Europe/Paris"),
         pd.period_range("2024-02", periods=N_USERS, freq="M"),
         list(pd.date_range("2024-02-27", periods=N_USERS).date),
-        [Decimal(code) / 8 for code in range(N_USERS)],
-        [bytes([code]) for code in range(N_USERS)],
+        [Decimal(number) / 8 for number in range(N_USERS)],
+        [bytes([number]) for number in range(N_USERS)],
     ],
     ids=lambda users: "default" if users is None else type(users[0]).__name__,
 )
@@ -101,7 +101,7 @@ def test_fitted_recommender_comes_back(tmp_path, users, dtype):
     after = alscore.load(path)
     assert after.interactions.users.equals(before.interactions.users)
     assert after.interactions.items.equals(before.interactions.items)
-    if before.interactions.users.dtype != object:  # of text, numbers … pandas 3 makes narrower types
+    if before.interactions.users.dtype != object:  # pandas 3 finds narrower types for objects
         assert after.interactions.users.dtype == before.interactions.users.dtype
     assert after.model.user_factors.tobytes() == before.model.user_factors.tobytes()
     assert after.model.item_factors.tobytes() == before.model.item_factors.tobytes()
@@ -110,11 +110,11 @@ def test_fitted_recommender_comes_back(tmp_path, users, dtype):
     assert (matrix.indptr.dtype, matrix.indices.dtype, matrix.dtype) == (np.int64, np.int32, np.float32)
     assert (matrix != expected).nnz == 0
     users, items = before.interactions.users, before.interactions.items
-    for found, expected in (
+    for loaded, expected in (
         (after.recommend(users), before.recommend(users)),
         (after.similar_items(items), before.similar_items(items)),
     ):
-        assert found.to_numpy(object).tolist() == expected.to_numpy(object).tolist()
+        assert loaded.to_numpy(object).tolist() == expected.to_numpy(object).tolist()
 
 
 def test_bare_model_comes_back(tmp_path):
@@ -181,7 +181,7 @@ def test_only_solvers_with_a_name_are_saved():
     assert file.getvalue() == b""
 
 
-def test_only_models_are_saved(tmp_path):
+def test_other_objects_are_not_saved(tmp_path):
     with pytest.raises(TypeError, match="a Recommender, an AlternatingLeastSquares or Interactions, not dict"):
         save({}, tmp_path / "model.als")
     with pytest.raises(TypeError, match="not object"):
@@ -193,11 +193,11 @@ def test_only_models_are_saved(tmp_path):
     "labels",
     [
         [1, "one", *range(5, 12)],
-        [("a", code) for code in range(N_ITEMS)],
-        [("a", str(code)) for code in range(N_ITEMS)],
-        [frozenset([code]) for code in range(N_ITEMS)],
-        [complex(code) for code in range(N_ITEMS)],
-        [2**70 + code for code in range(N_ITEMS)],
+        [("a", number) for number in range(N_ITEMS)],
+        [("a", str(number)) for number in range(N_ITEMS)],
+        [frozenset([number]) for number in range(N_ITEMS)],
+        [complex(number) for number in range(N_ITEMS)],
+        [2**70 + number for number in range(N_ITEMS)],
     ],
     ids=["mixed", "tuples", "pairs of text", "sets", "complex", "huge"],
 )
@@ -258,7 +258,7 @@ def test_file_that_is_replaced_passes_its_permissions_on(tmp_path, recommender):
     recommender.save(path)
     path.chmod(0o600)
     with atomic_writer(path) as file:
-        assert os.stat(file.fileno()).st_mode & 0o777 == 0o600  # nor may others read it while it is written
+        assert os.stat(file.fileno()).st_mode & 0o777 == 0o600  # from the start: others cannot read it meanwhile
         file.write(b"new")
     assert path.read_bytes() == b"new"
     assert path.stat().st_mode & 0o777 == 0o600
@@ -404,7 +404,7 @@ def test_compressed_members_are_refused(content):
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EIO, os.strerror(errno.EIO))])
-def test_want_of_memory_or_disk_is_not_blamed_on_the_file(content, monkeypatch, error):
+def test_errors_of_memory_and_disk_are_not_format_errors(content, monkeypatch, error):
     class Broken(io.BytesIO):
         def read(self, size=-1):
             if self.tell() < len(content) // 2:
@@ -417,7 +417,7 @@ def test_want_of_memory_or_disk_is_not_blamed_on_the_file(content, monkeypatch, 
 
 
 def test_offset_to_before_the_start_of_the_file(content, tmp_path):
-    """On a disk, unlike in memory, the system refuses such a seek."""
+    """The system refuses such a seek in a file on disk, but not in memory."""
     damaged, end = bytearray(content), content.rindex(b"PK\5\6")
     offset = int.from_bytes(content[end + 16 : end + 20], "little")  # of the directory of members
     damaged[end + 16 : end + 20] = (2 * offset).to_bytes(4, "little")
@@ -461,8 +461,8 @@ def assert_same(after, before):
     for name in ("users", "items"):
         assert getattr(after, name).equals(getattr(before, name))
     for name in ("indptr", "indices", "data"):
-        found, expected = getattr(after.matrix, name), getattr(before.matrix, name)
-        assert (found.dtype, found.tobytes()) == (expected.dtype, expected.tobytes())
+        loaded, expected = getattr(after.matrix, name), getattr(before.matrix, name)
+        assert (loaded.dtype, loaded.tobytes()) == (expected.dtype, expected.tobytes())
     assert after.matrix.shape == before.matrix.shape
     assert (after.timestamps is None) == (before.timestamps is None)
     if before.timestamps is not None:
@@ -471,7 +471,7 @@ def assert_same(after, before):
 
 
 def assert_sound(interactions):
-    """What any file that opens must hold, whatever happened to it."""
+    """Assert what must hold for any file that opens, whatever its damage."""
     matrix = interactions.matrix
     assert matrix.indptr[0] == 0
     assert (np.diff(matrix.indptr) >= 0).all()
@@ -484,7 +484,7 @@ def assert_sound(interactions):
 
 
 def members_of(content):
-    """Name, offset of the bytes in the file, and bytes, read by the specification of zip."""
+    """Return offset and bytes of each member, by name, read according to the specification of zip."""
     end = content.rindex(b"PK\5\6")
     at, members = int.from_bytes(content[end + 16 : end + 20], "little"), {}
     while content[at : at + 4] == b"PK\1\2":
@@ -509,7 +509,7 @@ def members_of(content):
         pd.Index(TEXT, dtype="string", name="listener"),
         pd.CategoricalIndex(TEXT),
         pd.date_range("2024-02-27", periods=N_USERS, tz="Europe/Paris"),
-        [bytes([code]) for code in range(N_USERS)],
+        [bytes([number]) for number in range(N_USERS)],
     ],
     ids=lambda users: "default" if users is None else type(users[0]).__name__,
 )
@@ -532,7 +532,7 @@ def test_interactions_without_entries_come_back(tmp_path, shape, mmap):
 
 
 def test_members(content):
-    """Those of a file without timestamps are those that there were before there could be any."""
+    """A file without timestamps has the same members as before timestamps existed."""
     matrix, labels = {"indptr.npy", "indices.npy", "data.npy"}, {"users.arrow", "items.arrow"}
     factors = {"user_factors.npy", "item_factors.npy"}
     stamped = Recommender(fitted().model, plays())
@@ -579,14 +579,14 @@ def test_mapped_arrays_stay_in_the_file(tmp_path):
     pd.testing.assert_frame_equal(*fits)
     assert_same(mapped[:3].add(mapped[3:]), before)
 
-    # saving takes another file's place, so that what is mapped stays
+    # Saving replaces the file: the mapped file stays.
     Interactions(-before.matrix, before.users, before.items).save(path)
     path.unlink()
     assert_same(mapped, before)
 
 
 def test_files_that_are_not_aligned_are_mapped_too(tmp_path):
-    """Such as one that something else has packed anew, or that was written before arrays were aligned."""
+    """Another program has packed them again, or they were written before arrays were aligned."""
     before, path = plays(TEXT), tmp_path / "plays.als"
     for padding in range(8):
         path.write_bytes(rewritten(saved(before), lambda members: None))
@@ -598,7 +598,7 @@ def test_files_that_are_not_aligned_are_mapped_too(tmp_path):
         assert mapped.timestamps.flags.aligned
 
 
-def test_interactions_are_no_model(tmp_path, recommender):
+def test_a_model_is_not_loaded_as_interactions(tmp_path, recommender):
     recommender.save(tmp_path / "model.als")
     with pytest.raises(FormatError, match=r"model\.als holds a model, Recommender; read it with alscore\.load"):
         Interactions.load(tmp_path / "model.als")
@@ -664,7 +664,7 @@ def test_array_that_claims_more_than_it_has_is_not_mapped(tmp_path, mmap):
 
 
 def test_member_that_is_said_to_lie_elsewhere(tmp_path):
-    """Offsets and lengths that lead out of the file, or into other members, map nothing else."""
+    """Offsets and lengths that lead out of the file, or into other members, are refused."""
     content = saved(plays(TEXT))
     end = content.rindex(b"PK\5\6")
     directory = int.from_bytes(content[end + 16 : end + 20], "little")

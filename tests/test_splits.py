@@ -1,4 +1,4 @@
-"""Splits against slow ones in plain Python; disjoint, complete, of the sizes asked for, and the same everywhere."""
+"""Splits against slow splits in plain Python. Parts are disjoint, complete, of the right size and reproducible."""
 
 import datetime
 import hashlib
@@ -17,12 +17,12 @@ from alscore._data.canonical import canonical_csr
 from alscore.splits import hide_share, leave_k_out, leave_last_k_out, random_split, time_split, user_split
 
 QUICK = settings(max_examples=150, deadline=None)
-# likes, dislikes and empty rows and columns; always two likes of one user
+# With likes, dislikes, empty rows and empty columns. One user always has two likes.
 matrices = hnp.arrays(np.int8, st.tuples(st.integers(2, 8), st.integers(2, 7)), elements=st.integers(-2, 3)).map(
     lambda r: np.where(np.arange(r.size).reshape(r.shape) < 2, 1, r)
 )
 seeds = st.integers(0, 2**70)
-# as text, since 0.29 is not 29 / 100
+# Text, because the float 0.29 is not 29 / 100.
 amounts = st.sampled_from(["1", "2", "3", "0.2", "0.29", "0.5", "0.57", "0.7", "0.99"])
 
 
@@ -31,25 +31,25 @@ def number(amount):
 
 
 def held_out(amount, available):
-    """How many of `available`, 0 where the share is less than one, or where that would be all."""
+    """The number held out of `available`: 0 if the share is less than one, or if that would be all."""
     n = Fraction(amount) if Fraction(amount) >= 1 else int(Fraction(amount) * available)
     return int(n) if n < available else 0
 
 
 def raw_bits(random_state):
-    """The generator's numbers, one by one."""
+    """Yield the numbers of the generator, one by one."""
     stream = np.random.PCG64(random_state)
     while True:
         yield int(stream.random_raw())
 
 
 def cells(matrix):
-    """The (user, item) of each entry, by user and then item."""
+    """Return the (user, item) of each entry, by user and then by item."""
     return list(zip(*np.nonzero(matrix.toarray() if sparse.issparse(matrix) else matrix), strict=True))
 
 
 def last_of_each(whole, keys, n_test):
-    """The (user, item) of the last of each user's likes, by the keys of all entries."""
+    """Return the (user, item) of the last `n_test` likes of each user. `keys`: one for each entry."""
     key = dict(zip(cells(whole), keys, strict=False))
     chosen = set()
     for user, n in enumerate(n_test):
@@ -59,7 +59,7 @@ def last_of_each(whole, keys, n_test):
 
 
 def assert_parts(parts, whole):
-    """Each entry of `whole`, dense, is in one part, with its value; all are canonical and of its shape."""
+    """Assert that each entry of `whole` (dense) is in one part with its value, and that all parts are canonical."""
     for part in parts:
         assert isinstance(part, sparse.csr_array)
         assert (part.indptr.dtype, part.indices.dtype, part.dtype) == (np.int64, np.int32, np.float32)
@@ -159,12 +159,12 @@ def test_user_split(whole, amount, amount_of_users, too_few, random_state):
     assert {(test_users[row], item) for row, item in cells(test)} == last_of_each(whole, bits, n_test)
 
 
-# of these users the first likes five items, the second four, the others one and none
+# The users like five, four, one and no items.
 GOLDEN = sparse.csr_array([[1, 2, 3, 4, 5, -1], [0, 6, 7, -1, 8, 9], [0, 1, -1, 0, 0, 0], [0, 0, 0, 0, 0, 0]])
 
 
 def test_golden_splits():
-    """Written out, from PCG64 in plain Python: a platform or a numpy that draws differently shows."""
+    """Computed from PCG64 in plain Python: the test fails on a platform or a numpy that draws differently."""
     assert cells(random_split(GOLDEN, 0.4).test) == [(0, 1), (0, 2), (0, 3), (1, 5)]
     assert cells(leave_k_out(GOLDEN, 2, random_state=1).test) == [(0, 1), (0, 3), (1, 1), (1, 5)]
     split = user_split(GOLDEN, 1, 0.5, random_state=2)
@@ -182,13 +182,13 @@ def test_golden_splits():
     ],
 )
 def test_digests_of_larger_splits(split, sha256):
-    """Of the (user, item) of all test entries: like those above, from PCG64 in plain Python."""
+    """Digests of the (user, item) of all held-out entries, computed from PCG64 in plain Python too."""
     users, items = np.ogrid[:300, :40]
     entries, likes = (7 * users + 11 * items + users * items) % 5 < 2, (3 * users + items) % 4 > 0
     parts = split(sparse.csr_array(np.where(entries, np.where(likes, 1, -1), 0)))
     rows = getattr(parts, "test_users", np.arange(300))
-    found = np.array([(rows[row], item) for row, item in cells(parts.test)], "<i4")
-    assert hashlib.sha256(found.tobytes()).hexdigest()[:16] == sha256
+    cells_of_test = np.array([(rows[row], item) for row, item in cells(parts.test)], "<i4")
+    assert hashlib.sha256(cells_of_test.tobytes()).hexdigest()[:16] == sha256
 
 
 def test_users_with_too_few_are_trained_on_or_dropped():
@@ -207,12 +207,12 @@ def test_users_with_too_few_are_trained_on_or_dropped():
 @pytest.mark.parametrize("percent", range(1, 100))
 @pytest.mark.parametrize("split", [random_split, leave_k_out, hide_share])
 def test_shares_are_decimal(split, percent):
-    """Though 0.29 * 100 is 28.999999999999996."""
+    """The float 0.29 * 100 is 28.999999999999996."""
     assert split(sparse.csr_array(np.ones((1, 100))), percent / 100).test.nnz == percent
 
 
 def drawn(user_items, random_state=3):
-    """The bytes of all splits that are drawn at random."""
+    """Return the bytes of the parts of all random splits."""
     parts = (
         *random_split(user_items, 0.3, random_state),
         *leave_k_out(user_items, 2, random_state=random_state),
@@ -239,7 +239,7 @@ def test_the_values_do_not_matter(plays):
 
 
 def test_all_likes_are_drawn_equally_often():
-    """Of 20,000 users each of 5 items should be drawn 8,000 times; 5 standard deviations are 346."""
+    """Each of 5 items should be drawn for 8,000 of 20,000 users; 5 standard deviations are 346."""
     matrix = sparse.csr_array(np.ones((20_000, 5), np.int8))
     by_item = np.bincount(leave_k_out(matrix, 2).test.indices)
     np.testing.assert_allclose(by_item, 8_000, atol=346)
@@ -251,15 +251,15 @@ def test_all_likes_are_drawn_equally_often():
     np.testing.assert_allclose(np.diff(random_split(matrix, 0.4).test.indptr), 8_000, atol=346)
 
 
-def test_equal_keys_do_not_change_the_size(monkeypatch):
+def test_equal_keys_do_not_change_the_size():
     class Constant:
         def random_raw(self, size):
             return np.zeros(size, np.uint64)
 
-    monkeypatch.setattr(splits, "_random_bits", lambda random_state: Constant())
-    matrix = sparse.csr_array(np.ones((3, 4), np.int8))
-    assert random_split(matrix, 5).test.nnz == 5
-    assert np.diff(leave_k_out(matrix, 2).test.indptr).tolist() == [2, 2, 2]
+    assert splits._draw(Constant(), 12, 5).tolist() == [0, 1, 2, 3, 4]
+    matrix = canonical_csr(sparse.csr_array(np.ones((3, 4), np.int8)))
+    held_out = splits._last(matrix, splits._random_keys(matrix, Constant()), np.array([2, 2, 2]))
+    assert held_out.tolist() == [False, False, True, True] * 3
 
 
 def test_last_k_equals_pandas():
@@ -271,7 +271,7 @@ def test_last_k_equals_pandas():
     pd.testing.assert_frame_equal(Interactions(test).to_pandas(), expected.drop(columns="time").reset_index(drop=True))
 
 
-def test_interactions_keep_codes_labels_and_timestamps():
+def test_interactions_keep_ids_labels_and_timestamps():
     users, items = zip(*((user, item) for user in ("ann", "bob", "cid") for item in "vwxyz"), strict=True)
     plays = Interactions.from_arrays(users, items, range(1, 16))
     plays.timestamps = np.arange(1000, 1015)
@@ -292,8 +292,8 @@ def test_interactions_keep_codes_labels_and_timestamps():
     assert (plays.nnz, len(plays.timestamps), plays.report.kept) == (15, 15, 15)
 
     train, fold_in, test, train_users, test_users = user_split(plays, test=1)
-    for part, codes in ((train, train_users), (fold_in, test_users), (test, test_users)):
-        assert (list(part.users), list(part.items)) == (list(plays.users[codes]), list(plays.items))
+    for part, ids in ((train, train_users), (fold_in, test_users), (test, test_users)):
+        assert (list(part.users), list(part.items)) == (list(plays.users[ids]), list(plays.items))
         np.testing.assert_array_equal(part.timestamps, part.matrix.data + 999)
     assert (train.nnz, fold_in.nnz, test.nnz) == (10, 4, 1)
 

@@ -1,9 +1,10 @@
-"""Filters against slow ones, the table against definitions, and the plot against counts."""
+"""Filters against slow filters, the table against definitions, and the plot against counts."""
 
 import io
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,16 +19,16 @@ least = st.integers(0, 4)
 
 
 def labelled(dense):
-    """Interactions with labels u0, u1, … and i0, i1, …, and the position of each entry as its time."""
+    """Return Interactions with labels u0, u1, … and i0, i1, …, and the position of each entry as its time."""
     n_users, n_items = np.shape(dense)
-    users, items = [f"u{code}" for code in range(n_users)], [f"i{code}" for code in range(n_items)]
+    users, items = [f"u{user}" for user in range(n_users)], [f"i{item}" for item in range(n_items)]
     interactions = Interactions(sparse.csr_array(dense), users, items)
     interactions.timestamps = np.arange(interactions.nnz)
     return interactions
 
 
 def slow_filter(dense, min_user, min_item, repeat):
-    """The entries that are left, dense: the others are 0."""
+    """Return a dense array of the entries that are left; 0 elsewhere."""
     left = np.array(dense)
     while True:
         before = np.count_nonzero(left)
@@ -42,7 +43,7 @@ def slow_filter(dense, min_user, min_item, repeat):
 
 
 def assert_filtered(interactions, filtered, left, min_user, min_item):
-    """`filtered` has what is in `left`, dense and of the shape of `interactions`."""
+    """Assert that `filtered` has the entries of `left`, a dense array of the shape of `interactions`."""
     before, counts = interactions.matrix.toarray(), left != 0
     users = counts.any(axis=1) | (min_user == 0)
     items = counts.any(axis=0) | (min_item == 0)
@@ -89,15 +90,16 @@ def test_k_core(dense, k):
     assert (np.bincount(filtered.matrix.indices) >= k).all()
 
 
-def test_items_of_users_who_go_may_have_fewer():
+def test_items_of_users_left_out_may_have_fewer():
     interactions = labelled([[1, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 0]])
     filtered = statistics.filter(interactions, min_user=2, min_item=2)
     assert list(filtered.items) == ["i0", "i1", "i2"]
     assert filtered.matrix.toarray().tolist() == [[1, 1, 0], [0, 1, 1]]
 
 
-def test_filter_tells_what_it_leaves_out_and_why():
-    interactions = labelled([[1, 2, 3, 0], [4, 0, 0, 5], [6, 7, 0, 0]])
+def test_the_report_of_a_filter_names_entries_and_reasons():
+    dense = [[1, 2, 3, 0], [4, 0, 0, 5], [6, 7, 0, 0]]
+    interactions = labelled(dense)
     filtered = statistics.filter(interactions, min_user=2, min_item=2)
     assert (list(filtered.users), list(filtered.items)) == (["u0", "u2"], ["i0", "i1"])
     assert str(filtered.report) == (
@@ -105,12 +107,15 @@ def test_filter_tells_what_it_leaves_out_and_why():
         "  2 × item with fewer than 2 entries: 2, 4\n"
         "  1 × user with fewer than 2 entries: 3"
     )
-    assert interactions.shape == (3, 4)
+    # the given interactions are not modified
+    assert interactions.matrix.toarray().tolist() == dense
+    assert (list(interactions.users), list(interactions.items)) == (["u0", "u1", "u2"], ["i0", "i1", "i2", "i3"])
+    np.testing.assert_array_equal(interactions.timestamps, np.arange(7))
     assert interactions.report is None
 
 
 def test_k_core_repeats():
-    """A path: each round takes an end off, until nothing but the square at the other end is left."""
+    """The entries are a path that ends in a square. Each round removes the end of the path; the square remains."""
     dense = [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 1, 1]]
     filtered = statistics.filter(labelled(dense), k_core=2)
     assert (list(filtered.users), list(filtered.items)) == (["u0", "u1"], ["i0", "i1"])
@@ -182,9 +187,7 @@ def test_summary_refuses_a_top_below_0():
 
 
 def test_summary_of_real_lastfm_2k(shared_data):
-    """Counts as in the data set's own readme."""
-    import pandas as pd
-
+    """The readme of the data set states these counts."""
     plays = pd.read_csv(shared_data / "hetrec2011-lastfm-2k" / "user_artists.dat.gz", sep="\t")
     table = statistics.summary(Interactions.from_pandas(plays, "userID", "artistID", "weight"))
     assert values_of(table, "users")["count"] == 1892

@@ -1,4 +1,4 @@
-"""Tables from files and from other libraries: each row is right, or named, against Python's own readers."""
+"""Tables from files and other libraries, against Python's own readers. Each row is read right, or reported."""
 
 import bz2
 import csv
@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from pyarrow import feather, parquet
 
 from alscore import Interactions
+from alscore._data.tables import ColumnNames, TextOptions, read_observations
 
 COLUMNS = {"user": "u", "item": "i", "value": "v", "timestamp": "t"}
 
 
 def entries(interactions):
-    """Of each pair the value, and the time if there are any, read straight from the arrays."""
+    """Return the value, and the time if there is one, by (user, item), read directly from the arrays."""
     matrix = interactions.matrix
     times = [()] * matrix.nnz if interactions.timestamps is None else [(int(t),) for t in interactions.timestamps]
     return {
@@ -106,7 +107,7 @@ def test_tsv_has_no_quoting(write):
         ({"integers": "u"}, "integers must be a sequence of names, not 'u'"),
     ],
 )
-def test_options_of_text_that_are_none(write, options, message):
+def test_invalid_options_of_text_files_are_refused(write, options, message):
     with pytest.raises(ValueError, match=message):
         Interactions.from_table(write(b"u,i\n1,a\n", "plays.csv"), "u", "i", **options)
 
@@ -115,7 +116,7 @@ def test_other_delimiters(write):
     path = write("u|größe\n1|2\n".encode(), "plays.dat")
     interactions = Interactions.from_table(path, "u", "größe", delimiter="|")
     assert entries(interactions) == {("1", "2"): (1,)}
-    with pytest.raises(ValueError, match=r"plays\.dat has none of the names .csv, .*; give the delimiter"):
+    with pytest.raises(ValueError, match=r"plays\.dat ends in none of .csv, .*; give the delimiter"):
         Interactions.from_table(path, "u", "größe")
 
 
@@ -172,7 +173,7 @@ REASONS = {
 }
 
 
-def test_faulty_lines_can_be_dropped_and_are_reported(write):
+def test_bad_lines_can_be_dropped_and_are_reported(write):
     interactions = Interactions.from_table(write(FAULTY), **COLUMNS, errors="report")
     assert entries(interactions) == {
         ("ann", "x"): (1, 5),
@@ -185,7 +186,7 @@ def test_faulty_lines_can_be_dropped_and_are_reported(write):
 
 
 @pytest.mark.parametrize("line", REASONS)
-def test_faulty_lines_are_refused_by_default(write, line):
+def test_bad_lines_are_refused_by_default(write, line):
     lines = FAULTY.splitlines(keepends=True)
     path = write(lines[0] + lines[1] + lines[line - 1])
     if REASONS[line] == "v: zero, not observed":
@@ -205,7 +206,7 @@ def test_repeats_in_a_file_are_named_by_line(write):
     ("content", "line"),
     [(b'u,i\na,x\n"b,y\nc,z\n', 3), (b'u,i\na,"x\nb,y', 2), (b'u,i\na,"x\nb,y,z\n"', None), (b'u,i\na\nb,"x""', 3)],
 )
-def test_a_quoted_field_without_end_swallows_nothing_silently(write, content, line):
+def test_a_quoted_field_without_end_is_an_error(write, content, line):
     path = write(content)
     if line is None:
         assert entries(Interactions.from_table(path, "u", "i")) == {("a", "x\nb,y,z\n"): (1,)}
@@ -258,7 +259,7 @@ def test_headers_alone(write):
 
 
 @pytest.mark.parametrize("source", ["csv", "parquet", "feather", "table", "pandas"])
-def test_names_that_are_no_column(write, tmp_path, source):
+def test_names_that_are_not_columns(write, tmp_path, source):
     table = pa.table({"u": ["a"], "i": ["x"]})
     where = {
         "csv": lambda: write(b"u,i\na,x\n"),
@@ -309,7 +310,7 @@ def decoded(field):
 
 
 def number(text):
-    """The float32 that a text in the usual form stands for."""
+    """Return the float32 number of a text in the usual form."""
     if re.fullmatch(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+) *", text):
         return np.float32(float(Fraction(text.replace(" ", ""))) if re.search("[0-9]", text) else np.nan)
     return np.float32(np.nan)
@@ -385,9 +386,8 @@ def test_numbers_in_text_against_python(tmp_path_factory, value):
     assert dict(entries(interactions)).get(("a", "x"), (0,)) == (float(np.float32(value)),)
 
 
-def test_blocks_join_without_a_seam(write, monkeypatch):
+def test_blocks_join_without_a_seam(write):
     """Lines, quoted line ends, labels and faults at every position of small blocks."""
-    monkeypatch.setattr("alscore._data.tables._BLOCK", 64)
     content, expected, faults = b"u,i,v\n", defaultdict(float), []
     for row in range(300):
         user, item = f"user {row % 7}", f"ïtem\n{row % 5}"
@@ -402,9 +402,11 @@ def test_blocks_join_without_a_seam(write, monkeypatch):
             faults.append((row + 2, reason))
         else:
             expected[user, item] += 1
-    interactions = Interactions.from_table(write(content), "u", "i", "v", errors="report")
+    observations = read_observations(write(content), ColumnNames("u", "i", "v"), TextOptions(block_bytes=64))
+    interactions = Interactions._from_observations(observations, "sum", "report")
     assert entries(interactions) == {pair: (value,) for pair, value in expected.items()}
     assert rejected(interactions) == faults
+    assert entries(Interactions.from_table(write(content), "u", "i", "v", errors="report")) == entries(interactions)
 
 
 def test_real_movielens_ratings(shared_data):
@@ -442,7 +444,7 @@ TYPED = pa.table(
 
 
 class Foreign:
-    """A table of a library that only speaks Arrow."""
+    """A table of another library that exports Arrow data."""
 
     def __init__(self, table):
         self.table = table
@@ -452,7 +454,7 @@ class Foreign:
 
 
 def batches(table):
-    """Each row by itself, so that every batch has dictionaries of its own."""
+    """Return a table with one batch for each row, each with its own dictionaries."""
     return pa.Table.from_batches([batch for row in range(len(table)) for batch in table.slice(row, 1).to_batches()])
 
 
@@ -581,7 +583,7 @@ def test_nan_is_a_missing_label():
         assert rejected(interactions) == [(1, "u: missing label"), (2, "u: missing label")]
 
 
-def test_text_in_a_typed_table_is_no_number():
+def test_text_in_a_typed_table_is_not_a_number():
     table = pa.table({"u": [1], "i": [1], "v": ["1"]})
     with pytest.raises(ValueError, match="v: not a finite float32 number in 1 of 1 rows"):
         Interactions.from_table(table, "u", "i", "v")
@@ -590,7 +592,7 @@ def test_text_in_a_typed_table_is_no_number():
 
 
 @pytest.mark.parametrize("name", ["plays.parquet", "plays.feather", "plays.arrow"])
-def test_binary_files_that_are_none(write, name):
+def test_invalid_binary_files_are_refused(write, name):
     for content in (b"", b"u,i\na,x\n", b"PAR1" * 20, b"ARROW1\0\0" * 20):
         with pytest.raises(ValueError, match=re.escape(name)):
             Interactions.from_table(write(content, name), "u", "i")
@@ -607,14 +609,14 @@ def test_damaged_binary_files_are_refused_or_read(tmp_path_factory, writer, posi
     path.write_bytes(content)
     try:
         interactions = Interactions.from_table(path, "u", "i", "v", errors="report")
-    except (ValueError, TypeError, MemoryError):  # of which Arrow may ask for as much as a file claims to hold
+    except (ValueError, TypeError, MemoryError):  # Arrow allocates the size that a file claims
         return
     assert_accounted_for(interactions.report)
     assert all(isinstance(label, str | bytes | int | float) for label in interactions.users)
 
 
 def test_only_the_columns_needed_are_read(tmp_path):
-    """The others may be of any kind, even one that cannot be decoded."""
+    """Other columns may be of any kind, even undecodable."""
     table = pa.table({"u": ["a"], "bad": pa.array([b"\xff"]).view(pa.string()), "i": ["x"]})
     for path in (write_parquet(table, tmp_path), write_feather(table, tmp_path), write_arrow(table, tmp_path)):
         assert entries(Interactions.from_table(path, "u", "i")) == {("a", "x"): (1,)}

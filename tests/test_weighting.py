@@ -1,4 +1,4 @@
-"""Every transform against its formula on dense arrays, in float64; and what it refuses, by name."""
+"""Every transform against its formula on dense arrays in float64. Errors name what is wrong."""
 
 import math
 
@@ -11,7 +11,7 @@ from sklearn.preprocessing import normalize as sklearn_normalize
 from alscore import Interactions, weighting
 from alscore._data.canonical import canonical_csr
 
-# of float32 and float64 weights, relative: one rounding, and a few of float64
+# Relative tolerance of weights: one rounding of float32, or a few of float64.
 RTOL = {"float32": 1e-6, "float64": 1e-13}
 
 
@@ -20,23 +20,23 @@ def log(r, epsilon=1.0):
 
 
 def idf(r):
-    """Of documents × terms."""
+    """`r` is documents × terms."""
     return np.log(len(r) / (1 + (r != 0).sum(axis=0)))
 
 
 def bm25(r, k1=100.0, b=0.8):
-    """Of documents × terms."""
+    """`r` is documents × terms."""
     length = r.sum(axis=1, keepdims=True)
     return r * (k1 + 1) / (r + k1 * (1 - b + b * length / length.mean()) + (r == 0)) * idf(r)
 
 
 def tfidf(r):
-    """Of documents × terms."""
+    """`r` is documents × terms."""
     return np.sqrt(r) * idf(r)
 
 
 def normalize(r, norm="l2"):
-    """By rows."""
+    """Rows get norm 1."""
     norms = np.linalg.norm(r, {"l2": 2, "l1": 1, "max": np.inf}[norm], axis=1, keepdims=True)
     return r / np.where(norms == 0, 1, norms)
 
@@ -45,7 +45,7 @@ def clip(r, lower=0.0, upper=math.inf):
     return np.sign(r) * np.minimum(np.maximum(abs(r), lower), upper)
 
 
-# the call, and the formula for users × items
+# By name: the call, and its formula for users × items.
 KEEP_SIGNS = {
     "log": (weighting.log, log),
     "log, epsilon": (lambda m: weighting.log(m, 0.1), lambda r: log(r, 0.1)),
@@ -57,7 +57,7 @@ KEEP_SIGNS = {
     "max, items": (lambda m: weighting.normalize(m, "max", "items"), lambda r: normalize(r.T, "max").T),
     "clip": (lambda m: weighting.clip(m, 2, 30), lambda r: clip(r, 2, 30)),
     "clip above": (lambda m: weighting.clip(m, upper=30), lambda r: clip(r, upper=30)),
-    "who has what": (lambda m: weighting.clip(m, 1, 1), np.sign),
+    "signs alone": (lambda m: weighting.clip(m, 1, 1), np.sign),
 }
 OF_COUNTS = {
     "bm25": (weighting.bm25, lambda r: bm25(r.T).T),
@@ -73,7 +73,7 @@ ALL = KEEP_SIGNS | OF_COUNTS
 
 @pytest.fixture(scope="module")
 def ratings(plays):
-    """`plays` of which a fifth are dislikes."""
+    """`plays`, where a fifth of the entries are dislikes."""
     rng = np.random.default_rng(1)
     return sparse.csr_array(plays.toarray() * np.where(rng.random(plays.shape) < 0.2, -1, 1))
 
@@ -102,7 +102,7 @@ def test_dislikes_stay_dislikes(ratings, name, dtype):
 
 
 @pytest.mark.parametrize("name", OF_COUNTS)
-def test_what_is_defined_for_counts_refuses_dislikes(ratings, name):
+def test_functions_of_counts_refuse_dislikes(ratings, name):
     row = np.flatnonzero((ratings.toarray() < 0).any(axis=1))[0]
     with pytest.raises(ValueError, match=rf"user_items holds -\d.* at row {row}; {name.split(',')[0]} is defined for"):
         OF_COUNTS[name][0](ratings)
@@ -160,9 +160,10 @@ def test_interactions_keep_labels_report_and_timestamps():
     np.testing.assert_array_equal(plays.matrix.toarray(), before)
 
 
+@pytest.mark.parametrize("format", ["csr", "csc"])
 @pytest.mark.parametrize("name", ALL)
-def test_input_is_not_modified(plays, name):
-    matrix = sparse.csc_array(plays)
+def test_input_is_not_modified(plays, name, format):
+    matrix = plays.asformat(format).copy()
     before = [array.copy() for array in (matrix.data, matrix.indices, matrix.indptr)]
     weighted = ALL[name][0](matrix)
     weighted.data[:] = 0
@@ -223,7 +224,7 @@ def test_no_entry_vanishes(call, message):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_what_is_very_old_weighs_the_least_normal_number(dtype):
+def test_a_very_old_entry_weighs_the_smallest_normal_number(dtype):
     matrix = sparse.csr_array(np.array([[2, -3, 4]], dtype))
     decayed = weighting.time_decay(matrix, 1, [0, 10**6, 10**6 + 10**5])
     assert decayed.data.tolist() == [np.finfo(dtype).tiny, -np.finfo(dtype).tiny, 4]
@@ -269,7 +270,7 @@ def test_timestamps_of_an_unsorted_matrix_are_refused():
 
 
 @pytest.mark.parametrize("timestamps", [[0.5, 1.0], ["2009", "2010"], np.array(["2009", "2010"], "datetime64[s]")])
-def test_timestamps_that_are_no_integers_are_refused(timestamps):
+def test_timestamps_that_are_not_integers_are_refused(timestamps):
     with pytest.raises(TypeError, match=r"timestamps are .*; convert them to whole seconds since 1970"):
         weighting.time_decay(sparse.csr_array(np.eye(2)), 5, timestamps)
 

@@ -1,1 +1,1 @@
-"""From files and tables to a canonical matrix with labels, and the container that saved objects share."""
+"""From files and tables to a canonical matrix with labels; and the container format of saved objects."""

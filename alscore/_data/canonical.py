@@ -1,4 +1,4 @@
-"""The one form of a sparse matrix that the compiled core reads, and what is verified on the way to it."""
+"""The canonical form: the only form of a sparse matrix that the compiled core reads. Checks and conversion to it."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,7 +9,9 @@ from scipy import sparse
 
 from alscore._support.arrays import Bools, Floats, Int32s, Int64s, Ints, Numbers
 
-MAX_CODE = np.iinfo(np.int32).max
+MAX_LENGTH = np.iinfo(np.int32).max  # rows or columns of a matrix: ids are int32
+MAX_CODE = MAX_LENGTH  # the former name
+_MAX_NARROW_ENTRIES = np.iinfo(np.int32).max  # entries that an int32 indptr can number
 
 
 class CanonicalRows(NamedTuple):
@@ -28,59 +30,52 @@ class CanonicalRows(NamedTuple):
 def canonical_csr(
     matrix: sparse.sparray | sparse.spmatrix, dtype: npt.DTypeLike = np.float32, name: str = "user_items"
 ) -> sparse.csr_array:
-    """Verify a sparse matrix and bring it to the one form that the compiled core reads.
+    """Verify a sparse matrix and bring it to canonical form, the only form that the compiled core reads.
 
     Parameters
     ----------
     matrix : scipy sparse matrix or array, shape (n_rows, n_columns)
-        Any format; boolean, integer or real; read-only and memory-mapped buffers too. It is never modified.
+        Any format; boolean, integer or real values. Its buffers may be read-only or memory-mapped. It is never
+        modified.
     dtype : numpy dtype
         float32 or float64.
     name : str
-        What messages call the matrix.
+        The name of the matrix in messages.
 
     Returns
     -------
     scipy.sparse.csr_array, shape (n_rows, n_columns)
-        int64 `indptr`, int32 `indices`, `dtype` `data`; columns ascending in each row, duplicates summed (in
-        float64), no stored zeros. A buffer which is in this form already is shared with `matrix`.
+        `indptr` is int64, `indices` int32, and `data` has `dtype`. In each row the columns ascend and are distinct:
+        duplicates are summed in float64. There are no stored zeros. A buffer of `matrix` that is in this form already
+        is shared, not copied.
 
     Raises
     ------
     TypeError
-        Not a scipy sparse matrix, or complex or object values.
+        `matrix` is not a scipy sparse matrix, or its values are complex numbers or objects.
     ValueError
-        Not two-dimensional, more than 2**31 - 1 rows or columns, inconsistent `indptr`, indices out of range,
-        or values that are NaN, infinite or outside of `dtype`'s range.
+        `matrix` does not have two dimensions, has more than 2**31 - 1 rows or columns, an inconsistent `indptr` or an
+        index out of range; or a value is NaN, infinite or out of the range of `dtype`.
     """
     return from_canonical(*canonical_rows(matrix, dtype, name))
 
 
-def canonical_rows(matrix: Any, dtype: npt.DTypeLike, name: str) -> CanonicalRows:
-    """As `canonical_csr`, for who needs the arrays alone: making a matrix of them takes as long as verifying a row."""
-    if not sparse.issparse(matrix):
-        raise TypeError(
-            f"{name} must be a scipy sparse matrix, not {type(matrix).__name__}; "
-            f"convert it with scipy.sparse.csr_array(...)"
-        )
-    if matrix.ndim != 2:
-        raise ValueError(f"{name} must have two dimensions, not {matrix.ndim}; reshape it to (users, items)")
-    if matrix.dtype.kind not in "biuf":
-        raise TypeError(f"{name} has {matrix.dtype} values; convert them to numbers, e.g. .astype(float)")
-    if max(matrix.shape) > MAX_CODE:
-        raise ValueError(
-            f"{name} has shape {matrix.shape}; at most {MAX_CODE:,} rows and columns are "
-            f"supported, so renumber them without gaps"
-        )
+def canonical_rows(
+    matrix: Any, dtype: npt.DTypeLike, name: str, max_narrow_entries: int = _MAX_NARROW_ENTRIES
+) -> CanonicalRows:
+    """Return the arrays of `canonical_csr` without a matrix around them.
 
+    For one row, the construction of a csr_array takes as long as all checks.
+    """
+    _check_kind(matrix, name)
     borrowed = matrix.format == "csr"
     # scipy's conversions trust the indices and would read or write out of bounds: verify before converting.
     if matrix.format in ("csr", "csc"):
         _check_compressed(matrix, name)
     else:
         matrix = matrix.tocoo(copy=False)
-        for axis, codes in enumerate((matrix.row, matrix.col)):
-            check_codes(codes, matrix.shape[axis], ("row", "column")[axis], name, lambda at: matrix.row[at])
+        for axis, ids in enumerate((matrix.row, matrix.col)):
+            check_codes(ids, matrix.shape[axis], ("row", "column")[axis], name, lambda at: matrix.row[at])
         matrix = sparse.coo_array((matrix.data, (matrix.row, matrix.col)), shape=matrix.shape)
         matrix.has_canonical_format = True  # else tocsr sums, and small integers overflow before the cast
     matrix = matrix.tocsr(copy=False)
@@ -90,16 +85,16 @@ def canonical_rows(matrix: Any, dtype: npt.DTypeLike, name: str) -> CanonicalRow
     data = _cast(matrix.data[: indptr[-1]], dtype, indptr, name)
 
     if not _ascend(indices, indptr):
-        # scipy brings indptr and indices to one dtype: to the narrow one, where that can number the entries
-        narrow = indptr.astype(np.int32) if data.size <= MAX_CODE else indptr
+        # scipy brings indptr and indices to one dtype: keep it int32 where int32 can number the entries
+        narrow = indptr.astype(np.int32) if data.size <= max_narrow_entries else indptr
         ordered = sparse.csr_array((data, indices, narrow), shape=matrix.shape)
         if borrowed:
             ordered = ordered.copy()
         ordered.sort_indices()
         data, indices = ordered.data, ordered.indices.astype(np.int32, copy=False)
-        once = first_of_each(indices, indptr)
-        if not once.all():
-            data, indices, indptr = _merged(data, indices, indptr, once)
+        first = first_of_each(indices, indptr)
+        if not first.all():
+            data, indices, indptr = _merged(data, indices, indptr, first)
             data = _cast(data, dtype, indptr, name)
     if np.count_nonzero(data) < data.size:
         stored = np.flatnonzero(data)
@@ -108,37 +103,56 @@ def canonical_rows(matrix: Any, dtype: npt.DTypeLike, name: str) -> CanonicalRow
     return CanonicalRows(data, indices, indptr, matrix.shape)
 
 
+def _check_kind(matrix: Any, name: str) -> None:
+    """Verify type, dimensions, kind of values and shape."""
+    if not sparse.issparse(matrix):
+        raise TypeError(
+            f"{name} must be a scipy sparse matrix, not {type(matrix).__name__}; "
+            f"convert it with scipy.sparse.csr_array(...)"
+        )
+    if matrix.ndim != 2:
+        raise ValueError(f"{name} must have two dimensions, not {matrix.ndim}; reshape it to (users, items)")
+    if matrix.dtype.kind not in "biuf":
+        raise TypeError(f"{name} has {matrix.dtype} values; convert them to numbers, e.g. .astype(float)")
+    if max(matrix.shape) > MAX_LENGTH:
+        raise ValueError(
+            f"{name} has shape {matrix.shape}; at most {MAX_LENGTH:,} rows and columns are "
+            f"supported, so renumber them without gaps"
+        )
+
+
 def _ascend(indices: Int32s, indptr: Int64s) -> bool:
-    """Whether the columns of every row ascend, without repeats."""
+    """Whether the columns of every row ascend and are distinct."""
     ascends = indices[1:] > indices[:-1]
     starts = indptr[1:-1]
-    ascends[starts[(starts > 0) & (starts < indices.size)] - 1] = True  # from the end of one row to the next
+    # Between the last entry of a row and the first of the next row any step is right.
+    ascends[starts[(starts > 0) & (starts < indices.size)] - 1] = True
     return bool(ascends.all())
 
 
 def first_of_each(indices: Int32s, indptr: Int64s) -> Bools:
-    """Return a mask of the entries where a run of one column begins, in rows whose columns do not descend."""
+    """Return a mask of the first entry of each column in each row. Columns must not descend within a row."""
     first = np.zeros(indices.size + 1, bool)
     first[indptr] = True
     first[1:-1] |= indices[1:] != indices[:-1]
     return first[:-1]
 
 
-def _merged(data: Floats, indices: Int32s, indptr: Int64s, once: Bools) -> tuple[Floats, Int32s, Int64s]:
-    """Sum each run of one column, in float64; `once` is the mask of where they begin. `data` is overwritten.
+def _merged(data: Floats, indices: Int32s, indptr: Int64s, first: Bools) -> tuple[Floats, Int32s, Int64s]:
+    """Sum the entries of one column in a row, in float64. `first` is from `first_of_each`. `data` is overwritten.
 
-    As a rule few entries are repeated, and only those cost more than a mask.
+    Few entries are repeated as a rule. An entry that is not repeated costs only its place in the masks.
     """
-    several = ~once
-    dropped = np.flatnonzero(several)
-    several[:-1] |= several[1:]  # their first entries too
+    repeated = ~first
+    dropped = np.flatnonzero(repeated)
+    repeated[:-1] |= repeated[1:]  # the first entry of each run too
     with np.errstate(over="ignore"):
-        data[several & once] = np.add.reduceat(data[several], np.flatnonzero(once[several]), dtype=np.float64)
-    return data[once], indices[once], indptr - np.searchsorted(dropped, indptr)
+        data[repeated & first] = np.add.reduceat(data[repeated], np.flatnonzero(first[repeated]), dtype=np.float64)
+    return data[first], indices[first], indptr - np.searchsorted(dropped, indptr)
 
 
 def from_canonical(data: Floats, indices: Ints, indptr: Ints, shape: tuple[int, int]) -> sparse.csr_array:
-    """Return a csr_array of arrays that are in canonical form already."""
+    """Return a csr_array around arrays that are in canonical form already, without copies or checks."""
     # Set as attributes: the constructor would bring indptr and indices to one dtype.
     matrix = sparse.csr_array(shape, dtype=data.dtype)
     matrix.indptr, matrix.indices, matrix.data = indptr, indices, data
@@ -152,24 +166,28 @@ def entry_rows(matrix: sparse.csr_array) -> Int32s:
 
 
 def row_of_entry(indptr: Int64s, entry: Any) -> Any:
-    """Return the row of one entry, or of several."""
+    """Return the row of the entry at one position, or of the entries at an array of positions."""
     return np.searchsorted(indptr, entry, side="right") - 1
 
 
 def recoded(matrix: sparse.csr_array, rows: Ints, columns: Ints, shape: tuple[int, int]) -> sparse.csr_array:
-    """Move the entries of a canonical matrix to other places.
+    """Move the entries of a canonical matrix to other rows and columns.
 
     Parameters
     ----------
     matrix : scipy.sparse.csr_array, shape (n_rows, n_columns)
-    rows, columns : int array, lengths n_rows and n_columns
-        The row and the column where those of `matrix` go. Entries whose new column is -1 are left out.
+        In canonical form.
+    rows : int array, length n_rows
+        The new id of each row.
+    columns : int array, length n_columns
+        The new id of each column. -1 drops the entries of the column.
     shape : (int, int)
+        The shape of the result.
 
     Returns
     -------
-    scipy.sparse.csr_array, float32, of that shape
-        In canonical form.
+    scipy.sparse.csr_array, float32
+        In canonical form. Entries that meet are summed.
     """
     rows, columns = np.repeat(rows, np.diff(matrix.indptr)), columns[matrix.indices]
     kept = columns >= 0
@@ -177,7 +195,17 @@ def recoded(matrix: sparse.csr_array, rows: Ints, columns: Ints, shape: tuple[in
 
 
 def part_of_matrix(matrix: sparse.csr_array, entries: Bools, rows: Any = slice(None)) -> sparse.csr_array:
-    """Return some entries (a mask) of a canonical matrix, and of its rows all or some with theirs."""
+    """Return some entries and some rows of a canonical matrix, in canonical form.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_array, shape (n_rows, n_columns)
+        In canonical form.
+    entries : bool array of length nnz
+        The entries to keep. They must be in rows that are kept.
+    rows : bool array of length n_rows or slice
+        The rows to keep, in the same order. Default: all.
+    """
     kept = np.flatnonzero(entries)
     lengths = np.diff(np.searchsorted(kept, matrix.indptr))[rows]
     indptr = np.append(0, np.cumsum(lengths))
@@ -185,7 +213,7 @@ def part_of_matrix(matrix: sparse.csr_array, entries: Bools, rows: Any = slice(N
 
 
 def _check_compressed(matrix: Any, name: str) -> None:
-    """Verify the structure of a CSR or CSC matrix, whose attributes anyone may have set."""
+    """Verify the structure of a CSR or CSC matrix: its attributes can be set to anything."""
     indptr, indices = matrix.indptr, matrix.indices
     major, minor = ("row", "column") if matrix.format == "csr" else ("column", "row")
     n_major, n_minor = matrix.shape if matrix.format == "csr" else matrix.shape[::-1]
@@ -207,22 +235,26 @@ def _check_compressed(matrix: Any, name: str) -> None:
 def check_codes(
     codes: Ints, size: int, axis: str, name: str, owner: Callable[[Any], Any], owner_axis: str = "row"
 ) -> None:
-    """Verify that `codes` are integers in [0, size); `owner(position)` finds the row to name."""
+    """Verify that `codes`, row numbers or column numbers, are integers in [0, size).
+
+    `axis` says in messages which of the two they are: "row" or "column". For a wrong one the message names
+    ``owner(position)`` too, the `owner_axis` that holds it.
+    """
     if codes.dtype.kind not in "iu":
         raise TypeError(f"{name} has {axis} indices of dtype {codes.dtype}; convert them to integers")
     if codes.size and (codes.min() < 0 or codes.max() >= size):
         at = np.flatnonzero((codes < 0) | (codes >= size))[0]
         raise ValueError(
             f"{name}: {axis} index {codes[at]} at {owner_axis} {owner(at)} is outside of "
-            f"[0, {size}); correct the index or give the matrix a larger shape"
+            f"[0, {size}); correct the index, or give the matrix a larger shape"
         )
 
 
 def _cast(values: Numbers, dtype: npt.DTypeLike, indptr: Int64s, name: str) -> Floats:
-    """Return `values` as a contiguous `dtype` array, shared if they are one; refuse those it cannot hold."""
+    """Return `values` as a contiguous array of `dtype`, shared if possible; refuse values that `dtype` cannot hold."""
     with np.errstate(over="ignore", under="ignore"):
         cast = np.ascontiguousarray(values, dtype)
-    # min and max pass NaN on and need no temporary array
+    # min and max are NaN if there is one, and need no temporary array
     if cast.size and not (
         np.isfinite(cast.min())
         and np.isfinite(cast.max())
@@ -237,29 +269,41 @@ def _cast(values: Numbers, dtype: npt.DTypeLike, indptr: Int64s, name: str) -> F
 
 
 def unrepresentable(values: Numbers, cast: Numbers) -> Bools:
-    """Mask of `values` that became infinite, NaN or zero in `cast`."""
+    """Return a mask of `values` that are infinite or NaN in `cast`, or became zero there."""
     mask: Bools = ~np.isfinite(cast) | ((cast == 0) & (values != 0))
     return mask
 
 
 def checked_timestamps(timestamps: Any, given: Any, matrix: sparse.csr_array, name: str) -> Int64s:
-    """Verify the times of the entries of a matrix, in seconds: int64.
+    """Verify the timestamps of the entries of a matrix.
 
     Parameters
     ----------
     timestamps : int array of length nnz
+        Seconds since 1970, in the order of ``given.data``.
     given : scipy sparse matrix
-        Whose entries have these times. They are of use only if it is in canonical form.
+        The caller's matrix. It must be in canonical form: otherwise its entries have another order than `matrix`.
     matrix : scipy.sparse.csr_array
-        What `canonical_csr` makes of it.
+        ``canonical_csr(given)``.
     name : str
-        What messages call the matrix.
+        The name of the matrix in messages.
+
+    Returns
+    -------
+    int64 array of length nnz
+
+    Raises
+    ------
+    TypeError
+        The timestamps are not integers.
+    ValueError
+        `given` is not in canonical form, or there is not one timestamp for each entry.
     """
     times = np.asarray(timestamps)
     if not np.can_cast(times.dtype, np.int64):
         raise TypeError(
-            f"timestamps are {times.dtype}; convert them to whole seconds since 1970, for datetimes by "
-            f".astype('datetime64[s]').astype('int64')"
+            f"timestamps are {times.dtype}; convert them to whole seconds since 1970 (datetimes: "
+            f".astype('datetime64[s]').astype('int64'))"
         )
     if not (
         given.format == "csr"
@@ -267,8 +311,8 @@ def checked_timestamps(timestamps: Any, given: Any, matrix: sparse.csr_array, na
         and np.array_equal(given.indices[: matrix.nnz], matrix.indices)
     ):
         raise ValueError(
-            f"{name} must be in canonical form, since timestamps follow the order of its entries: take "
-            f"alscore.interactions.canonical_csr({name}), and timestamps in the order of that"
+            f"{name} must be in canonical form, since timestamps follow the order of its entries: use "
+            f"alscore.interactions.canonical_csr({name}), and give timestamps in the order of its data"
         )
     if times.shape != matrix.data.shape:
         raise ValueError(f"timestamps has shape {times.shape}; give one for each of the {matrix.nnz} entries")

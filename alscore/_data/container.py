@@ -1,12 +1,15 @@
-"""The file of a model or of Interactions: a zip of plain arrays, Arrow labels and a JSON manifest, without any code.
+"""The file format of models and Interactions: a zip of arrays, Arrow labels and a JSON manifest. It holds no code.
 
-The members are stored, not compressed. The numbers of an array begin at a multiple of 64 bytes, so they can be mapped:
+The members are stored, not compressed. The numbers of an array begin at a multiple of 64 bytes of the file, which can
+therefore be mapped into memory:
 
     user_factors.npy, item_factors.npy      factors of a fitted model
-    indptr.npy, indices.npy, data.npy       the interactions as CSR, alone or of a fitted Recommender
-    timestamps.npy                          their timestamps, if they have any
+    indptr.npy, indices.npy, data.npy       the matrix of Interactions as CSR, alone or in a fitted Recommender
+    timestamps.npy                          the timestamps of these Interactions, if they have timestamps
     users.arrow, items.arrow                their labels, Arrow IPC streams of one column
     manifest.json                           format, versions, kind, parameters, SHA-256 of each other member
+
+This module knows the members, but not the classes: each class gives its arrays and restores itself from `Parts`.
 """
 
 import contextlib
@@ -37,17 +40,17 @@ FACTORS = ("user_factors.npy", "item_factors.npy")
 MATRIX = ("indptr.npy", "indices.npy", "data.npy")
 LABELS = ("users.arrow", "items.arrow")
 TIMESTAMPS = "timestamps.npy"
-COMPLETE = {
+COMPLETE = {  # the complete sets of members, by kind
     "AlternatingLeastSquares": (set(), {*FACTORS}),
     "Recommender": (set(), {*FACTORS}, {*FACTORS, *MATRIX, *LABELS}, {*FACTORS, *MATRIX, *LABELS, TIMESTAMPS}),
     "Interactions": ({*MATRIX, *LABELS}, {*MATRIX, *LABELS, TIMESTAMPS}),
 }
-LOCAL_HEADER = 30  # bytes before the name in a zip
-ALIGNMENT = 64
+LOCAL_HEADER_BYTES = 30  # of the header of a member in a zip, up to its name
+ALIGNMENT_BYTES = 64  # of members and arrays in the file; Arrow recommends it
 
 
 class FormatError(ValueError):
-    """A file that is not a whole and unaltered alscore model or Interactions which this version can read."""
+    """The file is not a model or Interactions, is damaged or incomplete, or was written by a newer alscore."""
 
 
 File = str | os.PathLike[str] | BinaryIO
@@ -55,7 +58,15 @@ Restored = TypeVar("Restored")
 
 
 class Parts:
-    """What a file holds, verified to be complete; read or mapped when it is asked for."""
+    """The members of an open file. They are verified to be complete, and read or mapped when they are asked for.
+
+    Attributes
+    ----------
+    kind : str
+        The name of the class that was saved.
+    params : dict
+        Its parameters, from the manifest.
+    """
 
     def __init__(self, archive: zipfile.ZipFile, manifest: dict[str, Any], mapped: memoryview | None) -> None:
         self.kind: str = manifest["kind"]
@@ -66,11 +77,12 @@ class Parts:
         return name in self._members
 
     def array(self, name: str, ndim: int, *dtypes: npt.DTypeLike) -> NDArray[Any]:
+        """Return the array of a member. Raise a ValueError unless it has `ndim` dimensions and one of `dtypes`."""
         return _read_array(self._archive, name, ndim, *dtypes, mapped=self._mapped)
 
     @contextlib.contextmanager
     def opened(self, name: str) -> Iterator[IO[bytes] | memoryview]:
-        """Open a member, for a reader that takes a file or the bytes in memory."""
+        """Open a member: as a file object, or as the bytes in memory if the file is mapped."""
         if self._mapped is not None:
             yield _mapped_member(self._archive, name, self._mapped)
             return
@@ -93,11 +105,11 @@ def write(
     kind : str
         A key of `COMPLETE`.
     params : dict, optional
-        What JSON can hold.
+        Parameters that JSON can hold.
     arrays : dict
-        Arrays by member.
+        Arrays, by the name of the member.
     streams : dict
-        Functions by member. Each writes the member to the file object that it gets.
+        Functions, by the name of the member. Each gets a file object and writes the member to it.
     """
     if isinstance(file, str | os.PathLike):
         with atomic_writer(file) as opened:
@@ -129,9 +141,23 @@ def read(
     refusal: Callable[[str], Exception],
     mmap: bool = False,
 ) -> Restored:
-    """Give what the function for the kind in the file makes of its parts; raise ``refusal(kind)`` where there is none.
+    """Read one object from a file.
 
-    Anything else that is wrong with the file is a FormatError.
+    Parameters
+    ----------
+    file : str, path or seekable binary file object
+    restore : dict
+        By kind, a function that makes the object of the `Parts` in the file.
+    refusal : callable
+        ``refusal(kind)`` returns the exception to raise for a kind that `restore` does not have.
+    mmap : bool
+        Whether to map Interactions into memory instead of reading them, if `file` is a path. The checksums of a mapped
+        file are not compared.
+
+    Raises
+    ------
+    FormatError
+        Anything else is wrong with the file. The message says what.
     """
     if isinstance(file, str | os.PathLike):
         with open(file, "rb") as opened:
@@ -152,8 +178,8 @@ def _read(
                 _verify_digests(archive, manifest)
             if manifest["kind"] in restore:
                 return restore[manifest["kind"]](Parts(archive, manifest, mapped))
-    # The readers of zip, JSON, .npy and Arrow raise nearly every kind for bytes that are not as written: OSErrors too,
-    # EINVAL where a damaged offset leads to before the start of the file, and Arrow's own, which have no errno.
+    # For damaged bytes the readers of zip, JSON, .npy and Arrow raise nearly every kind of exception. Two of these are
+    # OSErrors: Arrow's own, without errno, and EINVAL for an offset that leads to before the start of the file.
     except Exception as error:
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)):
             raise
@@ -163,7 +189,7 @@ def _read(
 
 
 class _Digester(io.RawIOBase):
-    """A writer that passes everything on and takes its SHA-256."""
+    """A writer that passes its data on to another writer and computes their SHA-256."""
 
     def __init__(self, target: IO[bytes]) -> None:
         self.target = target
@@ -179,11 +205,12 @@ class _Digester(io.RawIOBase):
 
 @contextlib.contextmanager
 def _digesting(archive: zipfile.ZipFile, name: str, digests: dict[str, str]) -> Iterator[_Digester]:
-    """Open member `name` for writing, aligned; note its digest in `digests` afterwards."""
+    """Open member `name` for writing, aligned. Its SHA-256 is in `digests` after the block."""
     info = zipfile.ZipInfo(name)
-    # After name, padding and the field for 64-bit sizes the member begins; .npy and Arrow keep alignment from there on.
-    padding = -(archive.start_dir + LOCAL_HEADER + len(name) + 6 + 20) % ALIGNMENT
-    info.extra = struct.pack("<HHH", 0xD935, 2 + padding, ALIGNMENT) + bytes(padding)  # the field that zipalign writes
+    # The member begins after its name, this field and the field of 64-bit sizes. .npy and Arrow align the rest.
+    padding = -(archive.start_dir + LOCAL_HEADER_BYTES + len(name) + 6 + 20) % ALIGNMENT_BYTES
+    # zipalign writes the same field
+    info.extra = struct.pack("<HHH", 0xD935, 2 + padding, ALIGNMENT_BYTES) + bytes(padding)
     with archive.open(info, "w", force_zip64=True) as member:
         digester = _Digester(member)
         yield digester
@@ -191,12 +218,12 @@ def _digesting(archive: zipfile.ZipFile, name: str, digests: dict[str, str]) -> 
 
 
 def _verified_manifest(archive: zipfile.ZipFile) -> dict[str, Any]:
-    """Return the manifest, having verified that every member is there."""
+    """Return the manifest. Verify that the file has exactly the members that its kind needs, uncompressed."""
     infos = {info.filename: info for info in archive.infolist()}
     if MANIFEST not in infos:
         raise ValueError(f"it has no {MANIFEST}")
     for name, info in infos.items():
-        # So that no member can unpack to more than the file holds.
+        # A stored member cannot unpack to more bytes than the file has.
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
             raise ValueError(f"its member {name} is compressed")
     manifest = json.loads(archive.read(MANIFEST))
@@ -204,9 +231,9 @@ def _verified_manifest(archive: zipfile.ZipFile) -> dict[str, Any]:
         raise ValueError(f"its {MANIFEST} does not say format {FORMAT!r}")
     if manifest["format_version"] > FORMAT_VERSION:
         raise ValueError(f"it was written by a newer alscore, {manifest['alscore_version']}; upgrade alscore")
-    odd = manifest["members"].keys() ^ infos.keys() - {MANIFEST}
-    if odd:
-        raise ValueError(f"members are missing or not listed in its {MANIFEST}: {', '.join(sorted(odd))}")
+    unmatched = manifest["members"].keys() ^ infos.keys() - {MANIFEST}
+    if unmatched:
+        raise ValueError(f"members are missing or not listed in its {MANIFEST}: {', '.join(sorted(unmatched))}")
     if manifest["kind"] not in COMPLETE:
         raise ValueError(f"it holds an unknown kind of model, {manifest['kind']!r}")
     if manifest["members"].keys() not in COMPLETE[manifest["kind"]]:
@@ -215,25 +242,25 @@ def _verified_manifest(archive: zipfile.ZipFile) -> dict[str, Any]:
 
 
 def _verify_digests(archive: zipfile.ZipFile, manifest: dict[str, Any]) -> None:
-    """Verify that every member holds what was written."""
+    """Verify the SHA-256 of every member."""
     for name, digest in manifest["members"].items():
         with archive.open(name) as member:
-            if hashlib.file_digest(member, "sha256").hexdigest() != digest:  # type: ignore[arg-type]  # it has readinto
+            if hashlib.file_digest(member, "sha256").hexdigest() != digest:  # type: ignore[arg-type]  # the member has readinto
                 raise ValueError(f"its member {name} is damaged")
 
 
 def _mapped_member(archive: zipfile.ZipFile, name: str, mapped: memoryview) -> memoryview:
-    """Return the bytes of a member that `archive` can open."""
+    """Return the bytes of a member in the mapped file."""
     info = archive.getinfo(name)
-    lengths = struct.unpack_from("<HH", mapped, info.header_offset + LOCAL_HEADER - 4)  # of name and extra field
-    start = info.header_offset + LOCAL_HEADER + sum(lengths)
+    lengths = struct.unpack_from("<HH", mapped, info.header_offset + LOCAL_HEADER_BYTES - 4)  # of name and extra field
+    start = info.header_offset + LOCAL_HEADER_BYTES + sum(lengths)
     return mapped[start : start + info.file_size]
 
 
 def _read_array(
     archive: zipfile.ZipFile, name: str, ndim: int, *dtypes: npt.DTypeLike, mapped: memoryview | None = None
 ) -> NDArray[Any]:
-    """Read or map an array of one of `dtypes`, provided that its header claims the very bytes that there are."""
+    """Read or map an array. Refuse another dtype or shape, and a header that does not fit the number of bytes."""
     with archive.open(name) as member:
         np.lib.format.read_magic(member)
         shape, _, dtype = np.lib.format.read_array_header_1_0(member)
@@ -243,6 +270,6 @@ def _read_array(
             raise ValueError(f"its member {name} is not the array that was expected: {dtype} {shape}")
         if mapped is not None:
             array: NDArray[Any] = np.ndarray(shape, dtype, _mapped_member(archive, name, mapped), start)
-            return np.require(array, requirements="A")  # a copy, if something else than `save` wrote the zip
+            return np.require(array, requirements="A")  # copies only if another program wrote the zip
         member.seek(0)
         return np.lib.format.read_array(member, allow_pickle=False)

@@ -1,4 +1,4 @@
-"""Labels as a column of Arrow, in files."""
+"""Labels as a column of an Arrow table, in files."""
 
 import functools
 from collections.abc import Callable
@@ -9,7 +9,10 @@ import pyarrow as pa
 
 
 def labels_to_arrow(labels: "pd.Index[Any]", name: str) -> pa.Table:
-    """Return labels as a table of one column, from which pandas restores their dtype. Messages use `name`."""
+    """Return labels as a table of one column, from which pandas restores their dtype.
+
+    `name` names the labels in the TypeError for labels that Arrow cannot hold.
+    """
     unsupported = TypeError(
         f"{name} have labels of type {labels.inferred_type} that Arrow cannot hold; "
         f"use strings, numbers or dates, e.g. {name}.astype(str)"
@@ -42,6 +45,6 @@ def _write(table: pa.Table, file: Any) -> None:
 
 
 def _from_arrow(table: pa.Table) -> "pd.Index[Any]":
-    # labels are unique: there is nothing to deduplicate
+    # labels are distinct: a search for equal objects would take time for nothing
     labels: pd.Index[Any] = pd.Index(table.to_pandas(deduplicate_objects=False)["label"], tupleize_cols=False)
     return labels.rename(None)

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from alscore._data.canonical import MAX_CODE
+from alscore._data.canonical import MAX_LENGTH
 from alscore._support.arrays import Bools, Int32s, Int64s, Ints
 from alscore._support.checks import require
 
@@ -62,13 +62,13 @@ class Labels:
         return cls(index, name)
 
     @classmethod
-    def factorized(cls, column: Any, name: str) -> tuple[Ints, Self]:
+    def factorized(cls, column: Any, name: str, max_labels: int = MAX_LENGTH) -> tuple[Ints, Self]:
         """Return a code for each row of a column, -1 where the label is missing, and the distinct labels by code."""
         try:
             codes, distinct = pd.factorize(pd.Series(column))
         except TypeError as error:
             raise TypeError(f"{name}: {error}; labels must be hashable, such as strings or integers") from error
-        _require_countable(len(distinct), name)
+        _require_countable(len(distinct), max_labels, name)
         return codes, cls(_without_categories(pd.Index(distinct, tupleize_cols=False)), name)
 
     def in_order(self, codes: Ints) -> tuple[Int32s, "pd.Index[Any]"]:
@@ -80,11 +80,11 @@ class Labels:
         except TypeError as error:
             raise TypeError(f"{self.name}: {error}; bring the labels to one type, e.g. .astype(str)") from error
         order = order[used[order]]
-        rank = np.empty(len(self.index), np.int32)
-        rank[order] = np.arange(order.size, dtype=np.int32)
-        return rank[codes], self.index[order]
+        id_of_code = np.empty(len(self.index), np.int32)
+        id_of_code[order] = np.arange(order.size, dtype=np.int32)
+        return id_of_code[codes], self.index[order]
 
-    def joined(self, others: "pd.Index[Any]") -> tuple["pd.Index[Any]", Ints]:
+    def joined(self, others: "pd.Index[Any]", max_labels: int = MAX_LENGTH) -> tuple["pd.Index[Any]", Ints]:
         """Return these labels followed by the new ones of `others`, and the id of each of `others` there."""
         known = self.index
         if not len(known) or not len(others):
@@ -92,7 +92,7 @@ class Labels:
         ids = known.get_indexer(others)
         new = ids < 0
         n_labels = len(known) + int(np.count_nonzero(new))
-        _require_countable(n_labels, self.name)
+        _require_countable(n_labels, max_labels, self.name)
         ids[new] = np.arange(len(known), n_labels)
         parts = _without_categories(known), _without_categories(others)
         joined = parts[0].append(parts[1][new]) if new.any() else parts[0]
@@ -174,18 +174,16 @@ def as_index(labels: Any, argument: str) -> "pd.Index[Any]":
 
 
 def _ascending(labels: "pd.Index[Any]") -> bool:
-    """Whether each label is known to be above the one before it."""
+    """Whether each label is above the label before it. False also if the labels cannot be compared."""
     try:
         return bool((labels[1:] > labels[:-1]).all())
-    except TypeError:  # of several types, or categories without an order
+    except TypeError:  # labels of several types, or categories without an order
         return False
 
 
-def _require_countable(n_labels: int, name: str) -> None:
-    if n_labels > MAX_CODE:
-        raise ValueError(
-            f"{name}: {n_labels:,} labels, of which at most {MAX_CODE:,} are supported; leave out rare ones"
-        )
+def _require_countable(n_labels: int, max_labels: int, name: str) -> None:
+    if n_labels > max_labels:
+        raise ValueError(f"{name}: {n_labels:,} labels, but at most {max_labels:,} are supported; leave out rare ones")
 
 
 def _without_categories(labels: "pd.Index[Any]") -> "pd.Index[Any]":

@@ -1,4 +1,4 @@
-"""What is taken as `user_items`, a sparse matrix or an Interactions: its entries, their times, and parts of it."""
+"""The argument `user_items`, a sparse matrix or Interactions: its entries, their timestamps, and parts of it."""
 
 import contextlib
 import datetime
@@ -13,14 +13,14 @@ from alscore._support.checks import require
 
 
 def matrix_of(user_items: Any) -> sparse.csr_array:
-    """Return the entries in canonical form: float64 if they are that, else float32."""
+    """Return the entries in canonical form: float64 if the matrix is float64, else float32."""
     matrix = getattr(user_items, "matrix", user_items)
     dtype = np.float64 if getattr(matrix, "dtype", None) == np.float64 else np.float32
     return canonical_csr(matrix, dtype, "user_items")
 
 
 def timestamps_of(user_items: Any, matrix: sparse.csr_array, timestamps: Any) -> Int64s:
-    """Return the verified times of the entries of `matrix`, canonical and made of `user_items`, in seconds."""
+    """Return `timestamps`, by default those of `user_items`, verified. `matrix` is ``matrix_of(user_items)``."""
     if timestamps is None:
         timestamps = getattr(user_items, "timestamps", None)
     if timestamps is None:
@@ -29,11 +29,11 @@ def timestamps_of(user_items: Any, matrix: sparse.csr_array, timestamps: Any) ->
 
 
 def seconds_of(instant: Any, name: str) -> int:
-    """Return seconds since 1970: a whole number itself, else what datetime or numpy.datetime64 make of it, in UTC."""
+    """Return seconds since 1970 of an instant: whole seconds already, a datetime, or ISO 8601 text (UTC by default)."""
     if hasattr(instant, "__index__"):
         return int(instant)
     if isinstance(instant, str):
-        with contextlib.suppress(ValueError):  # numpy knows "2009-05" besides
+        with contextlib.suppress(ValueError):  # numpy also reads "2009-05"
             instant = datetime.datetime.fromisoformat(instant)
     if getattr(instant, "tzinfo", None) is not None:
         instant = instant.astimezone(datetime.UTC).replace(tzinfo=None)
@@ -46,5 +46,16 @@ def seconds_of(instant: Any, name: str) -> int:
 
 
 def part_of(user_items: Any, matrix: sparse.csr_array, entries: Bools, users: Any = slice(None)) -> Any:
-    """Return some entries of `matrix`, canonical and made of `user_items`, and of the rows all or some with theirs."""
+    """Return some entries and some users of `user_items`, in its form: a matrix, or Interactions without a report.
+
+    Parameters
+    ----------
+    user_items : sparse matrix or Interactions
+    matrix : scipy.sparse.csr_array
+        ``matrix_of(user_items)``.
+    entries : bool array of length nnz
+        The entries to keep. They must belong to users that are kept.
+    users : bool array of length n_users or slice
+        The users to keep, in the same order. Default: all.
+    """
     return user_items.part(entries, users) if hasattr(user_items, "part") else part_of_matrix(matrix, entries, users)

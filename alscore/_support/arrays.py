@@ -1,4 +1,4 @@
-"""What signatures call numpy arrays: by the kind of their numbers, or by the dtype where nothing else will do."""
+"""Names of numpy array types for signatures: by the kind of number, or by the dtype where only one dtype will do."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,15 +1,10 @@
-"""What messages about arguments say."""
+"""Checks of arguments, and the lists of positions in messages. This module imports no numpy: it is light."""
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from alscore._support.arrays import Ints
+from typing import Any
 
 
 def require(holds: bool, name: str, allowed: str, value: Any) -> None:
-    """Raise a ValueError about the argument `name` unless it is as `allowed` says."""
+    """Raise a ValueError, "`name` must be `allowed`, not `value`", unless `holds`."""
     if not holds:
         raise ValueError(f"{name} must be {allowed}, not {value!r}")
 
@@ -22,6 +17,6 @@ def require_integer(value: Any, name: str, least: int, most: int | None = None) 
     require(valid, name, allowed, value)
 
 
-def first_few(positions: "Ints | pd.Series") -> str:
-    """Spell out the first few of `positions`."""
-    return ", ".join(map(str, positions[:5])) + (", …" if len(positions) > 5 else "")
+def first_few(numbers: Any) -> str:
+    """Return the first five of a sequence or an array of numbers as text: "0, 3, 4, 7, 9, …"."""
+    return ", ".join(map(str, numbers[:5])) + (", …" if len(numbers) > 5 else "")

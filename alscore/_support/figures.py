@@ -1,13 +1,13 @@
-"""Figures that are drawn without a display."""
+"""Matplotlib figures that need no display."""
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # matplotlib is optional
     from matplotlib.figure import Figure
 
 
 def figure(width: float, height: float) -> "Figure":
-    """An empty one, of a size in inches; an ImportError with the remedy where matplotlib is not installed."""
+    """Return an empty figure of a size in inches. Raise an ImportError if matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure  # not pyplot, which looks for a display
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Writing a file in one step: the new file appears complete, or the old one stays."""
 
 import contextlib
 import errno
@@ -12,9 +12,10 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a new binary file that takes the place of `path` when the block ends, and only if it ends well.
+    """Open a temporary file for writing bytes. It replaces `path` when the ``with`` block ends without an exception.
 
-    A file that is replaced passes its permissions on.
+    The temporary file is in the folder of `path`. It is on the disk (fsync) before it replaces the old file, and it
+    gets the permissions of the old file. An exception removes it, and the old file stays.
 
     Parameters
     ----------
@@ -24,7 +25,7 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises
     ------
     OSError
-        At once, if `path` is a folder or a device, or its folder cannot be written to.
+        At once, if `path` is a folder or a device, or if its folder cannot be written to.
     """
     path = Path(path).resolve()
     if path.exists() and not path.is_file():

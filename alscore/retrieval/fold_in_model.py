@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 
 from alscore import solvers
-from alscore._data.canonical import MAX_CODE, CanonicalRows
+from alscore._data.canonical import MAX_LENGTH, CanonicalRows
 from alscore._support.arrays import Floats, Int64s, Ints
 from alscore._support.checks import require_integer
 from alscore.retrieval import checked_ids
@@ -216,7 +216,7 @@ def _check_one(name: str, value: Any, size: int) -> None:
 
 def _distinct(ids: Any, name: str) -> Int64s:
     """Return `ids` as an array, verified to be distinct."""
-    found = checked_ids(ids, MAX_CODE, name)
+    found = checked_ids(ids, MAX_LENGTH, name)
     values, counts = np.unique(found, return_counts=True)
     if len(values) < len(found):
         raise ValueError(f"{name} holds {values[counts > 1][:10].tolist()} more than once: give each id one row")
