@@ -1,4 +1,4 @@
-"""The command line: its output for people and for machines, its exit codes and its one-line errors."""
+"""The command line: its text and JSON output, its exit codes and its one-line errors."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ from alscore.datasets.lastfm import PLAYS_FILE
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Holds plays.tsv, of which one line is no good, and model.als, trained on it by the command."""
+    """A folder with plays.tsv, one line of which is wrong, and model.als, which the command has trained on it."""
     folder = tmp_path_factory.mktemp("cli")
     datasets.write_lastfm_360k(datasets.synthetic(150, 120, seed=0), folder / "plays.tsv")
     with open(folder / "plays.tsv", "ab") as file:
@@ -37,7 +37,7 @@ def model(folder):
 
 
 def failure(capsys, *argv):
-    """The one line that a command which fails prints."""
+    """Run a command that must fail; return the one line that it prints."""
     assert main(list(map(str, argv))) == 1
     out, err = capsys.readouterr()
     assert out == ""
@@ -77,7 +77,7 @@ def test_train_reports_in_json(folder, model, capsys, tmp_path):
     assert len(losses) == 15
 
 
-def test_train_passes_every_parameter_on(folder, tmp_path, capsys):
+def test_train_passes_every_parameter_to_the_model(folder, tmp_path, capsys):
     path = tmp_path / "model.als"
     options = [
         "--factors=5",
@@ -121,11 +121,11 @@ def test_train_passes_every_parameter_on(folder, tmp_path, capsys):
         random_state=9,
         dtype=np.float64,
     )
-    found = load(path)
-    assert found.model.get_params() == expected.get_params()
-    assert found.interactions.items.equals(interactions.items)
+    loaded = load(path)
+    assert loaded.model.get_params() == expected.get_params()
+    assert loaded.interactions.items.equals(interactions.items)
     expected.fit(interactions, show_progress=False)
-    assert found.model.item_factors.tobytes() == expected.item_factors.tobytes()
+    assert loaded.model.item_factors.tobytes() == expected.item_factors.tobytes()
 
 
 def test_quiet_train_prints_nothing(folder, tmp_path, capsys):
@@ -159,8 +159,8 @@ def test_recommend_filters_items(folder, model, capsys):
     best = model.recommend(user, n=4)["item"].tolist()
     command = ["recommend", str(folder / "model.als"), "--user", user, "-n", "2", "--json"]
     assert main([*command, "--filter", best[0], "--filter", best[2]]) == 0
-    found = json.loads(capsys.readouterr().out)["recommendations"]
-    assert [row["item"] for row in found] == [best[1], best[3]]
+    results = json.loads(capsys.readouterr().out)["recommendations"]
+    assert [row["item"] for row in results] == [best[1], best[3]]
 
     message = failure(capsys, *command, "--filter", "nothing")
     assert "unknown items (1): 'nothing'" in message
@@ -210,15 +210,15 @@ def test_similar(folder, model, capsys):
     assert all(other in out for other in expected["similar_item"])
 
 
-def test_integer_labels_are_understood(tmp_path, capsys):
+def test_integer_labels_are_read(tmp_path, capsys):
     plays = sparse.csr_array(np.eye(4) + np.eye(4, k=1))
     interactions = Interactions(plays, [10, 20, 30, 40], [-1, 1, 2, 3])
     recommender = Recommender(AlternatingLeastSquares(factors=2)).fit(interactions, show_progress=False)
     recommender.save(tmp_path / "model.als")
     assert main(["recommend", str(tmp_path / "model.als"), "--user", "30", "--json"]) == 0
-    found = pd.DataFrame(json.loads(capsys.readouterr().out)["recommendations"])
-    assert found["user"].tolist() == [30, 30]
-    assert sorted(found["item"]) == [-1, 1]
+    results = pd.DataFrame(json.loads(capsys.readouterr().out)["recommendations"])
+    assert results["user"].tolist() == [30, 30]
+    assert sorted(results["item"]) == [-1, 1]
     assert main(["similar", str(tmp_path / "model.als"), "--item", "-1", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["similar_items"]) == 3
     assert "unknown items (1): 'x'; this model's labels are of type integer" in failure(
@@ -417,11 +417,11 @@ def test_real_plays(shared_data, tmp_path, capsys):
     table = datasets.lastfm_360k(plays).to_pandas()
     user = table["user"][0]
     assert main(["recommend", path, "--user", user, "-n", "20", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["recommendations"]
-    heard = table.query("user == @user")["item"]
-    assert len(heard) > 0
-    assert len(found) == 20
-    assert not {row["item"] for row in found} & set(heard)
+    results = json.loads(capsys.readouterr().out)["recommendations"]
+    played = table.query("user == @user")["item"]
+    assert len(played) > 0
+    assert len(results) == 20
+    assert not {row["item"] for row in results} & set(played)
     assert main(["similar", path, "--item", '"weird al" yankovic']) == 0
     assert capsys.readouterr().out.startswith('item "weird al" yankovic\n')
 
@@ -437,11 +437,12 @@ def test_fetch_uses_a_file_put_there_by_hand_and_leaves_a_wrong_one(tmp_path, mo
 
 
 def test_threads_reach_the_model(folder, tmp_path, monkeypatch):
-    asked = []
+    """Every call of every module for a number of threads gets the number of the command."""
+    numbers = []
     resolve = threads.resolve_threads
 
     def spy(num_threads, *work):
-        asked.append(num_threads)
+        numbers.append(num_threads)
         return resolve(num_threads, *work)
 
     for module in [each for name, each in sys.modules.items() if name.startswith("alscore.")]:
@@ -455,6 +456,20 @@ def test_threads_reach_the_model(folder, tmp_path, monkeypatch):
         ["tune", plays, "--trials=1", "--factors=2", "--iterations=1"],
         ["evaluate", str(folder / "model.als"), "--test", later, "--drop-overlap", "--metrics=auc"],
     ):
-        asked.clear()
+        numbers.clear()
         assert main([*command, "--threads=2", "--quiet"]) == 0
-        assert set(asked) == {2}, command
+        assert set(numbers) == {2}, command
+
+
+def test_help_starts_without_slow_imports(run_python):
+    code = """
+import sys
+from alscore.cli import main
+try:
+    main(["--help"])
+finally:
+    print(sorted({"numpy", "scipy", "pandas", "pyarrow", "threadpoolctl"} & set(sys.modules)))
+"""
+    done = run_python(code)
+    assert done.stdout.startswith("usage: alscore"), done.stderr
+    assert done.stdout.endswith("\n[]\n")

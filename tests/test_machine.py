@@ -1,6 +1,7 @@
-"""The limits of the machine and the needs of a sweep: what is timed or counted is what is said, not how fast it is."""
+"""The peaks of the machine and the needs of a sweep: what is timed and counted. How fast it is does not matter here."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -61,34 +62,29 @@ def test_gather_refuses():
             probe.gather(*wrong)
 
 
-@pytest.fixture
-def scripted(monkeypatch):
-    """Replace a function of _probe by one that notes its arguments and reports the seconds of a script."""
+def scripted(seconds):
+    """Return a function that takes these seconds in turn, and the list of the arguments of its calls."""
+    calls, reports = [], iter(seconds)
 
-    def replace(name, seconds):
-        calls, reports = [], iter(seconds)
+    def run(*arguments):
+        calls.append(arguments)
+        return next(reports), 0
 
-        def noting(*arguments):
-            calls.append(arguments)
-            return next(reports), 0
-
-        monkeypatch.setattr(probe, name, noting)
-        return calls
-
-    return replace
+    return run, calls
 
 
-def test_fma_peak_is_that_of_the_fastest_run(scripted, monkeypatch):
-    monkeypatch.setattr(probe, "fma_flops", {16: 8, 32: 16, 64: 0}.get)
-    calls = scripted("fma", [3.0, 2.0, 4.0, 5.0])
-    peak = machine.fma_peak(threads=3, seconds=10)
+def test_fma_peak_is_that_of_the_fastest_run():
+    run, calls = scripted([3.0, 2.0, 4.0, 5.0])
+    flops = {16: 8, 32: 16, 64: 0}
+    peak = machine.fma_peak(threads=3, seconds=10, probe=SimpleNamespace(fma=run, fma_flops=flops.get))
     assert [(width, threads) for width, *_, threads in calls] == [(16, 3), (16, 3), (32, 3), (32, 3)]
     assert peak == 3 * calls[2][1] * 16 / 4.0
 
 
-def test_gather_bandwidth_reads_each_row_once_and_is_that_of_the_fastest_run(scripted):
-    calls = scripted("gather", [5.0, 4.0, 3.0, 1.0, 2.0])
-    assert machine.gather_bandwidth(16, threads=2, rows=1000, seconds=1) == 1000 * 16 * 4 / 1.0
+def test_gather_bandwidth_reads_each_row_once_and_is_that_of_the_fastest_run():
+    run, calls = scripted([5.0, 4.0, 3.0, 1.0, 2.0])
+    bandwidth = machine.gather_bandwidth(16, threads=2, rows=1000, seconds=1, probe=SimpleNamespace(gather=run))
+    assert bandwidth == 1000 * 16 * 4 / 1.0
     assert len({ahead for _, _, ahead, _ in calls}) == 5
     for table, rows, _, threads in calls:
         assert table.shape == (1000, 16)
@@ -103,11 +99,10 @@ def test_measures_of_this_machine():
     assert 0 < machine.gather_bandwidth(8, 1, rows=1000, seconds=1e-3) < math.inf
 
 
-@pytest.mark.parametrize(("cache", "table_bytes"), [({}, 2**28), ({"L1": 1, "L3": 2**26}, 2**29)])
-def test_gathered_table_is_beyond_the_caches(monkeypatch, cache, table_bytes):
-    monkeypatch.setattr(machine, "_caches", lambda: cache)
-    assert table_bytes <= machine._rows_beyond_cache(100) * 400 < table_bytes + 400
-    assert machine._rows_beyond_cache(2**31 - 1) == 1
+@pytest.mark.parametrize(("cache_bytes", "table_bytes"), [({}, 2**28), ({"L1": 1, "L3": 2**26}, 2**29)])
+def test_gathered_table_is_beyond_the_caches(cache_bytes, table_bytes):
+    assert table_bytes <= machine.rows_beyond_cache(100, cache_bytes) * 400 < table_bytes + 400
+    assert machine.rows_beyond_cache(2**31 - 1, cache_bytes) == 1
 
 
 @pytest.mark.parametrize(
@@ -116,7 +111,7 @@ def test_gathered_table_is_beyond_the_caches(monkeypatch, cache, table_bytes):
         (lambda: machine.fma_peak(-1), "num_threads must be an integer from 0 .* not -1"),
         (lambda: machine.fma_peak(1, seconds=0), "seconds must be above 0"),
         (lambda: machine.fma_peak(1, seconds=math.nan), "seconds must be above 0"),
-        (lambda: machine.gather_bandwidth(0, rows=1), r"k must be an integer from 1 to 2\*\*31 - 1, not 0"),
+        (lambda: machine.gather_bandwidth(0, rows=1), "k must be an integer from 1 to 2,147,483,647, not 0"),
         (lambda: machine.gather_bandwidth(1.5, rows=1), "k must be an integer from 1 .* not 1.5"),
         (lambda: machine.gather_bandwidth(1, rows=0), "rows must be an integer from 1 .* not 0"),
         (lambda: machine.gather_bandwidth(1, rows=2**31), "rows must be an integer from 1 .* not 2147483648"),
@@ -134,16 +129,16 @@ def test_bad_arguments_are_refused(call, message):
 
 
 def counted_row(B, v):
-    """Solve (I + B'B) w = B'v number by number, as a textbook has it; (w, the FLOPs it took)."""
+    """Solve (I + B'B) w = B'v number by number, as in a textbook; return w and the number of FLOPs."""
     n, k = B.shape
     flops = 0
     dual = n <= k
-    R = B.T if dual else B  # R'R is the system's matrix, less I
+    R = B.T if dual else B  # R'R is the matrix of the system, minus I
     M, m = R.shape
     rhs = v.copy() if dual else np.zeros(k)
     for j in range(n):
         for i in range(k):
-            flops += 2  # the scaling of this number from both sides, done by whoever made B
+            flops += 2  # the scaling of this number from both sides, which B already has
             if not dual:
                 rhs[i] += B[j, i] * v[j]
                 flops += 2
@@ -212,10 +207,10 @@ def test_gather_bytes():
 
 
 def test_description(isa):
-    found = machine.describe()
-    assert found["isa"] == isa
-    assert found["numpy"] == np.__version__
-    assert found["cpu"]
-    assert found["cpus"] >= 1
-    assert found["memory_bytes"] > 2**20
-    assert all(size > 0 for size in found["caches"].values())
+    description = machine.describe()
+    assert description["isa"] == isa
+    assert description["numpy"] == np.__version__
+    assert description["cpu"]
+    assert description["cpus"] >= 1
+    assert description["memory_bytes"] > 2**20
+    assert all(size > 0 for size in description["caches"].values())

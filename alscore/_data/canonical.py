@@ -10,7 +10,6 @@ from scipy import sparse
 from alscore._support.arrays import Bools, Floats, Int32s, Int64s, Ints, Numbers
 
 MAX_LENGTH = np.iinfo(np.int32).max  # rows or columns of a matrix: ids are int32
-MAX_CODE = MAX_LENGTH  # the former name
 _MAX_NARROW_ENTRIES = np.iinfo(np.int32).max  # entries that an int32 indptr can number
 
 

@@ -27,11 +27,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def available_cpus() -> int:
+def available_cpus(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     """Return the number of CPUs that this process may use: by its affinity and the CPU quota of its control group."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = quota_file.read_text().split()
         cpus = min(cpus, max(1, int(quota) // int(period)))  # "max" is not an integer: no quota
     return cpus
 

@@ -1,17 +1,22 @@
-"""Contenders in training, each given the same objective in its own terms, and the process that each runs in.
+"""Contenders in training, each given the same objective in its own terms, and the process in which each one runs.
 
 Every contender minimises the sum over all users u and items i of ``c_ui (p_ui - x_u . y_i)**2`` plus ``λ |x_u|**2`` and
-``λ |y_i|**2``, with c = 1 + α r and p = 1 for the entries r of `plays`, c = 1 and p = 0 elsewhere. It starts from the
-given item factors and user factors of 0, and updates users first. Float32, all threads, BLAS as it wants it, 3 steps of
-conjugate gradient. A new contender is one function and its entries in CONTENDERS.
+``λ |y_i|**2``. For the entries r of `plays`, c = 1 + α r and p = 1; elsewhere c = 1 and p = 0. Training starts from the
+given item factors and from user factors of 0, and solves users first. All contenders use float32, the same number of
+threads, the BLAS settings that suit them, and 3 steps of conjugate gradient. To add a contender, write one function and
+its entries in CONTENDERS.
 
 As a script, ``contenders.py FOLDER NAME`` is the process of one contender. It runs under any interpreter (Python 3.8 or
-later) that has numpy, scipy and the contender's package: nothing of alscore is imported unless ours runs. FOLDER holds
-settings.json, plays.npz (CSR, float32) and start.npy, the first item factors. Each line on stdout is a JSON document:
-first "package", "version" and "python"; then after each of settings["times"] sweeps "seconds" and "peak_bytes", the
-most memory above what was resident when the input had been loaded, or null where the system cannot tell. Where
-settings["keep"] is true the factors lie in FOLDER/NAME.X.npy and FOLDER/NAME.Y.npy when the line appears, and the next
-sweep waits for a line on stdin. Where settings["warm_up"] is true a sweep is thrown away before the first.
+later) that has numpy, scipy and the contender's package. It imports alscore only for contenders of ours.
+
+FOLDER holds settings.json, plays.npz (CSR, float32) and start.npy, the initial item factors. Each line on stdout is a
+JSON document. The first has "package", "version" and "python". One more follows after each of settings["times"] sweeps,
+with "seconds" and "peak_bytes", the peak of resident memory above its size when the input had been loaded (null if the
+system does not tell it).
+
+If settings["keep"] is true, the factors lie in FOLDER/NAME.X.npy and FOLDER/NAME.Y.npy when the line appears, and the
+next sweep waits for a line on stdin. If settings["warm_up"] is true, the process first makes a sweep that it does not
+report.
 """
 
 from __future__ import annotations
@@ -36,57 +41,55 @@ from scipy import sparse
 if TYPE_CHECKING:
     from alscore._support.arrays import Floats
 
-CG_STEPS = 3
-_CMFREC = "3.5.1.post14"  # the version whose compiled module `_cmfrec` calls
+CG_STEPS = 3  # steps of conjugate gradient for each row, of every contender
+_CMFREC_VERSION = "3.5.1.post14"  # `_cmfrec` calls a C function of this version's compiled module
 
 
 def _alscore(solver: str, plays: Any, start: Floats, settings: dict[str, Any]) -> Iterator[Any]:
     from alscore import solvers
     from alscore._data.canonical import canonical_csr
     from alscore._support.threads import one_blas_thread
-    from alscore.solvers.half_sweeps import Side, alternate, zero_factors
+    from alscore.solvers.half_sweeps import Side, zero_factors
     from alscore.solvers.objective import Objective
+    from alscore.solvers.training import Training
 
     resolved, objective = solvers.resolve(solver), Objective(settings["regularization"], settings["alpha"])
     canonical = canonical_csr(plays)
 
     def measurements() -> Iterator[Any]:
         users = Side.of("user", objective, canonical, start.shape[1], settings["threads"])
-        items = users.transposed("item")
-        X, Y = (zero_factors(n, start.shape[1], start.dtype) for n in plays.shape)
-        Y[:] = start
-        half_sweeps: Iterator[bool]
+        initial = zero_factors(len(start), start.shape[1], start.dtype)
+        initial[:] = start
+        training = Training.afresh(users, initial, resolved)
 
         def sweep(number: int) -> None:
-            nonlocal half_sweeps
             if number == 0:
-                half_sweeps = alternate(resolved, users, items, X, Y, random_start=True)
-            next(half_sweeps)
-            next(half_sweeps)
+                training.restart()
+            training.sweep()
 
         with one_blas_thread():
-            yield from _timed(sweep, X, Y, settings)
+            yield from _timed(sweep, training.X, training.Y, settings)
 
     return measurements()
 
 
 def _implicit(use_cg: bool, plays: Any, start: Floats, settings: dict[str, Any]) -> Iterator[Any]:
-    """Its `fit` goes on from factors that are there, so that a sweep is a `fit` of one iteration.
+    """A sweep is a `fit` of one iteration, because `fit` continues from factors that the model has.
 
-    The time is the one that it reports: it leaves out the transposition, which each `fit` repeats.
+    The seconds are those that implicit reports. They exclude the transposition, which each `fit` repeats.
     """
     import threadpoolctl
     from implicit.cpu.als import AlternatingLeastSquares
 
     confidences = _weights(plays, settings)
     confidences.data += 1
-    with threadpoolctl.threadpool_limits(1, "blas"):  # it is several times slower otherwise, and warns of it
+    with threadpoolctl.threadpool_limits(1, "blas"):  # several times slower otherwise; implicit warns of it
         model = AlternatingLeastSquares(
             factors=start.shape[1], regularization=settings["regularization"], alpha=1.0, dtype=np.float32,
             use_cg=use_cg, iterations=1, num_threads=settings["threads"],
         )  # fmt: skip
         model.cg_steps = CG_STEPS
-        X, Y = model.user_factors, model.item_factors = _first_factors(plays, start)
+        X, Y = model.user_factors, model.item_factors = _initial_factors(plays, start)
 
         def sweep(_: int) -> float:
             seconds: list[float] = []
@@ -97,11 +100,11 @@ def _implicit(use_cg: bool, plays: Any, start: Floats, settings: dict[str, Any])
 
 
 def _irspack(solver: str, plays: Any, start: Floats, settings: dict[str, Any]) -> Iterator[Any]:
-    """Its compiled trainer, without the recommender around it, which would choose the start.
+    """The compiled trainer, without the recommender around it: the recommender would choose the initial factors.
 
-    The loss "original" has c = alpha0 + value where observed and alpha0 elsewhere. With nu = 0 its regularization is
-    not scaled by the number of entries. The script of quality asks for others of both. iALS++ keeps the block of 64
-    factors that is irspack's default.
+    The loss "original" has c = alpha0 + value for entries and c = alpha0 elsewhere. With nu = 0 the regularization is
+    not scaled by the number of entries. quality.py sets other values of alpha0 and nu. iALS++ keeps irspack's default
+    block of 64 factors.
     """
     from irspack.recommenders import _ials_core as core
 
@@ -119,23 +122,26 @@ def _irspack(solver: str, plays: Any, start: Floats, settings: dict[str, Any]) -
         .build()
     )  # fmt: skip
     trainer = core.IALSTrainer(model, _weights(plays, settings))
-    trainer.user, trainer.item = _first_factors(plays, start)
-    # these two are views of what the trainer works on
+    trainer.user, trainer.item = _initial_factors(plays, start)
+    # trainer.user and trainer.item are views of the arrays that the trainer works on
     yield from _timed(lambda _: trainer.step(steps), trainer.user, trainer.item, settings)
 
 
 def _cmfrec(use_cg: bool, plays: Any, start: Floats, settings: dict[str, Any]) -> Iterator[Any]:
-    """The half-sweep in its compiled module, called by its C name.
+    """The half-sweep of the compiled module, called by its C name.
 
-    Its Python interface takes no start, and no callback between sweeps. Its fit calls this function for each half with
-    these arguments, items before users. Its conjugate gradient minimises something else: the residual that it starts
-    each row from has the sum of α r y - (1 + α r) (x . y) y over the row's entries, where the gradient of the objective
-    has (1 + α r) y - α r (x . y) y. No choice of values makes the two the same.
+    cmfrec's Python interface takes no initial factors and no callback between sweeps. Its `fit` calls this function for
+    each half-sweep with these arguments, items before users.
+
+    Its conjugate gradient minimises another function. The residual that it starts a row with has the sum of
+    α r y - (1 + α r) (x . y) y over the row's entries, where the gradient of the objective has
+    (1 + α r) y - α r (x . y) y. No choice of values makes the two equal.
     """
-    found = importlib.metadata.version("cmfrec")
-    if found != _CMFREC:  # it would get arguments of another function's
+    installed = importlib.metadata.version("cmfrec")
+    if installed != _CMFREC_VERSION:  # the C function may take other arguments there
         raise ImportError(
-            f"cmfrec {found} is installed, but only {_CMFREC} can be called: pip install cmfrec=={_CMFREC}"
+            f"cmfrec {installed} is installed, but only {_CMFREC_VERSION} can be called: "
+            f"pip install cmfrec=={_CMFREC_VERSION}"
         )
     from cmfrec import wrapper_float
 
@@ -151,7 +157,7 @@ def _cmfrec(use_cg: bool, plays: Any, start: Floats, settings: dict[str, Any]) -
     gram, scratch = np.empty((k, k), np.float32), np.empty((threads, k * (k + 3)), np.float32)
     scratch_of_threads = (ctypes.c_void_p * threads)(*(row.ctypes.data for row in scratch))
     users = _weights(plays, settings)
-    X, Y = _first_factors(plays, start)
+    X, Y = _initial_factors(plays, start)
     sides = [
         (rows.indptr.astype(np.uintp), rows.indices.astype(np.int32, copy=False), rows.data, out, fixed)
         for rows, out, fixed in ((users, X, Y), (users.T.tocsr(), Y, X))
@@ -168,7 +174,7 @@ def _cmfrec(use_cg: bool, plays: Any, start: Floats, settings: dict[str, Any]) -
 
 
 def _lenskit(_: None, plays: Any, start: Floats, settings: dict[str, Any]) -> Iterator[Any]:
-    """Its trainer, epoch by epoch, with the matrix and the start put where it would prepare its own."""
+    """The trainer, epoch by epoch, with our matrix and initial factors in place of those that it would make."""
     from lenskit import parallel
     from lenskit.als import ImplicitMFScorer
     from lenskit.als._implicit import ImplicitMFTrainer
@@ -179,7 +185,7 @@ def _lenskit(_: None, plays: Any, start: Floats, settings: dict[str, Any]) -> It
             return sparse.coo_array(_weights(plays, settings))
 
         def initialize_params(self, data: Any) -> None:
-            self.scorer.user_embeddings, self.scorer.item_embeddings = _first_factors(plays, start)
+            self.scorer.user_embeddings, self.scorer.item_embeddings = _initial_factors(plays, start)
 
     parallel.initialize(threads=settings["threads"], backend_threads=settings["threads"])
     scorer = ImplicitMFScorer(embedding_size=start.shape[1], regularization=settings["regularization"])
@@ -188,9 +194,9 @@ def _lenskit(_: None, plays: Any, start: Floats, settings: dict[str, Any]) -> It
 
 
 def _buffalo(optimizer: str, plays: Any, start: Floats, settings: dict[str, Any]) -> Iterator[Any]:
-    """Its compiled ALS, without the database file that it reads its data from in batches; no loss on the way."""
+    """The compiled ALS, without the database file that buffalo reads its data from, and without the loss."""
     if start.shape[1] >= 128 and optimizer != "ialspp":
-        raise ValueError("from 128 factors on buffalo runs iALS++ whatever it is asked for: use buffalo-ialspp")
+        raise ValueError("with 128 factors or more buffalo always runs iALS++: use buffalo-ialspp")
     from buffalo.algo._als import CyALS
     from buffalo.algo.options import ALSOption
 
@@ -205,9 +211,9 @@ def _buffalo(optimizer: str, plays: Any, start: Floats, settings: dict[str, Any]
         json.dump(options, file)
         file.flush()
         model.init(file.name.encode())
-    X, Y = _first_factors(plays, start)
+    X, Y = _initial_factors(plays, start)
     model.initialize_model(X, Y)
-    sides = [  # it wants the end of each row, without the 0 before
+    sides = [  # buffalo takes the end of each row: indptr without the leading 0
         (len(out), rows.indptr[1:].astype(np.int64), rows.indices.astype(np.int32, copy=False), rows.data)
         for rows, out in ((plays, X), (plays.T.tocsr(), Y))
     ]
@@ -221,7 +227,7 @@ def _buffalo(optimizer: str, plays: Any, start: Floats, settings: dict[str, Any]
 
 
 def _timed(sweep: Callable[[int], float | None], X: Floats, Y: Floats, settings: dict[str, Any]) -> Iterator[Any]:
-    """``sweep(number)``, from 0 on; the seconds are those that it returns, if any."""
+    """Call ``sweep(number)``, from 0 on. Seconds are those that it returns, or else those of the call."""
     if settings["warm_up"]:
         start = Y.copy()
         sweep(0)
@@ -232,20 +238,22 @@ def _timed(sweep: Callable[[int], float | None], X: Floats, Y: Floats, settings:
         yield reported or time.perf_counter() - began, {"X": X, "Y": Y}
 
 
-def _first_factors(plays: Any, start: Floats) -> tuple[Floats, Floats]:
+def _initial_factors(plays: Any, start: Floats) -> tuple[Floats, Floats]:
     return np.zeros((plays.shape[0], start.shape[1]), np.float32), start.astype(np.float32)
 
 
 def _weights(plays: Any, settings: dict[str, Any]) -> Any:
-    """α r, the confidence above that of what is not observed."""
+    """α r for each entry: its confidence minus 1, the confidence of pairs that are not entries."""
     return sparse.csr_matrix((np.float32(settings["alpha"]) * plays.data, plays.indices, plays.indptr), plays.shape)
 
 
-class Contender(NamedTuple):
-    """``run(variant, plays, start, settings)`` returns an iterator that gives (seconds, {"X": user factors, "Y": item
-    factors}) after each sweep; the factors are the ones worked on. The memory of what the iterator does counts, not of
-    what `run` does before. `module` does the work. `exact` is a sweep that solves every row, and `note` what its
-    figures are to be read with.
+class TrainingContender(NamedTuple):
+    """A way to train.
+
+    ``run(variant, plays, start, settings)`` returns an iterator that gives (seconds, {"X": user factors, "Y": item
+    factors}) after each sweep; the factors may be the arrays that training works on. Memory is measured while the
+    iterator runs, not while `run` prepares it. `module` is the module that does the work. `exact` is true if a sweep
+    solves every row exactly. `note` says how to read the contender's figures.
     """
 
     module: str
@@ -256,67 +264,69 @@ class Contender(NamedTuple):
 
     @property
     def package(self) -> str:
-        """What must be importable."""
+        """The package that must be installed."""
         return self.module.partition(".")[0]
 
 
-_FORGETS = "forgets the random start before it first solves the items; the peers' conjugate gradients go on from it"
+_FORGETS = "forgets the random start before it first solves the items; the peers' conjugate gradients continue from it"
 _NO_FMA = "irspack's wheel is built for AVX, without AVX2 and FMA"
 _OTHER_OBJECTIVE = (
-    "its conjugate gradient weighs the target of an entry α r, not 1 + α r, and its prediction 1 + α r, not α r: it "
-    "comes to another minimum"
+    "its conjugate gradient weights the target of an entry by α r instead of 1 + α r, and the prediction by 1 + α r "
+    "instead of α r, and so reaches another minimum"
 )
 
 CONTENDERS = {
-    "alscore-cholesky": Contender("alscore.als", _alscore, "cholesky", exact=True),
-    "alscore-cg": Contender("alscore.als", _alscore, "cg", note=_FORGETS),
-    "alscore-auto": Contender("alscore.als", _alscore, "auto", note=_FORGETS),
-    "implicit-cholesky": Contender("implicit.cpu.als", _implicit, False, exact=True),
-    "implicit-cg": Contender("implicit.cpu.als", _implicit, True),
-    "irspack-cholesky": Contender("irspack.recommenders._ials_core", _irspack, "CHOLESKY", exact=True, note=_NO_FMA),
-    "irspack-cg": Contender("irspack.recommenders._ials_core", _irspack, "CG", note=_NO_FMA),
-    "irspack-ialspp": Contender("irspack.recommenders._ials_core", _irspack, "IALSPP", note=_NO_FMA),
-    "cmfrec-cholesky": Contender("cmfrec.wrapper_float", _cmfrec, False, exact=True),
-    "cmfrec-cg": Contender("cmfrec.wrapper_float", _cmfrec, True, note=_OTHER_OBJECTIVE),
-    "lenskit": Contender("lenskit.als", _lenskit, None, exact=True),
-    "buffalo-cholesky": Contender("buffalo.algo._als", _buffalo, "llt", exact=True),
-    "buffalo-cg": Contender("buffalo.algo._als", _buffalo, "manual_cg"),
-    "buffalo-ialspp": Contender("buffalo.algo._als", _buffalo, "ialspp"),
+    "alscore-cholesky": TrainingContender("alscore.als", _alscore, "cholesky", exact=True),
+    "alscore-cg": TrainingContender("alscore.als", _alscore, "cg", note=_FORGETS),
+    "alscore-auto": TrainingContender("alscore.als", _alscore, "auto", note=_FORGETS),
+    "implicit-cholesky": TrainingContender("implicit.cpu.als", _implicit, False, exact=True),
+    "implicit-cg": TrainingContender("implicit.cpu.als", _implicit, True),
+    "irspack-cholesky": TrainingContender(
+        "irspack.recommenders._ials_core", _irspack, "CHOLESKY", exact=True, note=_NO_FMA
+    ),
+    "irspack-cg": TrainingContender("irspack.recommenders._ials_core", _irspack, "CG", note=_NO_FMA),
+    "irspack-ialspp": TrainingContender("irspack.recommenders._ials_core", _irspack, "IALSPP", note=_NO_FMA),
+    "cmfrec-cholesky": TrainingContender("cmfrec.wrapper_float", _cmfrec, False, exact=True),
+    "cmfrec-cg": TrainingContender("cmfrec.wrapper_float", _cmfrec, True, note=_OTHER_OBJECTIVE),
+    "lenskit": TrainingContender("lenskit.als", _lenskit, None, exact=True),
+    "buffalo-cholesky": TrainingContender("buffalo.algo._als", _buffalo, "llt", exact=True),
+    "buffalo-cg": TrainingContender("buffalo.algo._als", _buffalo, "manual_cg"),
+    "buffalo-ialspp": TrainingContender("buffalo.algo._als", _buffalo, "ialspp"),
 }
 
 
 def speak(folder: str, name: str, module: str, prepare: Callable[[dict[str, Any]], Iterator[Any]]) -> None:
-    """Be the process of one contender, as the docstring of this module says.
+    """Run as the process of one contender; the docstring of this module describes what it reads and writes.
 
-    ``prepare(settings)`` returns an iterator that gives seconds, and by the endings of their files' names the arrays to
-    keep. `module` is imported before memory is measured.
+    ``prepare(settings)`` returns an iterator that gives seconds and a dict of the arrays to keep: the key K stands for
+    the file NAME.K.npy. `module` is imported before memory is measured.
     """
     channel = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what packages print must not get among the documents
+    os.dup2(2, 1)  # what packages print must not appear among the documents
 
     def say(**document: Any) -> None:
         print(json.dumps(document), file=channel, flush=True)
 
     package = module.partition(".")[0]
     importlib.import_module(module)
-    ours = package == "alscore"  # which need not be installed
+    ours = package == "alscore"  # alscore need not be installed as a distribution
     version = sys.modules[package].__version__ if ours else importlib.metadata.version(package)
     say(package=package, version=version, python=platform.python_version())
     settings = json.loads(Path(folder, "settings.json").read_text())
     measurements = prepare(settings)
     before = _peak() if _forget_peak() else None
     for seconds, arrays in measurements:
-        at_most = None if before is None else _peak() - before
+        peak_bytes = None if before is None else _peak() - before
         if settings["keep"]:
             for ending, array in arrays.items():
                 np.save(Path(folder, f"{name}.{ending}.npy"), array)
-        say(seconds=seconds, peak_bytes=at_most)
+        say(seconds=seconds, peak_bytes=peak_bytes)
         if settings["keep"]:
             sys.stdin.readline()
 
 
 def _forget_peak() -> bool:
-    """Let the peak of resident memory be what is resident now, where the system can."""
+    """Reset the peak of resident memory to the present size. Return False if the system cannot."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -325,7 +335,7 @@ def _forget_peak() -> bool:
 
 
 def _peak() -> int:
-    """The peak of resident memory, in bytes."""
+    """Return the peak of resident memory in bytes."""
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
 
 

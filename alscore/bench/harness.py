@@ -1,4 +1,4 @@
-"""Contenders in turn, each in a process of its own, and what their times allow to conclude."""
+"""Contenders in turn, each in a process of its own, and the statistics of their seconds."""
 
 import contextlib
 import json
@@ -11,19 +11,37 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from alscore._core import kernel_table
+from alscore._support.threads import resolve_threads
 from alscore.bench import machine
+from alscore.bench.benchmarks import OURS, Benchmark, Say
 
-Say = Callable[[str], Any]
-Job = dict[str, Any]  # what starts a contender: "command" and "env" of its process, its name there, its "package"
-Run = dict[str, Any]  # what one process said: "package", "version", "python", and "measured", a dict for each time
+B = TypeVar("B", bound=Benchmark)
 
-OURS = "alscore"  # the package
-_TOO_WIDE = 1.3  # slowest time over the fastest, from which on a median says little
-_ENOUGH = 6  # repeats, of which equal contenders rarely come out in one order only
-_TUNED = "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"
+Job = dict[str, Any]  # how to start a contender: "command" and "env" of its process, "contender" its name, "package"
+Run = dict[str, Any]  # the documents of one process: "package", "version", "python"; "measured", a list of documents
+Inspect = Callable[[str], dict[str, Any]]  # called with a contender's name; reads the files that its process has left
+
+_MAX_SPREAD = 1.3  # slowest time divided by the fastest; above it a median says little
+_ENOUGH_REPEATS = 6  # from this number on, two equal contenders rarely come out in the same order in every repeat
+_BLAS_TUNING_VARIABLES = "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"
+
+
+def settings_of(benchmark: type[B], options: dict[str, Any]) -> B:
+    """Return a benchmark with these options, and with the number of threads in place of 0.
+
+    Raises
+    ------
+    TypeError
+        The benchmark has no such option.
+    ValueError
+        A wrong number of threads.
+    """
+    if "threads" in benchmark.options():
+        options = options | {"threads": resolve_threads(options.get("threads", 0))}
+    return benchmark(**options)
 
 
 def find(
@@ -34,30 +52,38 @@ def find(
     say: Say,
     isa: Iterable[str] = (),
 ) -> tuple[dict[str, Job], dict[str, str]]:
-    """How to start each contender, and why those cannot be started that are not here.
+    """Return how to start each contender, and the reasons why the other contenders cannot be started here.
 
     Parameters
     ----------
     names : iterable of str
-        One of ours may end in ``@`` and the kernel set that it is to use.
+        Names of contenders. A name of ours may end in ``@`` and a kernel set, with which it then runs.
     packages : mapping
-        What each contender needs to be importable.
+        The package that each contender needs.
     script : str
-        The file beside this one that runs a contender.
+        Name of the file in this folder that runs a contender.
     python : mapping
-        Interpreter of the contenders whose names start with the key; the others run under this one.
+        Interpreter of the contenders whose names begin with the key. The other contenders run under this interpreter.
     say : function
-        Is told what is skipped.
+        Called with a message for each contender that is skipped.
     isa : iterable of str
-        Kernel sets, with each of which ours run.
+        Kernel sets. Our contenders run once with each of them.
+
+    Returns
+    -------
+    jobs : dict
+        How to start each contender.
+    skipped : dict
+        Why a contender cannot be started, by its name.
 
     Raises
     ------
     ValueError
-        There is no such contender or interpreter, or an interpreter is for none of the contenders.
+        A contender or an interpreter does not exist, an interpreter is for none of the contenders, or no contender can
+        be started.
     """
-    sets = [f"@{one}" for one in isa] or [""]
-    names = [name + at for name in dict.fromkeys(names) for at in (sets if packages.get(name) == OURS else [""])]
+    suffixes = [f"@{kernels}" for kernels in isa] or [""]
+    names = [name + at for name in dict.fromkeys(names) for at in (suffixes if packages.get(name) == OURS else [""])]
     for prefix, path in python.items():
         if shutil.which(path) is None:
             raise ValueError(f"python for {prefix!r}: there is no interpreter {path!r}; give the path of an executable")
@@ -73,8 +99,8 @@ def find(
         interpreter = next((path for prefix, path in python.items() if name.startswith(prefix)), sys.executable)
         env = _environment(interpreter, kernels)
         if kernels and kernels not in kernel_table.available():
-            there = ", ".join(kernel_table.available())
-            skipped[name] = f"this processor cannot run the kernel set {kernels!r}, but {there}"
+            available = ", ".join(kernel_table.available())
+            skipped[name] = f"this processor cannot run the kernel set {kernels!r}; it can run: {available}"
         elif not _importable(package, interpreter, env):
             skipped[name] = (
                 f"{package} is not installed for {interpreter}: pip install {package}, or give an interpreter that has "
@@ -83,21 +109,21 @@ def find(
         else:
             command = [interpreter, str(Path(__file__).with_name(script))]
             jobs[name] = {"command": command, "env": env, "contender": contender, "package": package}
-    for name, why in skipped.items():
-        say(f"{name}: skipped, {why}")
+    for name, reason in skipped.items():
+        say(f"{name}: skipped, {reason}")
     if not jobs:
         raise ValueError("no contender is left to measure")
     return jobs, skipped
 
 
 def _environment(interpreter: str, isa: str) -> dict[str, str]:
-    # The BLAS of each process chooses its own kernels: a choice made for one BLAS must not slow down another's.
-    env = {name: value for name, value in os.environ.items() if name not in _TUNED}
+    # The BLAS of each process chooses its own kernels. A choice made for one BLAS must not slow down another one.
+    env = {name: value for name, value in os.environ.items() if name not in _BLAS_TUNING_VARIABLES}
     if isa:
         env["ALSCORE_ISA"] = isa
-    if interpreter == sys.executable:  # ours is the alscore that runs this benchmark, installed or not
-        here = str(Path(__file__).parents[2])
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, (here, env.get("PYTHONPATH"))))
+    if interpreter == sys.executable:  # our contenders run the alscore that runs this benchmark, installed or not
+        root = str(Path(__file__).parents[2])
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, (root, env.get("PYTHONPATH"))))
     return env
 
 
@@ -106,21 +132,35 @@ def _importable(package: str, interpreter: str, env: dict[str, str]) -> bool:
     return subprocess.run([interpreter, "-c", code, package], env=env, stderr=subprocess.DEVNULL).returncode == 0
 
 
-def run(
-    job: Job, folder: str, settings: dict[str, Any], times: int, look: Callable[[str], dict[str, Any]] | None = None
-) -> Run:
-    """Run one process of a contender, which is to say one document for each of `times`.
+def run(job: Job, folder: str, settings: dict[str, Any], times: int, inspect: Inspect | None = None) -> Run:
+    """Run one process of a contender, which writes one document for each of `times` measurements.
 
-    `look` is called after each with the contender's name, while the process stands still and its results lie in
-    `folder`; what it returns joins the document.
+    Parameters
+    ----------
+    job : dict
+        How to start the contender, from `find`.
+    folder : str
+        Holds what the contender reads.
+    settings : dict
+        Passed to the process as ``settings.json``.
+    times : int
+        Number of measurements.
+    inspect : function, optional
+        Called after each measurement with the contender's name, while the process waits and its results lie in
+        `folder`. The dict that it returns is added to the document.
+
+    Returns
+    -------
+    dict
+        The documents.
 
     Raises
     ------
     RuntimeError
-        The process failed; the message is the last line that it wrote to stderr.
+        The process failed. The message is the last line that the process wrote to stderr.
     """
-    wanted = {"warm_up": False, **settings, "times": times, "keep": look is not None}
-    Path(folder, "settings.json").write_text(json.dumps(wanted))
+    passed_on = {"warm_up": False, **settings, "times": times, "keep": inspect is not None}
+    Path(folder, "settings.json").write_text(json.dumps(passed_on))
     command = [*job["command"], folder, job["contender"]]
     pipe = subprocess.PIPE
     with (
@@ -134,9 +174,9 @@ def run(
             measured = []
             for line in process.stdout:
                 measured.append(json.loads(line))
-                if look is not None:
-                    measured[-1].update(look(job["contender"]))
-                    with contextlib.suppress(BrokenPipeError):  # it died, and its exit code and stderr say more
+                if inspect is not None:
+                    measured[-1].update(inspect(job["contender"]))
+                    with contextlib.suppress(BrokenPipeError):  # the process died; its exit code and stderr say more
                         process.stdin.write(b"\n")
         except BaseException as error:
             process.kill()
@@ -157,19 +197,19 @@ def run(
 def alternate(
     names: Iterable[str], repeats: int, run: Callable[[str], Run], say: Say
 ) -> tuple[dict[str, list[Run]], dict[str, str]]:
-    """Run all contenders as ``run(name)``, then all again in reverse, and so on, `repeats` times over.
+    """Run every contender as ``run(name)``, then all of them in reverse order, and so on, `repeats` times.
 
     Returns
     -------
     runs : dict
         For each contender one run for each repeat.
     failed : dict
-        Why a contender is not among them: who fails once is out.
+        For each other contender the reason. A contender that fails once is not run again.
     """
     runs: dict[str, list[Run]] = {name: [] for name in names}
     failed: dict[str, str] = {}
     for repeat in range(repeats):
-        for name in list(runs)[:: -1 if repeat % 2 else 1]:  # so that none always follows the same other
+        for name in list(runs)[:: -1 if repeat % 2 else 1]:  # no contender always follows the same other one
             try:
                 runs[name].append(run(name))
             except RuntimeError as error:
@@ -182,54 +222,54 @@ def alternate(
     return runs, failed
 
 
-def look_and_time(
+def inspect_and_time(
     jobs: Mapping[str, Job],
     folder: str,
     settings: dict[str, Any],
     times: tuple[int, int],
-    look: Callable[[str], dict[str, Any]],
+    inspect: Inspect,
     say: Say,
     warm_up: bool = False,
 ) -> tuple[dict[str, list[Run]], dict[str, Run], dict[str, str]]:
-    """Run each contender once to look at its results, then ``settings["repeats"]`` times for its seconds alone.
+    """Run each contender once to inspect its results, then ``settings["repeats"]`` times for its seconds.
 
     Parameters
     ----------
     times : tuple of int
-        Of each process that is looked at, and of each that is timed.
-    look
+        Number of measurements of a process that is inspected, and of a process that is timed.
+    inspect : function
         As for `run`.
     warm_up : bool
-        Whether the processes that are timed throw away a first time of their own accord.
+        Whether a timed process first makes a measurement that it does not report.
 
     Returns
     -------
     runs : dict
         For each contender the timed runs.
-    looked : dict
-        For each contender the run that was looked at.
+    inspected : dict
+        For each contender the run that was inspected.
     failed : dict
         As from `alternate`.
     """
-    looked, failed = alternate(jobs, 1, lambda name: run(jobs[name], folder, settings, times[0], look), say)
+    inspected, failed = alternate(jobs, 1, lambda name: run(jobs[name], folder, settings, times[0], inspect), say)
     timed = settings | {"warm_up": warm_up}
-    runs, later = alternate(
-        looked, settings["repeats"], lambda name: run(jobs[name], folder, timed, times[1]), say
-    )  # fmt: skip
-    return runs, {name: looked[name][0] for name in runs}, failed | later
+    runs, failed_later = alternate(
+        inspected, settings["repeats"], lambda name: run(jobs[name], folder, timed, times[1]), say
+    )
+    return runs, {name: inspected[name][0] for name in runs}, failed | failed_later
 
 
 def compare(seconds: Mapping[str, list[list[float]]], baseline: str) -> dict[str, dict[str, Any]]:
-    """Statistics of each contender's seconds, of which there is one list for each repeat.
+    """Compute statistics of each contender's seconds, given as one list for each repeat.
 
     Returns
     -------
     dict
-        For each contender "median", "min" and "max" of all its seconds; "spread", max over min; and where the baseline
-        was measured "ratio", "ratio_low" and "ratio_high": median, least and most, over the repeats, of the
-        contender's median in a repeat over the baseline's in the same.
+        For each contender "median", "min" and "max" of all its seconds, and "spread", max divided by min. If the
+        baseline was measured, also "ratio", "ratio_low" and "ratio_high": the median, minimum and maximum over the
+        repeats of the contender's median in a repeat divided by the baseline's median in the same repeat.
     """
-    middles = {name: [statistics.median(repeat) for repeat in repeats] for name, repeats in seconds.items()}
+    medians = {name: [statistics.median(repeat) for repeat in repeats] for name, repeats in seconds.items()}
     rows = {}
     for name, repeats in seconds.items():
         every = [value for repeat in repeats for value in repeat]
@@ -240,7 +280,7 @@ def compare(seconds: Mapping[str, list[list[float]]], baseline: str) -> dict[str
             "spread": max(every) / min(every),
         }
         if baseline in seconds:
-            ratios = [mine / its for mine, its in zip(middles[name], middles[baseline], strict=True)]
+            ratios = [own / base for own, base in zip(medians[name], medians[baseline], strict=True)]
             rows[name] |= {
                 "ratio": statistics.median(ratios),
                 "ratio_low": min(ratios),
@@ -250,35 +290,35 @@ def compare(seconds: Mapping[str, list[list[float]]], baseline: str) -> dict[str
 
 
 def noise(rows: Mapping[str, dict[str, Any]], baseline: str, repeats: int, where: str = "") -> list[str]:
-    """What the rows of `compare` do not allow to conclude, in plain words."""
+    """Return messages about the conclusions that the rows of `compare` do not allow."""
     if repeats == 1:
-        return ["one repeat allows no conclusion about the spread: ask for more"]
-    found = [
+        return ["one repeat allows no conclusion about the spread: ask for more repeats"]
+    messages = [
         f"{where}too noisy to tell {name} from {baseline}: "
         f"the ratio was {row['ratio_low']:.2f} to {row['ratio_high']:.2f}"
         for name, row in rows.items()
         if name != baseline and "ratio" in row and row["ratio_low"] <= 1 <= row["ratio_high"]
     ]
-    found += [
+    messages += [
         f"{where}too noisy to rely on {name}: its slowest time was {row['spread']:.2f} times its fastest"
         for name, row in rows.items()
-        if row["spread"] > _TOO_WIDE
+        if row["spread"] > _MAX_SPREAD
     ]
-    if repeats < _ENOUGH and len(rows) > 1:
-        found.append(
-            f"{repeats} repeats: of two equal contenders one would always look faster in 1 of {2 ** (repeats - 1)} "
-            f"such runs"
+    if repeats < _ENOUGH_REPEATS and len(rows) > 1:
+        messages.append(
+            f"only {repeats} repeats: in 1 of {2 ** (repeats - 1)} such runs, one of two equal contenders is faster in "
+            f"every repeat"
         )
-    return found
+    return messages
 
 
 def chosen_baseline(baseline: str | None, jobs: Mapping[str, Job]) -> str:
-    """`baseline`, or the first contender of ours, or the first at all.
+    """Return `baseline`. If None, return our first contender, or the first of all if none is ours.
 
     Raises
     ------
     ValueError
-        It is not among the contenders.
+        The baseline is not among the contenders.
     """
     if baseline is None:
         return next((name for name, job in jobs.items() if job["package"] == OURS), next(iter(jobs)))
@@ -288,11 +328,12 @@ def chosen_baseline(baseline: str | None, jobs: Mapping[str, Job]) -> str:
 
 
 def compare_warm(runs: Mapping[str, list[Run]], baseline: str) -> dict[str, dict[str, Any]]:
-    """`compare` without the first time in each process, the warm-up.
+    """Return the statistics of `compare` without the first measurement of each process, which warms it up.
 
-    Besides, "first" is the median of those, and "peak_bytes" the most of all, if known.
+    Each row also has "first", the median seconds of those first measurements, and "peak_bytes", the maximum of all
+    measurements, or None where unknown.
     """
-    seconds = {name: [[at["seconds"] for at in run["measured"][1:]] for run in mine] for name, mine in runs.items()}
+    seconds = {name: [[at["seconds"] for at in run["measured"][1:]] for run in each] for name, each in runs.items()}
     rows = compare(seconds, baseline)
     for name, row in rows.items():
         peaks = [at["peak_bytes"] for run in runs[name] for at in run["measured"]]
@@ -302,23 +343,23 @@ def compare_warm(runs: Mapping[str, list[Run]], baseline: str) -> dict[str, dict
 
 
 def shape(plays: Any) -> dict[str, int]:
-    """How large a matrix of plays is."""
+    """Return the numbers of users, items and entries of a matrix."""
     return {"users": plays.shape[0], "items": plays.shape[1], "entries": int(plays.nnz)}
 
 
-def answer(
+def outcome(
     settings: dict[str, Any], runs: Mapping[str, list[Run]], failed: dict[str, str], skipped: dict[str, str]
 ) -> dict[str, Any]:
-    """What every benchmark tells: the conditions of the measurement, and all that was measured."""
+    """Return what the outcomes of all benchmarks have in common: the conditions, and every measurement."""
     this = platform.python_version()
     versions = {}
     for first, *_ in runs.values():
-        elsewhere = "" if first["python"] == this else f" (Python {first['python']})"
-        versions[first["package"]] = first["version"] + elsewhere
+        other_python = "" if first["python"] == this else f" (Python {first['python']})"
+        versions[first["package"]] = first["version"] + other_python
     return {
         "settings": settings,
         "machine": machine.describe(),
-        "not_passed_on": {name: os.environ[name] for name in _TUNED if name in os.environ},
+        "not_passed_on": {name: os.environ[name] for name in _BLAS_TUNING_VARIABLES if name in os.environ},
         "versions": versions,
         "runs": runs,
         "failed": failed,

@@ -1,127 +1,84 @@
-"""What a benchmark came to, for people: lines and a table, or a plot."""
+"""The outcome of a benchmark as text (lines and a table) or as a plot."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, BinaryIO
 
 from alscore._support.figures import figure
-
-Column = tuple[str, str, Callable[[Any], str]]  # heading, key of the result, its text
-
-
-def _scaled(unit: float) -> Callable[[float], str]:
-    return lambda value: f"{value / unit:,.0f}"
+from alscore.bench.benchmarks import BENCHMARKS, SECONDS, Column
 
 
-_SECONDS: tuple[Column, ...] = tuple((name, name, "{:.3f}".format) for name in ("median", "min", "max"))
-_PEAK: Column = ("peak MB", "peak_bytes", _scaled(1e6))
-_COLUMNS: dict[str, tuple[Column, ...]] = {
-    "sweep": (
-        ("GFLOP/s", "flops", _scaled(1e9)),
-        ("of FMA peak", "fma_share", "{:.0%}".format),
-        ("least gather of peak", "gather_share", "{:.0%}".format),
-        _PEAK,
-        ("last objective", "objective", lambda values: f"{values[-1]:,.0f}"),
-    ),
-    "topn": (
-        ("users/s", "users_per_second", _scaled(1)),
-        ("first call", "first", "{:.3f}".format),
-        ("same ids", "same_ids", "{:.3%}".format),
-    ),
-    "load": (("rows/s", "rows_per_second", _scaled(1)), ("entries", "entries", _scaled(1)), _PEAK),
-    "foldin": (("users/s", "users_per_second", _scaled(1)), ("first call", "first", "{:.3f}".format)),
-    "update": (("objective", "objective", _scaled(1)),),
-    "spark": (
-        ("setup", "setup", "{:.1f}".format),
-        ("shuffle MB", "shuffle_bytes", _scaled(1e6)),
-        ("JVM MB", "jvm_bytes", _scaled(1e6)),
-        ("Python MB", "python_bytes", _scaled(1e6)),
-        ("objective", "objective", _scaled(1)),
-        ("top-N", "top_seconds", "{:.1f}".format),
-        ("top-N ratio", "top_ratio", "{:.2f}".format),
-    ),
-    "evaluate": (
-        ("users/s", "users_per_second", _scaled(1)),
-        ("NDCG", "ndcg", "{:.4f}".format),
-        ("recall", "recall", "{:.4f}".format),
-    ),
-}
-_MEASURED = {
-    "sweep": "seconds of a sweep, users and items",
-    "converge": "seconds until the objective is as low as a target",
-    "topn": "seconds to recommend",
-    "load": "seconds to read",
-    "foldin": "seconds to solve users from their rows",
-    "update": "seconds to take in new plays, one in twenty",
-    "spark": "seconds of an iteration on Apache Spark, users and items",
-    "evaluate": "seconds to rank and judge",
-}
-
-
-def above(answer: dict[str, Any]) -> list[str]:
-    """The conditions: what was measured, on which machine, with which versions."""
-    settings, machine = answer["settings"], answer["machine"]
-    lines = [f"{settings['bench']}: {_MEASURED[settings['bench']]}"]
-    if data := answer.get("data"):
+def above(outcome: dict[str, Any]) -> list[str]:
+    """Return the lines above the table: what was measured, on which machine, with which versions."""
+    settings, machine = outcome["settings"], outcome["machine"]
+    lines = [f"{settings['bench']}: {_measured(outcome)}"]
+    if data := outcome.get("data"):
         lines.append(", ".join(f"{count:,} {what}" for what, count in data.items()))
     lines.append(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items() if name != "bench"))
     lines.append(f"{machine['cpu']}, kernel set {machine['isa']}")
-    versions = {name: machine[name] for name in ("python", "numpy", "scipy")} | answer["versions"]
+    versions = {name: machine[name] for name in ("python", "numpy", "scipy")} | outcome["versions"]
     lines.append(", ".join(f"{package} {version}" for package, version in versions.items()))
-    if ignored := answer["not_passed_on"]:
+    if ignored := outcome["not_passed_on"]:
         variables = " ".join(f"{name}={value}" for name, value in ignored.items())
         lines.append(f"{variables} not passed on: the BLAS of each contender chooses its own kernels")
-    if "fma_peak" in answer:
+    if "fma_peak" in outcome:
         lines.append(
-            f"measured peaks: FMA {answer['fma_peak'] / 1e9:,.0f} GFLOP/s, "
-            f"gather {answer['gather_bandwidth'] / 1e9:,.1f} GB/s; "
-            f"transpose and factors alone: {answer['least_bytes'] / 1e6:,.0f} MB"
+            f"measured peaks: FMA {outcome['fma_peak'] / 1e9:,.0f} GFLOP/s, "
+            f"gather {outcome['gather_bandwidth'] / 1e9:,.1f} GB/s; "
+            f"transpose and factors alone: {outcome['least_bytes'] / 1e6:,.0f} MB"
         )
-    if "expected_shuffle_bytes" in answer:
+    if "expected_shuffle_bytes" in outcome:
         lines.append(
-            f"factors that blocks need of each other: {answer['expected_shuffle_bytes'] / 1e6:,.0f} MB an iteration"
+            f"factors that blocks need of each other: {outcome['expected_shuffle_bytes'] / 1e6:,.0f} MB an iteration"
         )
-    if "targets" in answer:
-        targets = {f"after {settings['reference_sweeps']} exact sweeps": answer["reference"], **answer["targets"]}
+    if "targets" in outcome:
+        targets = {f"after {settings['reference_sweeps']} exact sweeps": outcome["reference"], **outcome["targets"]}
         lines.append("objective " + ", ".join(f"{label} {value:,.0f}" for label, value in targets.items()))
     return lines
 
 
-def table(answer: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """The heading and the rows, one for each contender."""
-    if answer["settings"]["bench"] == "converge":
-        labels = list(answer["targets"])
-        header = ("contender", *(text for label in labels for text in (label, "ratio")), "last objective")
-        rows = [
-            (
-                row["contender"],
-                *(text for label in labels for text in _until(row["reached"][label])),
-                f"{row['objective'][-1]:,.0f}",
-            )
-            for row in answer["results"]
-        ]
-        return header, rows
-    columns = _COLUMNS[answer["settings"]["bench"]]
-    header = ("contender", *_headings(_SECONDS), "ratio", *_headings(columns))
-    rows = [(row["contender"], *_cells(row, _SECONDS), _ratio(row), *_cells(row, columns)) for row in answer["results"]]
+def table(outcome: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the heading and the rows, one row for each contender."""
+    if "targets" in outcome:
+        return _table_of_targets(outcome)
+    columns = BENCHMARKS[outcome["settings"]["bench"]].columns
+    header = ("contender", *_headings(SECONDS), "ratio", *_headings(columns))
+    rows = [
+        (result["contender"], *_cells(result, SECONDS), _ratio(result), *_cells(result, columns))
+        for result in outcome["results"]
+    ]
     return header, rows
 
 
-def below(answer: dict[str, Any]) -> list[str]:
-    """What is missing from the table, what is to be known of its rows, and what it does not allow to conclude."""
-    named: dict[str, list[str]] = {}
-    for row in answer["results"]:
-        if "note" in row:
-            named.setdefault(row["note"], []).append(row["contender"])
+def _table_of_targets(outcome: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    labels = list(outcome["targets"])
+    header = ("contender", *(text for label in labels for text in (label, "ratio")), "last objective")
+    rows = [
+        (
+            result["contender"],
+            *(text for label in labels for text in _seconds_and_ratio(result["reached"][label])),
+            f"{result['objective'][-1]:,.0f}",
+        )
+        for result in outcome["results"]
+    ]
+    return header, rows
+
+
+def below(outcome: dict[str, Any]) -> list[str]:
+    """Return the lines below the table: contenders without a row, notes on rows, and warnings about noise."""
+    contenders_by_note: dict[str, list[str]] = {}
+    for result in outcome["results"]:
+        if "note" in result:
+            contenders_by_note.setdefault(result["note"], []).append(result["contender"])
     return [
-        *(f"{name} failed: {why}" for name, why in answer["failed"].items()),
-        *(f"{name} skipped: {why}" for name, why in answer["skipped"].items()),
-        *(f"{', '.join(names)}: {note}" for note, names in named.items()),
-        *answer["noise"],
+        *(f"{name} failed: {reason}" for name, reason in outcome["failed"].items()),
+        *(f"{name} skipped: {reason}" for name, reason in outcome["skipped"].items()),
+        *(f"{', '.join(names)}: {note}" for note, names in contenders_by_note.items()),
+        *outcome["noise"],
     ]
 
 
-def plot(answer: dict[str, Any], file: BinaryIO) -> None:
-    """Draw a PNG: medians as bars from min to max, or for `converge` the objective against seconds.
+def plot(outcome: dict[str, Any], file: BinaryIO) -> None:
+    """Draw a PNG: medians as bars, with a line from min to max; for `converge` the objective over the seconds.
 
     Raises
     ------
@@ -130,39 +87,43 @@ def plot(answer: dict[str, Any], file: BinaryIO) -> None:
     """
     drawn = figure(8, 5)
     axes = drawn.subplots()
-    results = answer["results"]
-    if answer["settings"]["bench"] == "converge":
-        for row in results:
-            above = [value / answer["reference"] - 1 for value in row["objective"]]
-            axes.plot(
-                row["cumulated"], [max(value, 0) or float("nan") for value in above], ".-", label=row["contender"]
-            )
+    results = outcome["results"]
+    if "targets" in outcome:
+        for result in results:
+            excess = (value / outcome["reference"] - 1 for value in result["objective"])
+            visible = [max(value, 0) or float("nan") for value in excess]
+            axes.plot(result["cumulated"], visible, ".-", label=result["contender"])
         axes.set(yscale="log", ylabel="objective above the reference, relative", xlabel="seconds")
         axes.legend()
     else:
-        middles = [row["median"] for row in results]
-        whiskers = [[row["median"] - row["min"] for row in results], [row["max"] - row["median"] for row in results]]
-        axes.barh([row["contender"] for row in results], middles, xerr=whiskers, capsize=3)
+        medians = [result["median"] for result in results]
+        below = [result["median"] - result["min"] for result in results]
+        above = [result["max"] - result["median"] for result in results]
+        axes.barh([result["contender"] for result in results], medians, xerr=[below, above], capsize=3)
         axes.invert_yaxis()
-        axes.set(xlabel=_MEASURED[answer["settings"]["bench"]])
+        axes.set(xlabel=_measured(outcome))
     drawn.savefig(file, format="png")
 
 
+def _measured(outcome: dict[str, Any]) -> str:
+    return BENCHMARKS[outcome["settings"]["bench"]].measured
+
+
 def _headings(columns: Iterable[Column]) -> Iterable[str]:
-    return (heading for heading, _, _ in columns)
+    return (column.heading for column in columns)
 
 
-def _cells(row: dict[str, Any], columns: Iterable[Column]) -> Iterable[str]:
-    return (text(row[key]) if row.get(key) is not None else "-" for _, key, text in columns)
+def _cells(result: dict[str, Any], columns: Iterable[Column]) -> Iterable[str]:
+    return (text(result[key]) if result.get(key) is not None else "-" for _, key, text in columns)
 
 
-def _until(row: dict[str, Any] | None) -> tuple[str, str]:
-    return (f"{row['median']:.3f}", _ratio(row)) if row else ("-", "-")
+def _seconds_and_ratio(statistics: dict[str, Any] | None) -> tuple[str, str]:
+    return (f"{statistics['median']:.3f}", _ratio(statistics)) if statistics else ("-", "-")
 
 
-def _ratio(row: dict[str, Any]) -> str:
-    if "ratio" not in row:
+def _ratio(statistics: dict[str, Any]) -> str:
+    if "ratio" not in statistics:
         return "-"
-    if row["ratio_low"] == row["ratio_high"]:  # the baseline, or one repeat
-        return f"{row['ratio']:.2f}"
-    return f"{row['ratio']:.2f} ({row['ratio_low']:.2f}-{row['ratio_high']:.2f})"
+    if statistics["ratio_low"] == statistics["ratio_high"]:  # the baseline, or one repeat
+        return f"{statistics['ratio']:.2f}"
+    return f"{statistics['ratio']:.2f} ({statistics['ratio_low']:.2f}-{statistics['ratio_high']:.2f})"

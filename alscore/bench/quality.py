@@ -1,6 +1,6 @@
-"""Quality on fixed splits: the tables of docs/quality.md, which says what is judged and how.
+"""Ranking quality on fixed splits: the tables of docs/quality.md. That page describes the protocol.
 
-``python -m alscore.bench.quality --data FOLDER`` prints them, in Markdown, as they are ready.
+``python -m alscore.bench.quality --data FOLDER`` prints the tables in Markdown, row by row.
 """
 
 import argparse
@@ -26,23 +26,28 @@ from alscore.bench import harness
 from alscore.interactions import Interactions
 from alscore.metrics.evaluation import evaluate
 
-K = 20
+K = 20  # cut-off of both metrics
+
+Weigh = Callable[[sparse.csr_array], sparse.csr_array]  # other values for the entries of a matrix
+# Called with an interpreter, a folder, settings for contenders.py and a number of sweeps; leaves factors in the folder.
+Train = Callable[[str, str, dict[str, Any], int], harness.Run]
 
 
 class Part(NamedTuple):
-    """Train on `train`, tell the model of users as in `known`, and see whether it finds `test`.
+    """A part of a split: train on `train`, give the model the users' rows in `fold_in`, and evaluate it on `test`.
 
-    All are csr_arrays over the same items, `known` and `test` of the same users: those of `train`, or `new_users`.
+    All three have the same items. `fold_in` and `test` have the same users: those of `train`, or other ones if
+    `new_users` is true.
     """
 
     train: sparse.csr_array
-    known: sparse.csr_array
+    fold_in: sparse.csr_array
     test: sparse.csr_array
     new_users: bool = False
 
 
 class Row(NamedTuple):
-    """A row of a table: means over the parts that a method is judged on, and its seconds of training."""
+    """A row of a table: means over the parts that a method is evaluated on, and its seconds of training."""
 
     method: str
     parameters: str
@@ -52,14 +57,14 @@ class Row(NamedTuple):
 
 
 class Method(NamedTuple):
-    """Models to choose from by their NDCG on a part for validation, and what is done to plays before they see them."""
+    """Candidate models and the weighting of the plays for them. The best one on a validation part is evaluated."""
 
     name: str
     models: Sequence[Any]
-    weigh: Callable[[Any], Any]
+    weigh: Weigh
 
 
-def judged(model: Any, part: Part, weigh: Callable[[Any], Any]) -> tuple[float, float, float]:
+def evaluated(model: Any, part: Part, weigh: Weigh) -> tuple[float, float, float]:
     """Train on a part; return (Recall@20, NDCG@20, seconds of training)."""
     train = weigh(part.train)
     began = time.perf_counter()
@@ -68,48 +73,51 @@ def judged(model: Any, part: Part, weigh: Callable[[Any], Any]) -> tuple[float, 
     return *figures(model, part, weigh), seconds
 
 
-def figures(model: Any, part: Part, weigh: Callable[[Any], Any]) -> tuple[float, float]:
-    """Return (Recall@20, NDCG@20) of a trained model; a test item that is known already does not count."""
-    found = evaluate(
-        model, weigh(part.known), part.test, K, ("recall", "ndcg"), new_users=part.new_users, on_overlap="drop",
+def figures(model: Any, part: Part, weigh: Weigh) -> tuple[float, float]:
+    """Return (Recall@20, NDCG@20) of a trained model. Test entries that are also in `fold_in` do not count."""
+    evaluation = evaluate(
+        model, weigh(part.fold_in), part.test, K, ("recall", "ndcg"), new_users=part.new_users, on_overlap="drop",
         show_progress=False,
     )  # fmt: skip
-    return found[f"recall@{K}"], found[f"ndcg@{K}"]
+    return evaluation[f"recall@{K}"], evaluation[f"ndcg@{K}"]
 
 
 def measure(methods: Sequence[Method], validation: Part, parts: Sequence[Part]) -> Iterator[Row]:
-    """Give a row for each method: its model that is best on the part for validation, judged on each of `parts`."""
+    """Give a row for each method: its best model on the validation part, evaluated on each of `parts`."""
     for name, models, weigh in methods:
         best = models[0]
         if len(models) > 1:
-            best = max(models, key=lambda model: judged(model, validation, weigh)[1])
-        figures = [judged(best, part, weigh) for part in parts]
+            best = max(models, key=lambda model: evaluated(model, validation, weigh)[1])
+        figures = [evaluated(best, part, weigh) for part in parts]
         yield Row(name, f"`{best!r}`", *map(statistics.mean, zip(*figures, strict=True)))
 
 
 def damped(plays: sparse.csr_array, by_user: float, by_item: float) -> sparse.csr_array:
-    """Weigh entries by ``n_u**-by_user * n_i**-by_item``, n the numbers of them, scaled to a mean of 1."""
+    """Weight each entry by ``n_u**-by_user * n_i**-by_item``, scaled to a mean of 1.
+
+    n_u and n_i are the numbers of entries of its user and of its item.
+    """
     users, items = entry_rows(plays), plays.indices
     weights = np.bincount(users)[users] ** -by_user * np.bincount(items)[items] ** -by_item
     return from_canonical((weights / weights.mean()).astype(np.float32), items, plays.indptr, plays.shape)
 
 
-def who_has_what(plays: sparse.csr_array) -> sparse.csr_array:
-    """Weigh all entries alike."""
+def binary(plays: sparse.csr_array) -> sparse.csr_array:
+    """Return the same entries with the value 1."""
     return weighting.clip(plays, 1, 1)
 
 
-_NEIGHBOURS = 5, 10, 20, 50, 100, 200
+_NEIGHBOURS = 5, 10, 20, 50, 100, 200  # candidates for the number of neighbours
 BASELINES = (
-    Method("most popular", [MostPopular()], who_has_what),
-    Method("item-kNN", [ItemKNN(k) for k in _NEIGHBOURS], who_has_what),
+    Method("most popular", [MostPopular()], binary),
+    Method("item-kNN", [ItemKNN(k) for k in _NEIGHBOURS], binary),
     Method("item-kNN, log(1 + plays)", [ItemKNN(k, "bm25") for k in _NEIGHBOURS], weighting.log),
-    Method("EASE^R", [EASE(regularization) for regularization in (50, 100, 200, 500, 1000, 2000)], who_has_what),
+    Method("EASE^R", [EASE(regularization) for regularization in (50, 100, 200, 500, 1000, 2000)], binary),
 )
 
 
 def movielens_1m(folder: Path) -> tuple[Part, Part]:
-    """Read the m1 split of MovieLens 1M; return its part for validation and the one to test on."""
+    """Read the m1 split of MovieLens 1M; return its validation part and its test part."""
     train, valid, test = (_item_lists(folder / f"{name}.txt.gz") for name in ("train", "valid", "test"))
     shape = tuple(np.max([part.shape for part in (train, valid, test)], axis=0))
     for part in (train, valid, test):
@@ -118,7 +126,7 @@ def movielens_1m(folder: Path) -> tuple[Part, Part]:
 
 
 def _item_lists(path: Path) -> sparse.csr_array:
-    """Read lines ``user item item …`` of numbers from 0."""
+    """Read lines ``user item item …`` of ids."""
     with gzip.open(path, "rt") as lines:
         rows = [np.array(line.split(), np.int64) for line in lines]
     users = np.concatenate([np.full(len(row) - 1, row[0]) for row in rows])
@@ -127,7 +135,7 @@ def _item_lists(path: Path) -> sparse.csr_array:
 
 
 def epinions(folder: Path) -> tuple[Part, list[Part]]:
-    """Read the folds; return a part for validation, of the first fold's training part, and the folds."""
+    """Read the folds; return a validation part, which is cut from the first fold's training part, and the folds."""
     names = "user", "item", "value", "time"
     read = functools.partial(Interactions.from_table, user="user", item="item", column_names=names, integers=names[:2])
     whole = read(folder / "dataset.tsv.gz")
@@ -146,9 +154,10 @@ def epinions(folder: Path) -> tuple[Part, list[Part]]:
 
 
 def hetrec(folder: Path) -> tuple[Part, Part]:
-    """Split the users of HetRec's Last.fm set, and those to train on once more; return validation and test.
+    """Split the users of HetRec's Last.fm set; return the validation part and the test part.
 
-    Without artists of one listener, whom nobody could be recommended, and whom EASE would take two thirds of its n for.
+    The validation part splits the users of the test part's training part. Artists with a single listener are left out:
+    their only listener knows them already, and they are two thirds of the n items, for which EASE needs n² numbers.
     """
     plays = datasets.hetrec_lastfm_2k(folder, items="id").filter(min_item=2).matrix
     test = splits.user_split(plays, test=0.2, random_state=0)
@@ -156,83 +165,105 @@ def hetrec(folder: Path) -> tuple[Part, Part]:
     return Part(*valid[:3], new_users=True), Part(*test[:3], new_users=True)
 
 
-def irspack(python: str, model: AlternatingLeastSquares, part: Part, weigh: Callable[[Any], Any]) -> Row:
-    """Let irspack, under the interpreter `python`, minimise the same objective from the same start, exactly."""
-    weighed = weigh(part.train)
-    above = np.float32(model.alpha) * weighed.data - np.float32(model.unobserved_weight)  # which irspack adds
-    plays = from_canonical(above, weighed.indices, weighed.indptr, weighed.shape)
-    name, say = "irspack-cholesky", functools.partial(print, file=sys.stderr)
-    jobs, _ = harness.find([name], {name: "irspack"}, "contenders.py", {name: python}, say)
+_IRSPACK = "irspack-cholesky"  # the contender
+
+
+def train_irspack(python: str, folder: str, settings: dict[str, Any], n_sweeps: int) -> harness.Run:
+    """Train irspack in a process of the interpreter `python`, on the files in `folder`; its factors lie there too."""
+    say = functools.partial(print, file=sys.stderr)
+    jobs, _ = harness.find([_IRSPACK], {_IRSPACK: "irspack"}, "contenders.py", {_IRSPACK: python}, say)
+    return harness.run(jobs[_IRSPACK], folder, settings, n_sweeps, lambda name: {})
+
+
+def irspack(python: str, model: AlternatingLeastSquares, part: Part, weigh: Weigh, train: Train = train_irspack) -> Row:
+    """Minimise the objective of `model` by exact sweeps of irspack, from the same initial factors.
+
+    irspack runs under the interpreter `python`.
+    """
+    weighted = weigh(part.train)
+    # irspack adds the unobserved weight to the value of an entry
+    values = np.float32(model.alpha) * weighted.data - np.float32(model.unobserved_weight)
+    plays = from_canonical(values, weighted.indices, weighted.indptr, weighted.shape)
     settings = {"alpha": 1.0, "threads": model.num_threads} | {
         name: getattr(model, name) for name in ("regularization", "unobserved_weight", "regularization_exponent")
     }
     with tempfile.TemporaryDirectory() as folder:
         sparse.save_npz(Path(folder, "plays.npz"), plays)
-        np.save(Path(folder, "start.npy"), model._first_factors(plays.shape[1], np.dtype(np.float32)))
-        run = harness.run(jobs[name], folder, settings, model.iterations, lambda name: {})
-        X, Y = (np.load(Path(folder, f"{name}.{side}.npy")) for side in "XY")
+        np.save(Path(folder, "start.npy"), model._initial_factors(plays.shape[1], np.dtype(np.float32)))
+        run = train(python, folder, settings, model.iterations)
+        X, Y = (np.load(Path(folder, f"{_IRSPACK}.{side}.npy")) for side in "XY")
     seconds = sum(sweep["seconds"] for sweep in run["measured"])
-    found = figures(SimpleNamespace(user_factors=X, item_factors=Y), part, weigh)
-    return Row(f"iALS of irspack {run['version']}, exact", "the same", *found, seconds)
+    recall, ndcg = figures(SimpleNamespace(user_factors=X, item_factors=Y), part, weigh)
+    return Row(f"iALS of irspack {run['version']}, exact", "the same", recall, ndcg, seconds)
 
 
-# The best on the validation parts of some hundreds of trials, of which docs/quality.md tells.
-_MOVIELENS = AlternatingLeastSquares(
-    256, regularization=0.1, alpha=0.1, iterations=24, solver="cholesky", confidence="raw", unobserved_weight=0.045,
-    regularization_exponent=0.5, random_state=0, num_threads=2,
+class Models(NamedTuple):
+    """The model of each data set."""
+
+    movielens: AlternatingLeastSquares
+    epinions: AlternatingLeastSquares
+    hetrec: AlternatingLeastSquares
+
+
+# The best of some hundreds of trials on the validation parts; docs/quality.md describes the search.
+MODELS = Models(
+    movielens=AlternatingLeastSquares(
+        256, regularization=0.1, alpha=0.1, iterations=24, solver="cholesky", confidence="raw",
+        unobserved_weight=0.045, regularization_exponent=0.5, random_state=0, num_threads=2,
+    ),
+    epinions=AlternatingLeastSquares(
+        256, regularization=3.5, alpha=0.5, iterations=16, solver="cholesky", confidence="raw", unobserved_weight=0.05,
+        random_state=0, num_threads=2,
+    ),
+    hetrec=AlternatingLeastSquares(
+        128, regularization=0.12, alpha=0.85, iterations=16, solver="cholesky", unobserved_weight=0.12,
+        regularization_exponent=0.5, random_state=0, num_threads=2,
+    ),
 )  # fmt: skip
-_EPINIONS = AlternatingLeastSquares(
-    256, regularization=3.5, alpha=0.5, iterations=16, solver="cholesky", confidence="raw", unobserved_weight=0.05,
-    random_state=0, num_threads=2,
-)  # fmt: skip
-_HETREC = AlternatingLeastSquares(
-    128, regularization=0.12, alpha=0.85, iterations=16, solver="cholesky", unobserved_weight=0.12,
-    regularization_exponent=0.5, random_state=0, num_threads=2,
-)  # fmt: skip
 
 
-def movielens_rows(folder: Path, python: str | None = None) -> Iterator[Row]:
-    """Rows of the table of MovieLens 1M; of irspack too, where there is an interpreter that has it."""
+def movielens_rows(folder: Path, model: AlternatingLeastSquares, python: str | None = None) -> Iterator[Row]:
+    """Give the rows of the table of MovieLens 1M, that of irspack only with an interpreter that has irspack."""
     validation, test = movielens_1m(folder)
 
     def weigh(plays: sparse.csr_array) -> sparse.csr_array:
-        # irspack cannot give an entry a lower confidence than no entry has, as 1 % of them would have
+        # irspack cannot give an entry less confidence than pairs without an entry; 1 % of the entries would have less
         return weighting.clip(damped(plays, by_user=0.4, by_item=0.2), lower=0.5)
 
-    ways = {"num_threads": 2}, {"num_threads": 1}, {"solver": "cg"}
-    ours = [AlternatingLeastSquares(**_MOVIELENS.get_params() | way) for way in ways]
-    methods = [*BASELINES, *(Method("alscore", [model], weigh) for model in ours)]
+    variants = {"num_threads": 2}, {"num_threads": 1}, {"solver": "cg"}
+    ours = [AlternatingLeastSquares(**model.get_params() | variant) for variant in variants]
+    methods = [*BASELINES, *(Method("alscore", [each], weigh) for each in ours)]
     yield from measure(methods, validation, [test])
     if python:
-        yield irspack(python, _MOVIELENS, test, weigh)
+        yield irspack(python, model, test, weigh)
     yield Row("UltraGCN", "as published", 0.27867, 0.26421)
     yield Row("SimpleX", "as published", 0.28019, 0.26697)
 
 
-def epinions_rows(folder: Path) -> Iterator[Row]:
-    """Rows of the table of Epinions: means of the folds."""
+def epinions_rows(folder: Path, model: AlternatingLeastSquares) -> Iterator[Row]:
+    """Give the rows of the table of Epinions: means over the folds."""
     validation, folds = epinions(folder)
-    ours = Method("alscore", [_EPINIONS], functools.partial(damped, by_user=0.45, by_item=0.4))
+    ours = Method("alscore", [model], functools.partial(damped, by_user=0.45, by_item=0.4))
     return measure([*BASELINES, ours], validation, folds)
 
 
-def hetrec_rows(folder: Path) -> Iterator[Row]:
-    """Rows of the table of HetRec's Last.fm set: users who are folded in."""
+def hetrec_rows(folder: Path, model: AlternatingLeastSquares) -> Iterator[Row]:
+    """Give the rows of the table of HetRec's Last.fm set: users who are folded in."""
     validation, test = hetrec(folder)
-    ours = Method("alscore", [_HETREC], lambda plays: weighting.normalize(weighting.log(plays)))
+    ours = Method("alscore", [model], lambda plays: weighting.normalize(weighting.log(plays)))
     return measure([*BASELINES, ours], validation, [test])
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None, models: Models = MODELS) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser("python -m alscore.bench.quality", description=main.__doc__)
-    parser.add_argument("--data", metavar="FOLDER", type=Path, required=True, help="that holds the sets")
-    parser.add_argument("--irspack", metavar="PYTHON", help="interpreter that has irspack; default: without its row")
+    parser.add_argument("--data", metavar="FOLDER", type=Path, required=True, help="folder that holds the data sets")
+    parser.add_argument("--irspack", metavar="PYTHON", help="interpreter that has irspack; default: no row of irspack")
     args = parser.parse_args(argv)
     tables = {
-        "MovieLens 1M": movielens_rows(args.data / "movielens-1m-m1", args.irspack),
-        "Epinions": epinions_rows(args.data / "epinions-5fold"),
-        "Last.fm 2K": hetrec_rows(args.data / "hetrec2011-lastfm-2k"),
+        "MovieLens 1M": movielens_rows(args.data / "movielens-1m-m1", models.movielens, args.irspack),
+        "Epinions": epinions_rows(args.data / "epinions-5fold", models.epinions),
+        "Last.fm 2K": hetrec_rows(args.data / "hetrec2011-lastfm-2k", models.hetrec),
     }
     for heading, rows in tables.items():
         print(f"\n### {heading}\n\n| method | parameters | Recall@{K} | NDCG@{K} | seconds |\n|---|---|---|---|---|")

@@ -1,180 +1,166 @@
-"""Seconds of a sweep, and seconds to an objective."""
+"""Seconds of a sweep, and seconds until the objective is low."""
 
 import contextlib
 import itertools
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
-from alscore._support.threads import resolve_threads
 from alscore.bench import harness, machine
-from alscore.bench.contenders import CONTENDERS, Contender
+from alscore.bench.benchmarks import OURS, Converge, Sweep, Training
+from alscore.bench.contenders import CONTENDERS, TrainingContender
 from alscore.solvers.loss import calculate_loss
 
 _REFERENCE = "alscore-cholesky"
 
 
+class Peaks(NamedTuple):
+    """The most that a machine can do: float32 FMAs, and reading random rows of factors from memory."""
+
+    flops_per_second: float
+    bytes_per_second: float
+
+
+def measured_peaks(factors: int, threads: int) -> Peaks:
+    """Measure the peaks of this machine, for rows of `factors` numbers."""
+    return Peaks(machine.fma_peak(threads), machine.gather_bandwidth(factors, threads))
+
+
 def sweep(
     plays: Any,
-    contenders: Sequence[str],
+    contenders: Sequence[str] = Sweep.contenders(),
     *,
-    factors: int = 128,
-    threads: int = 0,
-    sweeps: int = 2,
-    repeats: int = 3,
-    regularization: float = 0.01,
-    alpha: float = 1.0,
-    seed: int = 0,
-    isa: Sequence[str] = (),
-    baseline: str | None = None,
-    python: Mapping[str, str] | None = None,
-    say: harness.Say = lambda message: None,
+    peaks: Callable[[int, int], Peaks] = measured_peaks,
+    **options: Any,
 ) -> dict[str, Any]:
-    """Time full sweeps, users then items, of several contenders, in turn, `repeats` times over.
+    """Time full sweeps, users then items.
+
+    Each repeat is one process for each contender. It makes one sweep to warm up and then `sweeps` timed ones. The
+    objectives come from an earlier process, whose seconds do not count.
 
     Parameters
     ----------
     plays : sparse matrix, shape (n_users, n_items)
     contenders : sequence of str
-        Keys of `alscore.bench.contenders.CONTENDERS`. What is not installed is named and skipped.
-    factors, threads, regularization, alpha
-        For every contender, translated into its own terms; threads=0 takes all CPUs of this process.
-    sweeps, repeats : int
-        Each repeat is one process, which does one sweep to warm up and then `sweeps` that count. The objectives come
-        from a process before them, none of whose seconds count.
-    seed : int
-        Of the first item factors, the same for all.
-    isa : sequence of str
-        Kernel sets: each contender of ours runs once with each.
-    baseline : str, optional
-        The contender that ratios are taken to. Default: the first of ours.
-    python : mapping, optional
-        The path of an interpreter for all contenders whose name starts with the key.
-    say : function
-        Is told what happens.
+        Keys of `alscore.bench.contenders.CONTENDERS`. Contenders that are not installed are named and skipped.
+    peaks : function
+        Called with the number of factors and of threads, before and after the measurement. The higher figures count.
+    **options
+        Fields of `alscore.bench.benchmarks.Sweep`. They hold for every contender, translated into its own terms.
 
     Returns
     -------
     dict
-        "settings", "data", "machine", "versions" and "runs" (every measurement); "results", a list with a dict for
-        each contender, whose statistics are those of `alscore.bench.harness.compare`, with the float64 objective after
-        each sweep, the one to warm up included, and peak memory above the input in bytes, None where unknown; for ours
-        also the share of the peak of gathering, and for our exact ones FLOP/s and their share of the peak: of what an
-        exact sweep needs at least in our formulation, which others may not follow; "note", how to read its figures;
-        "failed" and "skipped", contenders with the reason; "noise", what the spread does not allow to conclude.
+        "settings", "data", "machine", "versions" and "runs" (every measurement).
+
+        "results", a list with a dict for each contender: the statistics of `alscore.bench.harness.compare`; the float64
+        "objective" after each sweep, the first of which is the one to warm up; and "peak_bytes", the peak of memory
+        above the input, None where unknown. Our contenders also have "gather_share", the share of the peak of
+        gathering. Our exact ones have "flops" (FLOP/s) and "fma_share", their share of the peak. Both count what an
+        exact sweep needs at least in our formulation, which other packages may not use. "note" says how to read the
+        figures of a contender.
+
+        "failed" and "skipped", contenders with the reason; "noise", messages about conclusions that the spread does not
+        allow.
 
     Raises
     ------
+    TypeError
+        The benchmark has no such option.
     ValueError
         No such contender, baseline or interpreter.
     """
-    jobs, skipped = _find(contenders, isa, python, say)
-    baseline = harness.chosen_baseline(baseline, jobs)
-    settings = {
-        "bench": "sweep", "factors": factors, "threads": resolve_threads(threads), "sweeps": sweeps,
-        "repeats": repeats, "regularization": regularization, "alpha": alpha, "seed": seed, "baseline": baseline,
-    }  # fmt: skip
+    settings = harness.settings_of(Sweep, options)
+    jobs, skipped = _find(contenders, settings)
+    baseline = harness.chosen_baseline(settings.baseline, jobs)
+    conditions = settings.reported() | {"baseline": baseline}
     plays = sparse.csr_matrix(plays)
-    before = _peaks(settings)
+    before = peaks(settings.factors, settings.threads)
+    n_sweeps = settings.sweeps + 1  # the first warms up
     with _folder(plays, settings) as folder:
-        look = _objective(folder, plays, settings)
-        # one more, to warm up
-        runs, looked, failed = harness.look_and_time(jobs, folder, settings, (sweeps + 1, sweeps + 1), look, say)
-    # the higher, if something else ran during one
-    fma_peak, gather_peak = (max(pair) for pair in zip(before, _peaks(settings), strict=True))
-    needed = machine.sweep_flops(np.diff(plays.indptr), np.bincount(plays.indices, minlength=plays.shape[1]), factors)
+        inspect = _objective(folder, plays, settings)
+        runs, inspected, failed = harness.inspect_and_time(
+            jobs, folder, conditions, (n_sweeps, n_sweeps), inspect, settings.say
+        )
+    after = peaks(settings.factors, settings.threads)
+    best = Peaks(*map(max, before, after))  # another process may have disturbed one of the two
     compared = harness.compare_warm(runs, baseline)
     for name, row in compared.items():
-        row["objective"] = _objectives(looked[name])
-        contender = _contender(name)
-        if contender.package == harness.OURS:  # they count what our formulation needs
-            row["gather_share"] = machine.gather_bytes(plays.nnz, factors) / row["median"] / gather_peak
-            if contender.exact:
-                row["flops"] = needed / row["median"]
-                row["fma_share"] = row["flops"] / fma_peak
-    return harness.answer(settings, runs, failed, skipped) | {
+        row["objective"] = _objectives(inspected[name])
+        row |= _shares(_contender(name), plays, settings.factors, row["median"], best)
+    return harness.outcome(conditions, runs, failed, skipped) | {
         "data": harness.shape(plays),
-        "fma_peak": fma_peak,
-        "gather_bandwidth": gather_peak,
-        "least_bytes": _least_bytes(plays, factors),
+        "fma_peak": best.flops_per_second,
+        "gather_bandwidth": best.bytes_per_second,
+        "least_bytes": _least_bytes(plays, settings.factors),
         "results": [_about(name) | row for name, row in compared.items()],
-        "noise": harness.noise(compared, baseline, repeats),
+        "noise": harness.noise(compared, baseline, settings.repeats),
     }
 
 
-def converge(
-    plays: Any,
-    contenders: Sequence[str],
-    *,
-    factors: int = 128,
-    threads: int = 0,
-    sweeps: int = 15,
-    reference_sweeps: int = 30,
-    repeats: int = 3,
-    regularization: float = 0.01,
-    alpha: float = 1.0,
-    seed: int = 0,
-    isa: Sequence[str] = (),
-    baseline: str | None = None,
-    python: Mapping[str, str] | None = None,
-    say: harness.Say = lambda message: None,
-) -> dict[str, Any]:
-    """Time how long contenders train until the objective comes near to what exact sweeps can reach.
+def converge(plays: Any, contenders: Sequence[str] = Converge.contenders(), **options: Any) -> dict[str, Any]:
+    """Time how long contenders train until the objective is near the lowest that exact sweeps reach.
+
+    Each repeat is one process for each contender. It makes one sweep that is thrown away, and then `sweeps` timed ones
+    from the initial factors. The objectives come from an earlier process.
 
     Parameters
     ----------
-    sweeps : int
-        In each process, all of them counted, after one that is thrown away. The objectives come from a process before.
-    reference_sweeps : int
-        Exact sweeps of ours, the least objective of which is the reference.
-    plays, contenders, factors, threads, repeats, regularization, alpha, seed, isa, baseline, python, say
+    plays, contenders
         As for `sweep`.
+    **options
+        Fields of `alscore.bench.benchmarks.Converge`.
 
     Returns
     -------
     dict
-        As from `sweep`, with "reference" and "targets", the objectives to reach: within 1 % and 0.1 % of the
-        reference, and the one that the best peer has in the end. Each result has under "reached", for each target, the
-        statistics of the seconds until the first sweep whose objective is no larger, or None; under "cumulated" the
-        median seconds until the end of each sweep.
+        As from `sweep`, with "reference", the lowest objective of our exact sweeps, and "targets", the objectives to
+        reach: within 1 % and 0.1 % of the reference, and the lowest last objective of a peer. Each result has
+        "reached", for each target the statistics of the seconds until the end of the first sweep whose objective is no
+        larger, or None; and "cumulated", the median seconds until the end of each sweep.
+
+    Raises
+    ------
+    RuntimeError
+        The exact sweeps of the reference failed.
+    TypeError, ValueError
+        As from `sweep`.
     """
-    jobs, skipped = _find(contenders, isa, python, say)
-    baseline = harness.chosen_baseline(baseline, jobs)
-    settings = {
-        "bench": "converge", "factors": factors, "threads": resolve_threads(threads), "sweeps": sweeps,
-        "reference_sweeps": reference_sweeps, "repeats": repeats, "regularization": regularization, "alpha": alpha,
-        "seed": seed, "baseline": baseline,
-    }  # fmt: skip
+    settings = harness.settings_of(Converge, options)
+    jobs, skipped = _find(contenders, settings)
+    baseline = harness.chosen_baseline(settings.baseline, jobs)
+    conditions = settings.reported() | {"baseline": baseline}
     plays = sparse.csr_matrix(plays)
     with _folder(plays, settings) as folder:
-        look = _objective(folder, plays, settings)
-        exact, _ = _find([_REFERENCE], (), None, say)
-        try:
-            longest = harness.run(exact[_REFERENCE], folder, settings, reference_sweeps, look)
-        except RuntimeError as error:
-            raise RuntimeError(f"the reference, {reference_sweeps} sweeps of {_REFERENCE}, failed: {error}") from error
-        runs, looked, failed = harness.look_and_time(
-            jobs, folder, settings, (sweeps, sweeps), look, say, warm_up=True
-        )  # fmt: skip
-    objectives = {name: _objectives(one) for name, one in looked.items()}
+        inspect = _objective(folder, plays, settings)
+        reference_run = _reference_run(folder, conditions, inspect, settings)
+        times = settings.sweeps, settings.sweeps
+        runs, inspected, failed = harness.inspect_and_time(
+            jobs, folder, conditions, times, inspect, settings.say, warm_up=True
+        )
+    objectives = {name: _objectives(run) for name, run in inspected.items()}
     cumulated = {
-        name: [list(itertools.accumulate(at["seconds"] for at in one["measured"])) for one in mine]
-        for name, mine in runs.items()
+        name: [list(itertools.accumulate(at["seconds"] for at in run["measured"])) for run in each]
+        for name, each in runs.items()
     }
-    reference = min(_objectives(longest))
+    reference = min(_objectives(reference_run))
     targets = {"within 1 %": reference * 1.01, "within 0.1 %": reference * 1.001}
-    if peers := [values[-1] for name, values in objectives.items() if _contender(name).package != harness.OURS]:
-        targets["best peer's"] = min(peers)
+    if of_peers := [values[-1] for name, values in objectives.items() if _contender(name).package != OURS]:
+        targets["best peer's"] = min(of_peers)
     reached = {
         label: harness.compare(until(target, objectives, cumulated), baseline) for label, target in targets.items()
     }
-    noise = [said for label, rows in reached.items() for said in harness.noise(rows, baseline, repeats, f"{label}: ")]
-    return harness.answer(settings, runs, failed, skipped) | {
+    noise = [
+        message
+        for label, rows in reached.items()
+        for message in harness.noise(rows, baseline, settings.repeats, f"{label}: ")
+    ]
+    return harness.outcome(conditions, runs, failed, skipped) | {
         "data": harness.shape(plays),
         "reference": reference,
         "targets": targets,
@@ -188,29 +174,40 @@ def converge(
             for name in runs
         ],
         "noise": list(dict.fromkeys(noise)),
-        "reference_run": longest,
+        "reference_run": reference_run,
     }
+
+
+def _reference_run(
+    folder: str, conditions: dict[str, Any], inspect: harness.Inspect, settings: Converge
+) -> harness.Run:
+    packages = {_REFERENCE: CONTENDERS[_REFERENCE].package}
+    jobs, _ = harness.find([_REFERENCE], packages, "contenders.py", {}, settings.say)
+    try:
+        return harness.run(jobs[_REFERENCE], folder, conditions, settings.reference_sweeps, inspect)
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"the reference, {settings.reference_sweeps} sweeps of {_REFERENCE}, failed: {error}"
+        ) from error
 
 
 def until(
     target: float, objectives: dict[str, list[float]], cumulated: dict[str, list[list[float]]]
 ) -> dict[str, list[list[float]]]:
-    """Seconds of each repeat until the first sweep at or below the target, for contenders that come to it."""
+    """Return the seconds of each repeat until the first sweep at or below the target, of contenders that reach it."""
     first = {
         name: next((sweep for sweep, value in enumerate(values) if value <= target), None)
         for name, values in objectives.items()
     }
-    return {name: [[one[at]] for one in cumulated[name]] for name, at in first.items() if at is not None}
+    return {name: [[repeat[at]] for repeat in cumulated[name]] for name, at in first.items() if at is not None}
 
 
-def _find(
-    contenders: Sequence[str], isa: Sequence[str], python: Mapping[str, str] | None, say: harness.Say
-) -> tuple[dict[str, harness.Job], dict[str, str]]:
+def _find(contenders: Sequence[str], settings: Training) -> tuple[dict[str, harness.Job], dict[str, str]]:
     packages = {name: contender.package for name, contender in CONTENDERS.items()}
-    return harness.find(contenders, packages, "contenders.py", python or {}, say, isa)
+    return harness.find(contenders, packages, "contenders.py", settings.python or {}, settings.say, settings.isa)
 
 
-def _contender(name: str) -> Contender:
+def _contender(name: str) -> TrainingContender:
     return CONTENDERS[name.partition("@")[0]]
 
 
@@ -219,40 +216,46 @@ def _about(name: str) -> dict[str, Any]:
     return {"contender": name, "exact": contender.exact} | ({"note": contender.note} if contender.note else {})
 
 
-def _peaks(settings: dict[str, Any]) -> tuple[float, float]:
-    """FLOP/s and bytes/s that this machine can reach."""
-    threads = settings["threads"]
-    return machine.fma_peak(threads), machine.gather_bandwidth(settings["factors"], threads)
+def _shares(contender: TrainingContender, plays: Any, factors: int, seconds: float, peaks: Peaks) -> dict[str, float]:
+    """Return FLOP/s and shares of the peaks, for our contenders: they are counted in our formulation."""
+    if contender.package != OURS:
+        return {}
+    shares = {"gather_share": machine.gather_bytes(plays.nnz, factors) / seconds / peaks.bytes_per_second}
+    if contender.exact:
+        user_entries, item_entries = np.diff(plays.indptr), np.bincount(plays.indices, minlength=plays.shape[1])
+        flops = machine.sweep_flops(user_entries, item_entries, factors) / seconds
+        shares |= {"flops": flops, "fma_share": flops / peaks.flops_per_second}
+    return shares
 
 
 @contextlib.contextmanager
-def _folder(plays: Any, settings: dict[str, Any]) -> Iterator[str]:
-    """A temporary folder with what every contender reads: the plays, and the item factors to start from."""
-    shape = plays.shape[1], settings["factors"]
+def _folder(plays: Any, settings: Training) -> Iterator[str]:
+    """Give a temporary folder with what every contender reads: the plays, and the initial item factors."""
+    shape = plays.shape[1], settings.factors
     with tempfile.TemporaryDirectory() as folder:
         sparse.save_npz(Path(folder, "plays.npz"), plays, compressed=False)
-        start = np.random.default_rng(settings["seed"]).standard_normal(shape, np.float32)
-        np.save(Path(folder, "start.npy"), start * np.float32(0.1 / math.sqrt(settings["factors"])))
+        start = np.random.default_rng(settings.seed).standard_normal(shape, np.float32)
+        np.save(Path(folder, "start.npy"), start * np.float32(0.1 / math.sqrt(settings.factors)))
         yield folder
 
 
-def _objective(folder: str, plays: Any, settings: dict[str, Any]) -> Callable[[str], dict[str, float]]:
-    """What tells the objective of the factors that a contender has left in the folder."""
+def _objective(folder: str, plays: Any, settings: Training) -> harness.Inspect:
+    """Return a function that computes the objective of the factors that a contender has left in the folder."""
 
-    def look(contender: str) -> dict[str, float]:
+    def inspect(contender: str) -> dict[str, float]:
         X, Y = (np.load(Path(folder, f"{contender}.{side}.npy")) for side in "XY")
-        value = calculate_loss(plays, X, Y, settings["regularization"], settings["alpha"])
+        value = calculate_loss(plays, X, Y, settings.regularization, settings.alpha)
         if not math.isfinite(value):
             raise RuntimeError("its factors are not finite")
         return {"objective": value}
 
-    return look
+    return inspect
 
 
-def _objectives(looked: harness.Run) -> list[float]:
-    return [at["objective"] for at in looked["measured"]]
+def _objectives(run: harness.Run) -> list[float]:
+    return [at["objective"] for at in run["measured"]]
 
 
 def _least_bytes(plays: Any, factors: int) -> int:
-    """What training cannot do without above its input: the input's transpose and the float32 factors."""
+    """Return the bytes that training needs above its input: the transpose of the input, and float32 factors."""
     return int(plays.nnz * (4 + 4) + (plays.shape[1] + 1) * 8 + sum(plays.shape) * factors * 4)

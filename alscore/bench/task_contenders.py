@@ -1,11 +1,12 @@
-"""Contenders in recommending, reading and ranking, and the process that each runs in: ``FOLDER NAME``.
+"""Contenders in all tasks except training, and the process in which each one runs: ``task_contenders.py FOLDER NAME``.
 
-FOLDER/settings.json says which task. A contender prepares, untimed, and returns the function to time, the answer of
-which is an array. As in `contenders`, nothing of alscore is imported before ours runs.
+FOLDER/settings.json names the task. A contender prepares the task, untimed, and returns the function to time. That
+function returns an array, the contender's result. As in `contenders`, only contenders of ours import alscore.
 """
 
 from __future__ import annotations
 
+import csv
 import functools
 import json
 import sys
@@ -23,37 +24,38 @@ if TYPE_CHECKING:
     from alscore._support.arrays import Floats, Ints
     from alscore.als import AlternatingLeastSquares
 
-    Timed = Callable[[], NDArray[Any]]
+    TimedFunction = Callable[[], NDArray[Any]]
 
 
-def _alscore_topn(folder: str, settings: dict[str, Any]) -> Timed:
+def _alscore_topn(folder: str, settings: dict[str, Any]) -> TimedFunction:
     return _recommending(_alscore_model, folder, settings)
 
 
-def _implicit_topn(folder: str, settings: dict[str, Any]) -> Timed:
+def _implicit_topn(folder: str, settings: dict[str, Any]) -> TimedFunction:
     return _recommending(_implicit_model, folder, settings)
 
 
-def _recommending(model_of: Callable[..., Any], folder: str, settings: dict[str, Any]) -> Timed:
+def _recommending(model_of: Callable[..., Any], folder: str, settings: dict[str, Any]) -> TimedFunction:
     plays, users, X, Y = _trained(folder)
     model, top = model_of(X, Y, settings["threads"]), min(settings["top"], len(Y))
-    return _asking(lambda user, rows: model.recommend(user, rows, N=top)[0], plays, users, settings)
+    return _calling(lambda user, rows: model.recommend(user, rows, N=top)[0], plays, users, settings)
 
 
-def _asking(call: Callable[..., Any], plays: Any, users: Ints, settings: dict[str, Any]) -> Timed:
-    """Call for all users at once, or for each alone with its row at hand."""
+def _calling(call: Callable[..., Any], plays: Any, users: Ints, settings: dict[str, Any]) -> TimedFunction:
+    """Call for all users at once, or once for each user; rows of single users are cut out before, untimed."""
     if not settings["one_by_one"]:
         return lambda: call(users, plays[users])
     rows = [plays[user] for user in users]
     return lambda: np.array([call(user, row) for user, row in zip(users, rows, strict=True)])
 
 
-def _numpy_topn(folder: str, settings: dict[str, Any]) -> Timed:
-    """Brute force: scores of a block of users by GEMM, then a partition."""
+def _numpy_topn(folder: str, settings: dict[str, Any]) -> TimedFunction:
+    """Brute force: the scores of a block of users by GEMM, then a partition."""
     from threadpoolctl import threadpool_limits
 
     plays, users, X, Y = _trained(folder)
-    block, top = max(1, (1 << 25) // len(Y)), min(settings["top"], len(Y))  # scores of 128 MB
+    top = min(settings["top"], len(Y))
+    block_users = max(1, (1 << 25) // len(Y))  # users whose scores take 128 MB together
     threadpool_limits(settings["threads"], user_api="blas")
 
     def best_of(these: Ints) -> Ints:
@@ -65,23 +67,21 @@ def _numpy_topn(folder: str, settings: dict[str, Any]) -> Timed:
         ids[np.isneginf(best)] = -1
         return np.take_along_axis(ids, np.argsort(-best, axis=1), 1)
 
-    return lambda: np.concatenate([best_of(users[at : at + block]) for at in range(0, len(users), block)])
+    return lambda: np.concatenate([best_of(users[at : at + block_users]) for at in range(0, len(users), block_users)])
 
 
-def _alscore_load(folder: str, settings: dict[str, Any]) -> Timed:
+def _alscore_load(folder: str, settings: dict[str, Any]) -> TimedFunction:
     from alscore import datasets
 
     def read() -> NDArray[Any]:
         interactions = datasets.lastfm_360k(settings["path"])
-        assert interactions.report is not None  # it was read
+        assert interactions.report is not None  # datasets.lastfm_360k always sets it
         return np.array([interactions.report.read, *interactions.shape, interactions.nnz])
 
     return read
 
 
-def _pandas_load(folder: str, settings: dict[str, Any]) -> Timed:
-    import csv
-
+def _pandas_load(folder: str, settings: dict[str, Any]) -> TimedFunction:
     import pandas as pd
 
     def read() -> NDArray[Any]:
@@ -103,8 +103,8 @@ def _pandas_load(folder: str, settings: dict[str, Any]) -> Timed:
     return read
 
 
-def _bytes_load(folder: str, settings: dict[str, Any]) -> Timed:
-    """What every reader has to wait for: the bytes, decompressed."""
+def _bytes_load(folder: str, settings: dict[str, Any]) -> TimedFunction:
+    """Only read and decompress the bytes, for which every reader has to wait."""
     from alscore.datasets._archives import open_data
     from alscore.datasets.lastfm import PLAYS_FILE
 
@@ -118,17 +118,17 @@ def _bytes_load(folder: str, settings: dict[str, Any]) -> Timed:
     return read
 
 
-def _saved_load(folder: str, settings: dict[str, Any]) -> Timed:
-    """Interactions that were saved before, mapped into memory."""
+def _saved_load(folder: str, settings: dict[str, Any]) -> TimedFunction:
+    """Interactions that were saved before the timing, mapped into memory."""
     from alscore import datasets
     from alscore.interactions import Interactions
 
     path = Path(folder, "saved.als")
     interactions = datasets.lastfm_360k(settings["path"])
-    assert interactions.report is not None  # it was read
+    assert interactions.report is not None  # datasets.lastfm_360k always sets it
     rows = interactions.report.read
     interactions.save(path)
-    del interactions  # whose memory would hide what opening takes
+    del interactions  # their memory would hide the memory that opening takes
 
     def read() -> NDArray[Any]:
         interactions = Interactions.load(path)
@@ -137,53 +137,53 @@ def _saved_load(folder: str, settings: dict[str, Any]) -> Timed:
     return read
 
 
-def _alscore_evaluate(folder: str, settings: dict[str, Any]) -> Timed:
+def _alscore_evaluate(folder: str, settings: dict[str, Any]) -> TimedFunction:
     from alscore.metrics.evaluation import evaluate
 
     plays, _, X, Y = _trained(folder)
-    held, n = sparse.load_npz(Path(folder, "held.npz")), settings["top"]
+    test, n = sparse.load_npz(Path(folder, "test.npz")), settings["top"]
     model = _alscore_model(X, Y, settings["threads"])
 
-    def judge() -> NDArray[Any]:
-        found = evaluate(
-            model, plays, held, n, ("ndcg", "recall"), num_threads=settings["threads"], show_progress=False
+    def metrics() -> NDArray[Any]:
+        evaluation = evaluate(
+            model, plays, test, n, ("ndcg", "recall"), num_threads=settings["threads"], show_progress=False
         )
-        return np.array([found[f"ndcg@{n}"], found[f"recall@{n}"]])
+        return np.array([evaluation[f"ndcg@{n}"], evaluation[f"recall@{n}"]])
 
-    return judge
+    return metrics
 
 
-def _implicit_evaluate(folder: str, settings: dict[str, Any]) -> Timed:
+def _implicit_evaluate(folder: str, settings: dict[str, Any]) -> TimedFunction:
     from implicit.evaluation import ranking_metrics_at_k
 
     plays, _, X, Y = _trained(folder)
-    held = sparse.load_npz(Path(folder, "held.npz"))
+    test = sparse.load_npz(Path(folder, "test.npz"))
     model = _implicit_model(X, Y, settings["threads"])
 
-    def evaluate() -> NDArray[Any]:
-        metrics = ranking_metrics_at_k(
-            model, plays, held, K=min(settings["top"], len(Y)), show_progress=False, num_threads=settings["threads"]
+    def metrics() -> NDArray[Any]:
+        by_name = ranking_metrics_at_k(
+            model, plays, test, K=min(settings["top"], len(Y)), show_progress=False, num_threads=settings["threads"]
         )
-        return np.array([metrics["ndcg"]])  # it has no recall
+        return np.array([by_name["ndcg"]])  # implicit computes no recall
 
-    return evaluate
+    return metrics
 
 
-def _folding_in(model_of: Callable[..., Any], folder: str, settings: dict[str, Any]) -> Timed:
+def _folding_in(model_of: Callable[..., Any], folder: str, settings: dict[str, Any]) -> TimedFunction:
     plays, users, X, Y = _trained(folder)
     model = model_of(X, Y, settings["threads"])
-    return _asking(model.recalculate_user, plays, users, settings)
+    return _calling(model.recalculate_user, plays, users, settings)
 
 
-def _alscore_foldin(folder: str, settings: dict[str, Any]) -> Timed:
+def _alscore_foldin(folder: str, settings: dict[str, Any]) -> TimedFunction:
     return _folding_in(_alscore_model, folder, settings)
 
 
-def _implicit_foldin(folder: str, settings: dict[str, Any]) -> Timed:
+def _implicit_foldin(folder: str, settings: dict[str, Any]) -> TimedFunction:
     return _folding_in(_implicit_model, folder, settings)
 
 
-def _alscore_half_sweep(folder: str, settings: dict[str, Any]) -> Timed:
+def _alscore_half_sweep(folder: str, settings: dict[str, Any]) -> TimedFunction:
     from alscore import solvers
     from alscore._data.canonical import canonical_csr
     from alscore._support.threads import one_blas_thread
@@ -204,8 +204,8 @@ def _alscore_half_sweep(folder: str, settings: dict[str, Any]) -> Timed:
     return half_sweep
 
 
-def _alscore_update(sweeps: int | None, folder: str, settings: dict[str, Any]) -> Timed:
-    """From the factors of the older plays; or with no sweeps given, from nothing."""
+def _alscore_update(sweeps: int | None, folder: str, settings: dict[str, Any]) -> TimedFunction:
+    """`partial_fit` from the factors of the older plays; or if `sweeps` is None, a fit from the beginning."""
     import copy
 
     from alscore.als import AlternatingLeastSquares
@@ -248,43 +248,45 @@ def _implicit_model(X: Floats, Y: Floats, threads: int) -> Any:
     return model
 
 
-class Contender(NamedTuple):
+class TaskContender(NamedTuple):
+    """A way to do a task. ``prepare(folder, settings)`` returns the function to time; it needs `package`."""
+
     package: str
-    prepare: Callable[..., Timed]
+    prepare: Callable[..., TimedFunction]
 
 
 CONTENDERS = {
     "topn": {
-        "alscore": Contender("alscore", _alscore_topn),
-        "implicit": Contender("implicit", _implicit_topn),
-        "numpy": Contender("numpy", _numpy_topn),
+        "alscore": TaskContender("alscore", _alscore_topn),
+        "implicit": TaskContender("implicit", _implicit_topn),
+        "numpy": TaskContender("numpy", _numpy_topn),
     },
     "foldin": {
-        "alscore": Contender("alscore", _alscore_foldin),
-        "alscore-half-sweep": Contender("alscore", _alscore_half_sweep),
-        "implicit": Contender("implicit", _implicit_foldin),
+        "alscore": TaskContender("alscore", _alscore_foldin),
+        "alscore-half-sweep": TaskContender("alscore", _alscore_half_sweep),
+        "implicit": TaskContender("implicit", _implicit_foldin),
     },
     "load": {
-        "alscore": Contender("alscore", _alscore_load),
-        "pandas": Contender("pandas", _pandas_load),
-        "bytes": Contender("alscore", _bytes_load),
-        "saved": Contender("alscore", _saved_load),
+        "alscore": TaskContender("alscore", _alscore_load),
+        "pandas": TaskContender("pandas", _pandas_load),
+        "bytes": TaskContender("alscore", _bytes_load),
+        "saved": TaskContender("alscore", _saved_load),
     },
     "evaluate": {
-        "alscore": Contender("alscore", _alscore_evaluate),
-        "implicit": Contender("implicit", _implicit_evaluate),
+        "alscore": TaskContender("alscore", _alscore_evaluate),
+        "implicit": TaskContender("implicit", _implicit_evaluate),
     },
     "update": {
-        "alscore": Contender("alscore", functools.partial(_alscore_update, 1)),
-        "alscore-2-sweeps": Contender("alscore", functools.partial(_alscore_update, 2)),
-        "alscore-fit": Contender("alscore", functools.partial(_alscore_update, None)),
+        "alscore": TaskContender("alscore", functools.partial(_alscore_update, 1)),
+        "alscore-2-sweeps": TaskContender("alscore", functools.partial(_alscore_update, 2)),
+        "alscore-fit": TaskContender("alscore", functools.partial(_alscore_update, None)),
     },
 }
 
 
 def main(folder: str, name: str) -> None:
-    """Run one contender, in the task that FOLDER/settings.json names."""
-    from contenders import speak  # type: ignore[import-not-found]  # a neighbour, for a script
+    """Run one contender in the task that FOLDER/settings.json names."""
+    from contenders import speak  # type: ignore[import-not-found]  # the file beside this script
 
     task = json.loads(Path(folder, "settings.json").read_text())["bench"]
     package, prepare = CONTENDERS[task][name]
@@ -296,10 +298,10 @@ def main(folder: str, name: str) -> None:
     speak(folder, name, package, measurements)
 
 
-def _time(timed: Timed) -> tuple[float, dict[str, Any]]:
+def _time(timed: TimedFunction) -> tuple[float, dict[str, Any]]:
     began = time.perf_counter()
-    answer = timed()
-    return time.perf_counter() - began, {"answer": answer}
+    result = timed()
+    return time.perf_counter() - began, {"result": result}
 
 
 if __name__ == "__main__":

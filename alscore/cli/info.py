@@ -1,12 +1,15 @@
-"""What a bug report has to say about an installation."""
+"""What a bug report must say about an installation."""
 
 import importlib
 import importlib.metadata
 import os
 import platform
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import threadpoolctl
 
 from alscore import solvers
 from alscore._core import kernel_table
@@ -14,25 +17,35 @@ from alscore._support.threads import available_cpus
 from alscore._support.version import __version__
 from alscore.bench import machine
 
-_DEPENDENCIES = ("numpy", "scipy", "pandas", "pyarrow", "threadpoolctl", "tqdm")
-# What else decides over threads and kernels; all of ALSCORE_ would show a folder of the user's.
+_DEPENDENCIES = ("numpy", "scipy", "pandas", "pyarrow", "threadpoolctl", "tqdm")  # the required ones
+# Environment variables that decide on threads and kernels, by the beginnings of their names. ALSCORE_DATA is not among
+# them: it would show a folder of the user.
 _VARIABLES = ("ALSCORE_ISA", "OMP_", "GOMP_", "KMP_", "OPENBLAS_", "MKL_", "BLIS_", "VECLIB_")
 
 
-def collect() -> dict[str, Any]:
-    """Describe this installation and what it runs on.
+def collect(dependencies: Sequence[str] = _DEPENDENCIES) -> dict[str, Any]:
+    """Describe this installation and the machine.
+
+    Parameters
+    ----------
+    dependencies : sequence of str
+        Names of distributions whose versions to report.
 
     Returns
     -------
     dict
-        "version", "python", "platform", "free_threaded" (a build of Python that can do without the GIL), "cpu" (its
-        model), "cpus" (usable by this process), "isa" (kernel set in use), "isa_available" (best first), "blas" and
-        "openmp" (each library that is loaded: "library", "version" or None, "threads", "file", which is its name and
-        its folder's), "dependencies" (versions), "solvers" (what each installed name stands for and the distribution
-        that it comes from, or why it cannot be used), "environment" (variables that matter).
+        - "version", "python", "platform";
+        - "free_threaded": whether this build of Python can run without the GIL;
+        - "cpu": model; "cpus": number that this process may use;
+        - "isa": kernel set in use; "isa_available": kernel sets, best first;
+        - "blas" and "openmp": for each loaded library "library", "version" or None, "threads" and "file", its name
+          after that of its folder;
+        - "dependencies": versions;
+        - "solvers": for each installed name its class and distribution, or why it cannot be used;
+        - "environment": variables that decide on threads and kernels.
     """
     environment = {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)}
-    libraries = _libraries()  # after that: threadpoolctl sets a variable of its own
+    libraries = _libraries()  # after the environment is read: threadpoolctl sets a variable
     return {
         "version": __version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -44,7 +57,7 @@ def collect() -> dict[str, Any]:
         "isa_available": kernel_table.available(),
         "blas": [_described(each) for each in libraries if each["user_api"] == "blas"],
         "openmp": [_described(each) for each in libraries if each["user_api"] == "openmp"],
-        "dependencies": {name: _version(name) for name in _DEPENDENCIES},
+        "dependencies": {name: _version(name) for name in dependencies},
         "solvers": {name: _solver(name) for name in solvers.registered()},
         "environment": environment,
     }
@@ -58,7 +71,7 @@ def _version(distribution: str) -> str:
 
 
 def _solver(name: str) -> str:
-    """What a name stands for, or what is wrong with it."""
+    """Return the class and distribution of a solver's name, or why it cannot be used."""
     try:
         solvers.resolve(name)
     except Exception as error:  # a plug-in may raise anything
@@ -67,16 +80,14 @@ def _solver(name: str) -> str:
 
 
 def _libraries() -> list[dict[str, Any]]:
-    """Every BLAS and OpenMP runtime that is loaded once alscore computes."""
-    from threadpoolctl import threadpool_info
-
+    """Return every BLAS and OpenMP runtime that is loaded when alscore computes."""
     for module in ("numpy", "scipy.linalg.cython_blas", "alscore._core.sweeps"):
         importlib.import_module(module)
-    return list(threadpool_info())
+    return list(threadpoolctl.threadpool_info())
 
 
 def _described(library: dict[str, Any]) -> dict[str, Any]:
-    """Without the path's beginning, which is nobody else's business."""
+    """Return what to report of a library. Its path is cut to the last two parts, to show no private folders."""
     return {
         "library": library["prefix"],
         "version": library["version"],
@@ -86,16 +97,15 @@ def _described(library: dict[str, Any]) -> dict[str, Any]:
 
 
 def lines(info: dict[str, Any]) -> list[str]:
-    """The same for people: a line each, or one for each part."""
+    """Return the description as lines of text: one for each value, or one for each library."""
 
     def text(value: Any) -> str:
         if isinstance(value, dict):
-            return ", ".join(f"{name} {of}" for name, of in value.items() if of is not None)
+            return ", ".join(f"{name} {part}" for name, part in value.items() if part is not None)
         return ", ".join(value) if isinstance(value, list) else str(value)
 
-    written = []
-    for name, value in info.items():
-        several = isinstance(value, list) and value and isinstance(value[0], dict)
-        for part in value if several else [value]:
-            written.append(f"{name.replace('_', ' ')}: {text(part) or 'none'}")
-    return written
+    return [
+        f"{name.replace('_', ' ')}: {text(part) or 'none'}"
+        for name, value in info.items()
+        for part in (value if value and isinstance(value, list) and isinstance(value[0], dict) else [value])
+    ]
