@@ -16,7 +16,7 @@ from alscore._support import threads
 
 @pytest.fixture(scope="session")
 def shared_data():
-    """Folder with the real data sets, no part of the project: outside CI a test skips without them."""
+    """Folder of the real data sets. It is not part of the project: outside CI a test is skipped without it."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"
     if not folder.is_dir():
         if os.environ.get("ALSCORE_REQUIRE_DATA"):
@@ -27,14 +27,14 @@ def shared_data():
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_blas_thread():
-    """Oracles multiply small matrices: BLAS threads spin, and take many times longer on a busy machine."""
+    """Oracles multiply small matrices. Threads of BLAS spin there, and take many times longer on a busy machine."""
     with threadpool_limits(1, user_api="blas"):
         yield
 
 
 @pytest.fixture(params=kernel_table.available())
 def isa(request):
-    """Each kernel set that this processor can run, in use during the test."""
+    """Each kernel set that this processor can run. It is in use during the test."""
     before = kernel_table.isa()
     kernel_table.use(request.param)
     yield request.param
@@ -43,7 +43,7 @@ def isa(request):
 
 @pytest.fixture
 def little_work_in_parallel(monkeypatch):
-    """As many threads as asked for, where the problem is so small that one would do the work."""
+    """Run on as many threads as the test asks for, although the problem is so small that one thread would do."""
     monkeypatch.setattr(threads, "_LEAST_WORK", 0)
 
 
@@ -58,9 +58,24 @@ def solver(request):
     return request.param
 
 
+OBJECTIVES = {
+    "defaults": {"regularization": 0.01},
+    "exponent": {"regularization": 0.1, "alpha": 10.0, "unobserved_weight": 0.5, "regularization_exponent": 0.5},
+    "entries": {"regularization": 0.1, "regularization_exponent": 1.0, "regularization_count": "entries"},
+    "log": {"regularization": 0.01, "confidence": "log", "alpha": 20.0, "epsilon": 0.5},
+    "raw": {"regularization": 0.1, "confidence": "raw", "alpha": 2.0, "unobserved_weight": 0.3},
+}
+
+
+@pytest.fixture(params=OBJECTIVES)
+def objective(request):
+    """Parameters of an objective. Together they use every parameter."""
+    return dict(OBJECTIVES[request.param])
+
+
 @pytest.fixture(scope="session")
 def plays():
-    """Play counts up to 100, of 300 users and 120 items, popular and rare; empty rows and an empty column."""
+    """Play counts up to 100 of 300 users and 120 items, popular and rare, with empty rows and an empty column."""
     rng = np.random.default_rng(0)
     shape = (300, 120)
     played = rng.random(shape) < 0.4 * rng.random(shape[1]) ** 2
@@ -75,7 +90,7 @@ def plays():
 
 @pytest.fixture(scope="session")
 def assert_canonical():
-    """Verify that a matrix has the form which the compiled core reads."""
+    """Verify that a matrix has the form that the compiled core reads."""
 
     def check(csr, dtype=np.float32):
         assert isinstance(csr, sparse.csr_array)
@@ -90,7 +105,7 @@ def assert_canonical():
 
 @pytest.fixture
 def run_python():
-    """Run code in a fresh interpreter, with `env` added to the environment; gives its CompletedProcess."""
+    """Run code in a new interpreter, with `env` added to the environment. Returns its CompletedProcess."""
 
     def run(code, **env):
         inherited = {name: value for name, value in os.environ.items() if name != "ALSCORE_ISA"}

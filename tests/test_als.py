@@ -1,4 +1,4 @@
-"""The estimator: training, its parameters, its input, and what it leaves behind when it is stopped."""
+"""The estimator: training, its parameters and input, and the model that remains when training is stopped."""
 
 import copy
 import pickle
@@ -7,8 +7,10 @@ import threading
 
 import numpy as np
 import pytest
+import sklearn.exceptions
 from scipy import sparse
 from sklearn.base import clone, is_classifier
+from sklearn.utils.validation import check_is_fitted
 
 from alscore import AlternatingLeastSquares, Interactions, NotPositiveDefiniteError, Recommender, evaluate, splits
 from alscore.solvers import Cholesky, ConjugateGradient, resolve
@@ -31,7 +33,7 @@ def assert_same_bits(model, other):
 
 @pytest.fixture(scope="module")
 def many_plays():
-    """On both sides many times the rows that one block of the Gram matrix or of the rotation holds."""
+    """A matrix whose both sides have many times the rows that the Gram matrix and the rotation take at a time."""
     rng = np.random.default_rng(0)
     users, items = rng.integers(3500, size=27_000), rng.integers(2600, size=27_000)
     return sparse.csr_array((np.rint(100 ** rng.random(27_000)), (users, items)), shape=(3500, 2600))
@@ -41,8 +43,8 @@ def many_plays():
 
 
 @pytest.mark.parametrize("solver", ["cg", "auto"])
-def test_first_sweep_goes_on_from_nothing(plays, solver):
-    """The random start serves to solve the users, and is nothing for the items to go on from."""
+def test_first_sweep_forgets_the_random_item_factors(plays, solver):
+    """The users are solved on the random item factors. The items then start from 0."""
     model = train(plays, factors=5, solver=solver, dtype=np.float64, iterations=1, regularization=0.5)
     start = model._initial_factors(plays.shape[1], np.dtype(np.float64))
     dense = plays.toarray()
@@ -135,7 +137,7 @@ def test_exact_training_lowers_the_objective_of_ill_conditioned_rows(shape, fact
 
 
 @pytest.mark.parametrize("regularization", [1e-8, 1e-7, 1e-6, 1e-5])
-def test_next_to_no_regularization_with_more_factors_than_items(regularization):
+def test_tiny_regularization_with_more_factors_than_items(regularization):
     binary = sparse.csr_array((np.random.default_rng(0).random((30, 12)) < 0.3).astype(float))
     results = [
         train(binary, factors=150, regularization=regularization, solver="cholesky", iterations=8, dtype=dtype)
@@ -145,12 +147,21 @@ def test_next_to_no_regularization_with_more_factors_than_items(regularization):
     np.testing.assert_allclose(low, high, rtol=0.02)
 
 
-def test_empty_rows_have_no_regularization_to_overflow(plays):
+def test_regularization_of_empty_rows_does_not_overflow(plays, dtype):
+    """λ_u = λ n_u**-2 is infinite for a user without entries."""
     plays = plays.tolil()
     plays[3] = 0
     options = {"unobserved_weight": 0.0, "regularization_exponent": -2.0, "regularization": 0.1}
-    model = train(plays, iterations=2, calculate_training_loss=True, solver="cholesky", **options)
+    model = train(plays, iterations=2, calculate_training_loss=True, solver="cholesky", dtype=dtype, **options)
     assert np.isfinite(model.training_loss).all()
+    users, items = (np.flatnonzero(np.diff(matrix.indptr)) for matrix in (plays.tocsr(), plays.tocsc()))
+    dense, X, Y = plays.toarray()[np.ix_(users, items)], model.user_factors, model.item_factors
+    assert not np.delete(X, users, axis=0).any()
+    assert not np.delete(Y, items, axis=0).any()
+    expected = exact_half_sweep(dense.T, X[users], **options)
+    assert row_errors(Y[items], expected).max() <= 10 * tolerance("half-sweep", dtype)
+    oracle = loss(dense, X[users], Y[items], **options)
+    assert model.training_loss[-1] == pytest.approx(oracle, rel=tolerance("loss", dtype))
 
 
 def test_training_loss_is_kept_only_where_it_was_computed(plays):
@@ -208,19 +219,19 @@ def test_equal_seeds_give_equal_bits(plays, make):
 
 
 @pytest.mark.parametrize("make", [np.random.default_rng, np.random.RandomState])
-def test_generator_moves_on(plays, make):
+def test_a_generator_gives_other_factors_each_time(plays, make):
     generator = make(3)
     first, second = (train(plays, random_state=generator) for _ in range(2))
     assert (first.item_factors != second.item_factors).any()
 
 
-def test_other_seeds_give_other_starts(plays):
+def test_other_seeds_give_other_initial_factors(plays):
     models = [train(plays, random_state=seed, iterations=0) for seed in (0, 1, None, None)]
     assert len({model.item_factors.tobytes() for model in models}) == 4
 
 
 @pytest.mark.parametrize("make", [int, np.random.RandomState])
-def test_both_precisions_start_alike(plays, make):
+def test_both_precisions_have_the_same_initial_factors(plays, make):
     narrow, wide = (
         train(plays, dtype=dtype, random_state=make(3), iterations=1, solver="cholesky")
         for dtype in (np.float32, np.float64)
@@ -230,7 +241,7 @@ def test_both_precisions_start_alike(plays, make):
     assert np.linalg.norm(difference) <= tolerance("fit", np.float32) * np.linalg.norm(wide_scores)
 
 
-def test_second_fit_starts_afresh(plays):
+def test_second_fit_does_not_continue_the_first(plays):
     model = train(plays)
     first = model.user_factors
     model.fit(plays, show_progress=False)
@@ -238,7 +249,7 @@ def test_second_fit_starts_afresh(plays):
     assert model.user_factors is not first
 
 
-# Training goes on
+# Continued training
 
 
 def scores(model):
@@ -253,9 +264,13 @@ def test_partial_fit_on_the_same_interactions_is_more_sweeps_and_then_users(play
     np.testing.assert_allclose(scores(model), X @ Y.T, atol=1e-9)
 
 
-def test_users_and_items_that_have_nothing_but_each_other_leave_0(plays):
-    both = sparse.block_diag([plays[:, :119], np.ones((30, 10))], format="csr")  # the last ten items, one of them known
+def test_new_users_and_items_with_entries_for_each_other_only_leave_0(plays):
+    # The last ten items are a known one and nine new ones.
+    both = sparse.block_diag([plays[:, :119], np.ones((30, 10))], format="csr")
     model = train(both[:300, :120], regularization=1)
+    without_sweeps = copy.deepcopy(model).partial_fit(both, iterations=0, show_progress=False)
+    assert not scores(without_sweeps)[300:, 119:].any()
+    assert not without_sweeps.item_factors[119:].any()
     model.partial_fit(both, iterations=5, show_progress=False)
     assert scores(model)[300:, 119:].min() > 0.5
 
@@ -271,8 +286,8 @@ def test_new_users_are_solved_first_and_new_items_on_all_users(plays, dtype):
 
 
 @pytest.mark.parametrize("shape", [(300, 100), (280, 120), (280, 100)])
-def test_partial_fit_continues_with_sweeps_over_everything(plays, shape, dtype):
-    """The users that a sweep starts with forget all but the item factors."""
+def test_partial_fit_continues_with_sweeps_over_all_rows(plays, shape, dtype):
+    """A sweep solves the users from the item factors alone, so it does not depend on the earlier user factors."""
     model = train(plays[: shape[0], : shape[1]], dtype=dtype, solver="cholesky")
     start = copy.deepcopy(model).partial_fit(plays, iterations=0, show_progress=False)
     model.partial_fit(plays, iterations=1, show_progress=False)
@@ -358,7 +373,7 @@ def test_fewer_users_or_items_than_the_model_has(plays, rows, columns):
 
 @pytest.mark.parametrize(("parameter", "said"), [({"factors": 9}, "factors=9"), ({"dtype": "float64"}, "float64")])
 @pytest.mark.parametrize("use", ["fit", "partial_fit"])
-def test_parameters_of_another_model(plays, parameter, said, use):
+def test_parameters_that_differ_from_those_of_the_factors_are_refused(plays, parameter, said, use):
     model = train(plays).set_params(warm_start=True, **parameter)
     with pytest.raises(ValueError, match=f"k = 8 factors of float32 to go on from, but .*{said}.*warm_start=False"):
         getattr(model, use)(plays, show_progress=False)
@@ -379,7 +394,7 @@ def test_update_that_cannot_be_solved_changes_nothing(plays):
     assert model.user_factors is before
 
 
-def test_warm_start_goes_on_and_grows(plays):
+def test_warm_start_continues_with_new_users_and_items(plays):
     warm = train(plays[:280, :100], warm_start=True)
     fresh = copy.deepcopy(warm).partial_fit(plays, 0, False)
     X = exact_half_sweep(plays.toarray(), fresh.item_factors, regularization=0.01)
@@ -396,7 +411,7 @@ def test_warm_start_on_the_same_interactions_is_more_sweeps(plays, solver):
     np.testing.assert_allclose(scores(model), scores(expected), atol=1e-9)
 
 
-def test_warm_start_without_factors_is_a_random_one(plays):
+def test_warm_start_without_factors_starts_at_random(plays):
     assert_same_bits(train(plays, warm_start=True), train(plays))
 
 
@@ -503,7 +518,7 @@ def test_index_out_of_range_names_the_row(plays):
 
 
 @pytest.mark.parametrize("wrong", [np.eye(3), None, [[1, 2]], "plays.tsv"])
-def test_what_is_no_sparse_matrix_is_refused(wrong):
+def test_an_argument_that_is_not_a_sparse_matrix_is_refused(wrong):
     with pytest.raises(TypeError, match="user_items must be a scipy sparse matrix"):
         train(wrong)
 
@@ -553,7 +568,9 @@ def test_numpy_scalars_are_taken(plays):
 
 def test_factors_of_a_narrow_type_do_not_overflow(plays):
     for factors in (np.uint8(200), np.int16(200)):
-        assert train(plays, factors=factors, iterations=1).item_factors.shape[1] == 200
+        model = train(plays, factors=factors, iterations=1)
+        assert model.item_factors.shape == (120, 200)
+        assert_same_bits(model, train(plays, factors=200, iterations=1))
 
 
 def test_get_and_set_params():
@@ -575,12 +592,22 @@ def test_clone_copies_parameters_without_factors(plays):
     assert cloned.training_loss == []
 
 
-def test_scikit_learn_takes_it_for_an_estimator():
-    assert not is_classifier(AlternatingLeastSquares())  # which asks for tags
+def test_scikit_learn_accepts_it_as_an_estimator():
+    assert not is_classifier(AlternatingLeastSquares())  # `is_classifier` reads the tags
+
+
+def test_scikit_learn_knows_whether_the_model_is_fitted(plays):
+    model = AlternatingLeastSquares()
+    with pytest.raises(sklearn.exceptions.NotFittedError):
+        check_is_fitted(model)
+    model.item_factors = np.ones((3, 2))
+    with pytest.raises(sklearn.exceptions.NotFittedError):
+        check_is_fitted(model)
+    check_is_fitted(train(plays, iterations=0))
 
 
 @pytest.mark.parametrize("y", [np.zeros(300), [0] * 300])
-def test_there_is_no_y_to_fit(plays, y):
+def test_fit_refuses_y(plays, y):
     with pytest.raises(TypeError, match=r"show_progress must be True or False.*fit takes no y"):
         AlternatingLeastSquares().fit(plays, y)
 
@@ -600,7 +627,7 @@ def test_pickle_keeps_the_fitted_model(plays):
         ({"solver": Cholesky(), "alpha": 1}, "AlternatingLeastSquares(alpha=1, solver=Cholesky())"),
     ],
 )
-def test_repr_shows_what_is_not_default(parameters, text):
+def test_repr_shows_the_parameters_that_are_not_default(parameters, text):
     assert repr(AlternatingLeastSquares(**parameters)) == text
 
 
@@ -616,11 +643,11 @@ def test_interrupt_leaves_a_usable_model(plays):
     with pytest.raises(KeyboardInterrupt):
         model.fit(plays, show_progress=False, callback=interrupt)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    # two whole sweeps
+    # two complete sweeps
     assert_same_bits(model, train(plays, iterations=2))
 
 
-def test_interrupt_within_a_half_sweep_acts_after_it(plays):
+def test_interrupt_within_a_half_sweep_stops_training_after_it(plays):
     half_sweeps = []
 
     class Interrupted:
@@ -639,7 +666,7 @@ def test_interrupt_within_a_half_sweep_acts_after_it(plays):
     assert np.isfinite(scores).all()
 
 
-def test_second_interrupt_acts_at_once(plays):
+def test_second_interrupt_stops_at_once(plays):
     survived = []
 
     def interrupt(iteration, seconds, loss):
@@ -697,12 +724,12 @@ def test_fit_outside_of_the_main_thread(plays):
 
 
 def test_progress_bar_shows_the_loss(plays, capsys):
-    AlternatingLeastSquares(factors=2, iterations=2, calculate_training_loss=True, num_threads=1).fit(plays)
-    assert "loss=" in capsys.readouterr().err
+    model = AlternatingLeastSquares(factors=2, iterations=2, calculate_training_loss=True, num_threads=1).fit(plays)
+    assert f"loss={model.training_loss[-1]:.6g}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("train", ["fit", "partial_fit"])
-def test_progress_bar_counts_sweeps_where_it_is_wanted(plays, capsys, train):
+def test_progress_bar_counts_sweeps_unless_it_is_switched_off(plays, capsys, train):
     model = AlternatingLeastSquares(factors=2, num_threads=1).fit(plays, show_progress=False)
     assert capsys.readouterr() == ("", "")
     model.set_params(iterations=3)
@@ -733,7 +760,7 @@ def validated(matrix, validation, callback=None, **parameters):
 
 
 def each_sweep(matrix, **parameters):
-    """What training comes to after 1, 2, … 6 sweeps, each from the start."""
+    """Return models of 1, 2, … 6 sweeps, each fitted afresh."""
     return [train(matrix, iterations=n, **parameters) for n in range(1, 7)]
 
 
@@ -765,17 +792,17 @@ def test_validation_by_a_function_of_the_model(plays):
 
     model = validated(plays, nearness)
     assert model.validation_scores == [-3, -2, -1, 0, -1, -2]
-    for judged, trained in zip(seen, each_sweep(plays), strict=True):
-        assert_same_bits(judged, trained)
-        assert not judged.user_factors.flags.writeable
+    for scored, trained in zip(seen, each_sweep(plays), strict=True):
+        assert_same_bits(scored, trained)
+        assert not scored.user_factors.flags.writeable
     assert_same_bits(model, seen[3])
 
 
-def test_of_equal_sweeps_the_first_is_kept(plays):
+def test_in_case_of_a_tie_the_earliest_sweep_is_kept(plays):
     assert_same_bits(validated(plays, lambda model: 0), train(plays, iterations=1))
 
 
-def test_validation_changes_no_training(plays):
+def test_validation_does_not_change_training(plays):
     losses = [[], []]
     counts = iter(range(6))
     for validation, seen in zip((None, lambda model: next(counts)), losses, strict=True):
@@ -804,14 +831,14 @@ def test_validation_of_a_warm_start(split):
     assert_same_bits(model, models[np.argmax(scores)])
 
 
-def test_scores_are_of_the_last_training(split):
+def test_validation_scores_are_those_of_the_last_training(split):
     model = validated(split.train, split)
     assert AlternatingLeastSquares().validation_scores == []
     assert model.partial_fit(split.train, show_progress=False).validation_scores == []
     assert validated(split.train, split, iterations=0).validation_scores == []
 
 
-def test_solver_that_keeps_the_basis_is_judged_in_it(plays):
+def test_validation_scores_a_solver_that_keeps_the_basis_in_that_basis(plays):
     class Original:
         original_basis = True
 
@@ -827,7 +854,7 @@ def test_solver_that_keeps_the_basis_is_judged_in_it(plays):
 def test_validation_that_is_stopped_leaves_the_best_so_far(plays, stop):
     scores = iter([0.2, 0.3, 0.1])
 
-    def judge(model):
+    def score_model(model):
         score = next(scores)
         if score == 0.1:
             stop()
@@ -835,7 +862,7 @@ def test_validation_that_is_stopped_leaves_the_best_so_far(plays, stop):
 
     model = AlternatingLeastSquares(factors=8, num_threads=1, random_state=0)
     with pytest.raises((KeyboardInterrupt, ZeroDivisionError)):
-        model.fit(plays, show_progress=False, validation=judge)
+        model.fit(plays, show_progress=False, validation=score_model)
     assert_same_bits(model, train(plays, iterations=2))
     assert model.validation_scores[:2] == [0.2, 0.3]
 
@@ -865,7 +892,7 @@ def test_wrong_validation_is_refused_before_training(split, wrong, error, messag
 
 
 def labelled(matrix, prefix=""):
-    return Interactions(matrix, *([f"{prefix}{code}" for code in range(n)] for n in matrix.shape))
+    return Interactions(matrix, *([f"{prefix}{id}" for id in range(n)] for n in matrix.shape))
 
 
 @pytest.mark.parametrize("make", [lambda split: split, validator])
@@ -898,7 +925,7 @@ def test_validation_of_other_data_leaves_the_model(split, user_split, wrong, mes
     assert model.item_factors is before
 
 
-def test_parts_of_a_validation_belong_together(split):
+def test_parts_of_a_validation_that_do_not_belong_together_are_refused(split):
     for parts, message in (
         ((labelled(split.train), labelled(split.test, "x")), "the parts of validation have different users"),
         ((split.train, split.test[:-1]), "must have the same users and items"),
@@ -914,7 +941,7 @@ def test_progress_bar_shows_the_validation(split, capsys):
 
 
 def test_recommender_passes_the_validation_on(plays):
-    labels = [f"user {code}" for code in range(plays.shape[0])], [f"item {code}" for code in range(plays.shape[1])]
+    labels = [f"user {id}" for id in range(plays.shape[0])], [f"item {id}" for id in range(plays.shape[1])]
     split = splits.leave_k_out(Interactions(plays, *labels), 0.3)
     model = AlternatingLeastSquares(factors=8, iterations=6, num_threads=1, random_state=0)
     recommender = Recommender(model).fit(split.train, show_progress=False, validation=split)

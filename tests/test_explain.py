@@ -9,14 +9,6 @@ from alscore.testing import dense_problem, tolerance
 
 USER = 4
 
-OBJECTIVES = [
-    {"regularization": 0.01},
-    {"regularization": 0.1, "alpha": 10.0, "unobserved_weight": 0.5, "regularization_exponent": 0.5},
-    {"regularization": 0.1, "regularization_exponent": 1.0, "regularization_count": "entries"},
-    {"regularization": 0.01, "confidence": "log", "alpha": 20.0, "epsilon": 0.5},
-    {"regularization": 0.1, "confidence": "raw", "alpha": 2.0, "unobserved_weight": 0.3},
-]
-
 
 @pytest.fixture(scope="module")
 def tastes():
@@ -41,17 +33,16 @@ def contributions(row, item_factors, itemid, **parameters):
     return Y[itemid] @ W @ Y.T * c * p
 
 
-@pytest.mark.parametrize("parameters", OBJECTIVES)
 @pytest.mark.parametrize("turned", [False, True])
-def test_contributions_equal_the_dense_ones_and_sum_to_the_score(tastes, parameters, turned, dtype):
-    model = fit(tastes, dtype=dtype, **parameters)
+def test_contributions_equal_the_dense_ones_and_sum_to_the_score(tastes, objective, turned, dtype):
+    model = fit(tastes, dtype=dtype, **objective)
     if turned:
         turn = np.linalg.qr(np.random.default_rng(0).standard_normal((5, 5)))[0].astype(dtype)
         model.user_factors, model.item_factors = model.user_factors @ turn, model.item_factors @ turn
     row = sparse.csr_array(tastes[[USER]])
     scores = model.item_factors.astype(np.float64) @ model.recalculate_user(USER, row)
     for itemid in (0, 17):
-        expected = contributions(tastes[USER], model.item_factors, itemid, **parameters)
+        expected = contributions(tastes[USER], model.item_factors, itemid, **objective)
         score, listed, _ = model.explain(USER, row, itemid, N=30)
         slack = {"rtol": tolerance("half-sweep", dtype), "atol": tolerance("half-sweep", dtype) * abs(expected).max()}
         assert [item for item, _ in listed] == sorted(np.flatnonzero(tastes[USER] > 0), key=lambda i: -expected[i])
@@ -69,7 +60,7 @@ def test_score_is_that_of_recommend(tastes):
 
 
 def test_more_factors_than_items(tastes):
-    """There the ridge of directions without energy counts."""
+    """Here the ridge of directions whose eigenvalue is 0 matters."""
     model = fit(tastes, factors=50, regularization=0.0, solver="cholesky", dtype=np.float64)
     row = sparse.csr_array(tastes[[USER]])
     scores = model.item_factors @ model.recalculate_user(USER, row)
@@ -77,7 +68,7 @@ def test_more_factors_than_items(tastes):
     np.testing.assert_allclose(explained, scores, rtol=1e-6, atol=1e-8)
 
 
-def test_the_largest_are_listed_and_of_equal_ones_the_lower_id_first(tastes):
+def test_the_largest_contributions_are_listed_ties_lower_id_first(tastes):
     tastes = tastes.copy()
     tastes[USER] = 0
     tastes[USER, [3, 8, 20, 25]] = 7
@@ -90,18 +81,32 @@ def test_the_largest_are_listed_and_of_equal_ones_the_lower_id_first(tastes):
     assert all(type(item) is int and type(value) is float for item, value in listed)
 
 
+@pytest.mark.parametrize("n", [1, 7, 200, 999])
+def test_many_ties_are_listed_with_the_lower_id_first(n):
+    rng = np.random.default_rng(0)
+    model = AlternatingLeastSquares(num_threads=1)
+    model.user_factors = np.ones((1, 3))
+    model.item_factors = rng.standard_normal((4, 3))[rng.integers(4, size=300)]
+    row = np.full((1, 300), 2.0)
+    expected = contributions(row[0], model.item_factors, 17, regularization=0.01)
+    _, listed, _ = model.explain(0, sparse.csr_array(row), 17, N=n)
+    order = np.argsort(-expected.round(9), kind="stable")[:n]
+    assert [item for item, _ in listed] == order.tolist()
+    np.testing.assert_allclose([value for _, value in listed], expected[order], rtol=1e-9)
+
+
 @pytest.mark.parametrize("form", ["csr", "csc", "coo", "lil", "matrix", "Interactions"])
-def test_row_is_found_among_those_of_all_users(tastes, form):
+def test_the_row_of_the_user_is_taken_from_the_rows_of_all_users(tastes, form):
     model, rows = fit(tastes), sparse.csr_array(tastes)
     given = {"matrix": sparse.csr_matrix, "Interactions": Interactions}.get(form, lambda m: m.asformat(form))(rows)
     assert model.explain(USER, given, 9)[:2] == model.explain(USER, rows[[USER]], 9)[:2]
 
 
-def test_user_of_no_entries(tastes):
+def test_user_without_entries(tastes):
     assert fit(tastes).explain(USER, sparse.csr_array((1, 30)), 9)[:2] == (0.0, [])
 
 
-def test_user_weights_serve_for_other_items_of_the_same_user(tastes):
+def test_user_weights_explain_other_items_for_the_same_user(tastes):
     model, rows = fit(tastes), sparse.csr_array(tastes)
     *_, weights = model.explain(USER, rows, 9)
     score, listed, again = model.explain(USER, None, 10, user_weights=weights, N=3)
@@ -109,7 +114,7 @@ def test_user_weights_serve_for_other_items_of_the_same_user(tastes):
     assert again is weights
 
 
-def test_user_weights_of_something_else_are_refused(tastes):
+def test_user_weights_of_another_user_or_model_are_refused(tastes):
     model, rows = fit(tastes), sparse.csr_array(tastes)
     *_, weights = model.explain(USER, rows, 9)
     with pytest.raises(ValueError, match="user_weights are of another user"):
@@ -142,13 +147,13 @@ def test_item_out_of_range(tastes, item):
         (("u1", 9), TypeError, "userid must be integer ids"),
     ],
 )
-def test_what_is_no_id(tastes, arguments, error, message):
+def test_an_argument_that_is_not_an_id_is_refused(tastes, arguments, error, message):
     userid, itemid = arguments
     with pytest.raises(error, match=message):
         fit(tastes).explain(userid, sparse.csr_array(tastes), itemid)
 
 
-def test_wrong_rows_and_numbers(tastes):
+def test_wrong_rows_and_wrong_numbers_are_refused(tastes):
     model, rows = fit(tastes), sparse.csr_array(tastes)
     with pytest.raises(ValueError, match=r"user_items has shape \(1, 29\)"):
         model.explain(USER, rows[:, :29], 9)

@@ -1,8 +1,8 @@
-"""A whole fit has the bits that are stored here, for each kernel set: a change of them must be meant.
+"""A complete fit has the bits that are stored here, for each kernel set. They may only change on purpose.
 
 BLAS and LAPACK round differently on each processor and in each version. Plain IEEE arithmetic replaces the three steps
 that use them: Gram matrix, rotation, eigenvectors. The test compares what this package compiles with GCC for x86-64.
-After a change that is meant to alter bits, ``python tests/test_fit_bits.py`` prints the new table.
+After a change that alters bits on purpose, ``python tests/test_fit_bits.py`` prints the new table.
 """
 
 import hashlib
@@ -51,7 +51,7 @@ def plain_eigh(matrix):
     A = [[float(number) for number in row] for row in matrix]
     n = len(A)
     V = [[float(i == j) for j in range(n)] for i in range(n)]
-    for _ in range(12):  # sweeps: more than any matrix here needs until nothing changes
+    for _ in range(12):  # more sweeps of Jacobi than any matrix here needs to converge
         for p in range(n - 1):
             for q in range(p + 1, n):
                 if A[p][q] == 0:
@@ -103,7 +103,7 @@ def _plain_linear_algebra(monkeypatch):
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.usefixtures("_plain_linear_algebra", "little_work_in_parallel")
-def test_a_whole_fit_has_the_stored_bits(isa, solver, dtype):
+def test_a_complete_fit_has_the_stored_bits(isa, solver, dtype):
     assert digest(solver, dtype) == STORED[isa, dtype.name][SOLVERS.index(solver)]
 
 

@@ -1,11 +1,15 @@
-"""calculate_loss against the dense objective."""
+"""calculate_loss against the dense objective, and the parts of an Objective against their formulas."""
 
 import numpy as np
 import pytest
 from scipy import sparse
 
 from alscore import Interactions, calculate_loss
-from alscore.testing import loss, tolerance
+from alscore._data.canonical import canonical_csr
+from alscore.solvers.half_sweeps import Side
+from alscore.solvers.loss import errors, penalty
+from alscore.solvers.objective import Objective
+from alscore.testing import dense_problem, loss, tolerance
 
 PARAMETERS = [
     {"regularization": 0.0, "unobserved_weight": 1.0},
@@ -20,7 +24,7 @@ PARAMETERS = [
 
 @pytest.fixture
 def problem(dtype):
-    """(200, 90) interactions with dislikes and empty rows, and factors."""
+    """(200, 90) values with dislikes, an empty row and an empty column, and random factors."""
     rng = np.random.default_rng(0)
     user_items = rng.integers(-4, 30, (200, 90)) * (rng.random((200, 90)) < 0.2)
     user_items[3] = user_items[:, 4] = 0
@@ -64,7 +68,7 @@ def test_loss_without_entries(shape):
 
 
 def test_log_confidence_of_extreme_ratio():
-    # r / epsilon is beyond float32, its logarithm is not
+    # r / epsilon is beyond the range of float32, but its logarithm is not.
     user_items, X, Y = np.array([[1e30, 0.0]]), np.ones((1, 2), np.float32), np.ones((2, 2), np.float32)
     parameters = {"regularization": 0.1, "confidence": "log", "epsilon": 1e-10}
     value = calculate_loss(sparse.csr_array(user_items), X, Y, **parameters)
@@ -78,7 +82,7 @@ def test_transposed_matrix_is_refused(problem):
 
 
 @pytest.mark.parametrize("wrong", ["other factors", "other dtype", "integers", "one dimension"])
-def test_factors_that_do_not_fit_are_refused(problem, wrong):
+def test_factors_that_do_not_fit_each_other_are_refused(problem, wrong):
     user_items, X, Y = problem
     Y = {
         "other factors": Y[:, :5],
@@ -94,3 +98,86 @@ def test_wrong_parameter_is_named(problem):
     user_items, X, Y = problem
     with pytest.raises(ValueError, match="regularization must be at least 0, not -1"):
         calculate_loss(sparse.csr_array(user_items), X, Y, -1)
+
+
+# Parts of the objective
+
+
+def test_penalty_of_float32_factors_is_summed_in_float64(problem):
+    _, X, _ = problem
+    regularization = np.random.default_rng(1).random(len(X))
+    for given in (regularization, regularization[:1]):
+        expected = (given * (X.astype(np.float64) ** 2).sum(axis=1)).sum()
+        assert penalty(X, given) == pytest.approx(expected, rel=1e-13)
+
+
+@pytest.mark.parametrize("parameters", PARAMETERS)
+def test_errors_need_only_the_columns_with_entries(problem, dtype, parameters):
+    """The Gram matrix of all columns gives the sum over the pairs without an entry."""
+    user_items, X, Y = problem
+    user_items = user_items.copy()
+    user_items[:, 50:] = 0
+    expected = loss(user_items, X, Y, **parameters)
+    for matrix, factors in ((user_items.T, Y), (user_items, X)):
+        lam = dense_problem(matrix, **parameters)[2]
+        expected -= lam @ (factors.astype(np.float64) ** 2).sum(axis=1)
+    matrix = canonical_csr(sparse.csr_array(user_items), dtype)
+    rows = Side.of("user", Objective(**parameters), matrix, 7, 1)
+    grams = (X.astype(np.float64).T @ X, Y.astype(np.float64).T @ Y)
+    for columns in (Y, np.ascontiguousarray(Y[:50])):
+        assert errors(rows, X, columns, *grams) == pytest.approx(expected, rel=tolerance("loss", dtype))
+
+
+@pytest.mark.parametrize("parameters", PARAMETERS)
+def test_strength_and_weights_give_the_confidence(problem, parameters, dtype):
+    values = np.unique(problem[0]).astype(dtype)
+    values, before = values[values != 0], values[values != 0]
+    objective = Objective(**parameters)
+    strength, (base, scale, unobserved) = objective.strength(values), objective.weights
+    assert strength.dtype == dtype
+    np.testing.assert_array_equal(np.sign(strength), np.sign(values))
+    np.testing.assert_array_equal(values, before)
+    (confidence,), _, _ = dense_problem(values[None], **parameters)
+    np.testing.assert_allclose(base + scale * abs(strength), confidence, rtol=4 * np.finfo(dtype).eps)
+    assert unobserved == parameters.get("unobserved_weight", 1.0)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_confidence_is_a_quarter_of_the_range(sign, dtype):
+    """Sums of a few confidences must not overflow. A negative value counts by its magnitude."""
+    quarter = float(np.finfo(dtype).max) / 4
+    objective = Objective(0.1, alpha=2.0)
+    below, above = (np.array([1, sign * share * quarter / 2], dtype) for share in (0.99, 1.01))
+    np.testing.assert_array_equal(objective.strength(below), below)
+    with pytest.raises(ValueError, match=f"alpha times the largest value does not fit {dtype}"):
+        objective.strength(above)
+
+
+@pytest.mark.parametrize("parameters", PARAMETERS)
+def test_row_regularization_equals_that_of_the_dense_problem(problem, parameters):
+    user_items, _, _ = problem
+    objective = Objective(**parameters)
+    for matrix in (user_items, user_items.T):
+        lam = objective.row_regularization(np.count_nonzero(matrix, axis=1), matrix.shape[1])
+        assert len(lam) == (len(matrix) if objective.regularization_exponent else 1)
+        expected = dense_problem(matrix, **parameters)[2]
+        np.testing.assert_allclose(np.broadcast_to(lam, len(matrix)), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("exponent", [-2.0, 0.5])
+def test_row_regularization_of_rows_of_size_0_is_0(exponent):
+    objective = Objective(0.1, unobserved_weight=0.0, regularization_exponent=exponent)
+    lam = objective.row_regularization(np.array([0, 10]), 5)
+    np.testing.assert_allclose(lam, [0, 0.1 * 10**exponent], rtol=1e-14)
+
+
+def test_row_regularization_that_overflows_is_refused():
+    objective = Objective(0.1, unobserved_weight=0.0, regularization_exponent=400.0)
+    message = r"regularization_exponent=400\.0 makes a row's regularization infinite"
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match=message):
+        objective.row_regularization(np.array([0, 10]), 5)
+
+
+def test_no_regularization_is_one_number_with_any_exponent():
+    objective = Objective(0.0, regularization_exponent=400.0)
+    assert objective.row_regularization(np.array([0, 10]), 5).tolist() == [0.0]

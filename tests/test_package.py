@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import alscore
+from alscore.solvers import Auto, Cholesky, ConjugateGradient, NonNegative, by_name
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -25,7 +26,7 @@ def test_import_is_light(run_python, statement, absent):
 
 
 @pytest.mark.parametrize("name", alscore.__all__)
-def test_public_name_resolves(name):
+def test_every_public_name_has_a_docstring(name):
     assert getattr(alscore, name).__doc__
     assert name in dir(alscore)
 
@@ -39,19 +40,24 @@ def test_version_is_that_of_the_distribution():
     assert alscore.__version__ == importlib.metadata.version("alscore")
 
 
-def test_builtin_solvers_are_registered():
-    entries = importlib.metadata.entry_points(group="alscore.solvers")
-    assert {"auto", "cg", "cholesky"} <= entries.names
+@pytest.mark.parametrize(
+    ("name", "solver"),
+    [("auto", Auto), ("cholesky", Cholesky), ("cg", ConjugateGradient), ("nonnegative", NonNegative)],
+)
+def test_builtin_solvers_are_registered(name, solver):
+    (entry,) = importlib.metadata.entry_points(group="alscore.solvers", name=name)
+    assert entry.load() is solver
+    assert by_name(name) is solver
 
 
-def test_what_plug_ins_build_against_is_installed():
+def test_the_files_that_plug_ins_build_against_are_installed():
     include = Path(alscore.get_include())
     assert '#define ALSCORE_SOLVER_CAPSULE "alscore.solver.v1"' in (include / "alscore.h").read_text()
     assert (include.parent / "solver.pxd").is_file()
     assert (include.parent / "py.typed").is_file()
 
 
-def test_readme_does_what_it_says(tmp_path, monkeypatch):
+def test_readme_runs_and_keeps_its_promises(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (block,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     names = {}
@@ -70,13 +76,13 @@ def test_readme_does_what_it_says(tmp_path, monkeypatch):
     assert set(new["user"]) == {"newcomer"}
     assert not new["item"].isin(names["newcomer"]["item"]).any()
 
-    # The block ends with the recommender that was read from the file: it is the one that was trained.
+    # The block ends with the recommender that was read from the file. It has the factors of the trained one.
     again = alscore.Recommender(names["model"]).fit(plays, show_progress=False)
     assert again.model.item_factors.tobytes() == recommender.model.item_factors.tobytes()
     ours = alscore.evaluate(names["model"], train, test, k=10)
     popular = alscore.evaluate(alscore.baselines.MostPopular().fit(train), train, test, k=10)
     assert ours["ndcg@10"] > 2 * popular["ndcg@10"] > 0
 
-    # docs/quickstart.md runs the same code and shows what it prints.
+    # docs/quickstart.md runs the same code and shows the output.
     first_steps = (README.parent / "docs" / "quickstart.md").read_text(encoding="utf-8")
     assert [line for line in block.splitlines() if line not in first_steps] == []

@@ -1,4 +1,4 @@
-"""A user's program, for mypy alone: what the README calls, and what types its answers have. Nothing here runs."""
+"""A user's program for mypy only: the calls of the README, and the types of their results. Nothing here runs."""
 
 from pathlib import Path
 from typing import Any, assert_type
@@ -92,7 +92,7 @@ def like_implicit(user_items: Any, userid: int) -> float:
     return calculate_loss(user_items, model.user_factors, model.item_factors, regularization=0.1)
 
 
-def judge(plays: Interactions, user_items: Any) -> Evaluation:
+def evaluated(plays: Interactions, user_items: Any) -> Evaluation:
     recent = weighting.time_decay(plays, half_life=90 * 86_400)
     weighting.bm25(user_items)
     train, test = splits.time_split(recent, at="2009-01-01")
@@ -103,9 +103,9 @@ def judge(plays: Interactions, user_items: Any) -> Evaluation:
 
     train, test = splits.leave_k_out(plays, 0.2)
     validation = splits.leave_k_out(train, 0.2, random_state=1)
-    found = tuning.tune(validation, "ndcg@10", n_trials=30, storage="study.db", space={"alpha": [1, 2]})
-    assert_type(found.table(), pd.DataFrame)
-    ours = evaluate(found.model().fit(train), train, test, k=(10, 50), metrics=("ndcg", "recall", "coverage"))
+    tuned = tuning.tune(validation, "ndcg@10", n_trials=30, storage="study.db", space={"alpha": [1, 2]})
+    assert_type(tuned.table(), pd.DataFrame)
+    ours = evaluate(tuned.model().fit(train), train, test, k=(10, 50), metrics=("ndcg", "recall", "coverage"))
     assert_type(ours["ndcg@10"], float)
     popular = evaluate(baselines.MostPopular().fit(train), train, test, k=10)
     evaluate(lambda users: np.zeros((len(users), 10)), train, test)

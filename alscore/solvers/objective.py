@@ -68,8 +68,9 @@ class Objective:
             return np.array([self.regularization], np.float64)
         size = entries + (self.unobserved_weight * n_columns if self.regularization_count == "all" else 0)
         # a row of size 0 has no entries: its factors are 0 with any regularization
-        scale = np.power(size, self.regularization_exponent, out=np.zeros(len(size)), where=size > 0)
-        row_regularization: Doubles = self.regularization * scale
+        with np.errstate(over="ignore"):
+            scale = np.power(size, self.regularization_exponent, out=np.zeros(len(size)), where=size > 0)
+            row_regularization: Doubles = self.regularization * scale
         if not np.isfinite(row_regularization).all():
             raise ValueError(
                 f"regularization_exponent={self.regularization_exponent!r} makes a row's regularization infinite: "

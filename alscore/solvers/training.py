@@ -103,7 +103,8 @@ class Training:
         if initial is not None and lost.any():
             entry_has_user = np.repeat(X.any(axis=1), np.diff(users.indptr))
             lost &= np.bincount(users.indices, entry_has_user, len(Y)) == 0
-            Y[lost] = initial(int(lost.sum()))
+            if lost.any():
+                Y[lost] = initial(int(lost.sum()))
         return cls(users, items, X, Y, solver, wants_loss=wants_loss)
 
     def restart(self) -> None:
