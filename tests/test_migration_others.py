@@ -15,7 +15,7 @@ import pytest
 from scipy import sparse
 
 from alscore import AlternatingLeastSquares, calculate_loss
-from alscore.testing import half_sweep, loss, row_errors, row_losses, tolerance
+from alscore.testing import exact_half_sweep, loss, row_errors, row_losses, tolerance
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 EXACT = tolerance("half-sweep", np.float64)
@@ -99,7 +99,7 @@ if importlib.util.find_spec("cmfrec") is not None:
 
     def is_exact(model, counts, scale=1.0, **parameters):
         """Whether its users are what the dense oracle solves on its items."""
-        wanted = half_sweep(counts, model.B_ / scale, **{"regularization": 3.0, "alpha": 0.5, **parameters})
+        wanted = exact_half_sweep(counts, model.B_ / scale, **{"regularization": 3.0, "alpha": 0.5, **parameters})
         return row_errors(model.A_ * scale, wanted).max() < EXACT
 
     def test_cmfrec_minimises_the_same(counts):
@@ -151,7 +151,7 @@ if importlib.util.find_spec("lenskit") is not None:
 
     def lenskit_error(counts, scorer, scale=1.0, **parameters):
         """How far its items, in float32, are from what the dense oracle solves on its users."""
-        wanted = half_sweep(counts.T, scorer.user_embeddings * scale, regularization=3.0, **parameters)
+        wanted = exact_half_sweep(counts.T, scorer.user_embeddings * scale, regularization=3.0, **parameters)
         return row_errors(scorer.item_embeddings / scale, wanted).max()
 
     SINGLE = tolerance("half-sweep, strong", np.float32)
