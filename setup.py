@@ -85,6 +85,8 @@ setup(
         [
             extension("_core.kernel_table", KERNELS),
             extension("_core.builtin_solvers"),
+            extension("_core.nonnegative"),
+            extension("_core.scratch"),
             extension("_core.sweeps"),
             extension("_core.topk"),
             extension("_core.ranking"),

@@ -1,10 +1,10 @@
-"""Methods without factors, so that a model's figures have something to stand beside: plain and exact.
+"""Plain and exact recommenders without factors, to compare a model's metrics with.
 
-Each is fitted to the rows of users, and then scores all items for rows of these or of any other users;
-`alscore.evaluate` judges it as it judges a model. Values count as they are: pass ``weighting.clip(plays, 1, 1)`` where
-only who has what should count, or ``weighting.log(plays)``, to `fit` and to `scores`.
+Each baseline is fitted to the rows of users. Then it scores all items for rows of these users or of others.
+`alscore.evaluate` evaluates it like a model. Values are used as they are. To use other values, pass
+``weighting.clip(plays, 1, 1)`` (every entry counts 1) or ``weighting.log(plays)`` to `fit` and to `scores`.
 
-In the formulas r_ui is the value of user u and item i, X the matrix of them. All arithmetic is in float64.
+In the formulas X is the matrix of values and r_ui the value of user u and item i. All arithmetic is in float64.
 """
 
 import math
@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 from scipy import linalg, sparse
+from tqdm import tqdm
 
 from alscore import weighting
 from alscore._data.canonical import canonical_csr
@@ -22,11 +23,11 @@ from alscore._support.checks import require, require_integer
 from alscore.metrics.estimator import Estimator
 from alscore.retrieval.factors import NotFittedError
 
-_BLOCK = 256  # items whose inner products with all others are in memory at a time
+_BLOCK_ITEMS = 256  # items whose inner products with all items are in memory at a time
 
 
 class _Baseline(Estimator):
-    """Base class: `_learn` from a canonical matrix, then `_scores` for canonical rows of the same items."""
+    """Base class. `_learn` takes a canonical matrix; then `_scores` takes canonical rows of the same items."""
 
     _n_items: int | None = None
 
@@ -37,13 +38,13 @@ class _Baseline(Estimator):
         raise NotImplementedError
 
     def fit(self, user_items: Any, show_progress: bool = True) -> Self:
-        """Learn from rows of users.
+        """Fit the baseline to rows of users.
 
         Parameters
         ----------
         user_items : sparse matrix, shape (n_users, n_items), or Interactions
         show_progress : bool
-            Show a progress bar where it takes time.
+            Show a progress bar, except for `MostPopular`, which takes no time.
 
         Returns
         -------
@@ -52,7 +53,7 @@ class _Baseline(Estimator):
         Raises
         ------
         ValueError, TypeError
-            A parameter, or the matrix, is not valid, or the matrix has no items.
+            A parameter or the matrix is not valid, or the matrix has no items.
         """
         matrix = _rows(user_items)
         require(matrix.shape[1] > 0, "user_items", "a matrix with items", matrix)
@@ -61,7 +62,7 @@ class _Baseline(Estimator):
         return self
 
     def scores(self, user_items: Any) -> Doubles:
-        """Scores of all items for rows, of users whom `fit` saw or of others.
+        """Return the scores of all items for rows of users. They need not be the users of `fit`.
 
         Parameters
         ----------
@@ -76,11 +77,11 @@ class _Baseline(Estimator):
         NotFittedError
             `fit` was not called.
         ValueError
-            `user_items` does not have the items that `fit` saw.
+            `user_items` does not have as many items as the matrix given to `fit`.
         """
         name = type(self).__name__
         if self._n_items is None:
-            raise NotFittedError(f"this {name} has learnt nothing yet: call fit first")
+            raise NotFittedError(f"this {name} is not fitted: call fit first")
         rows = _rows(user_items)
         if rows.shape[1] != self._n_items:
             raise ValueError(
@@ -91,12 +92,12 @@ class _Baseline(Estimator):
 
 
 class MostPopular(_Baseline):
-    """The same for everybody: the score of an item is the number of users who have it with a value above 0.
+    """Popularity, the same for all users: the score of an item is the number of users whose value of it is above 0.
 
     Attributes
     ----------
     popularity : float64 array (n_items,)
-        From `fit` on.
+        The scores. Set by `fit`.
     """
 
     def _learn(self, matrix: sparse.csr_array, show_progress: bool) -> None:
@@ -108,30 +109,33 @@ class MostPopular(_Baseline):
 
 
 class ItemKNN(_Baseline):
-    """Items that are like those the user has: ``score_ui = sum_j r_uj s_ji`` over the j of which i is a neighbour.
+    """Items that are similar to the items of the user: ``score_ui = sum_j r_uj s_ji`` over the j with neighbour i.
 
-    The neighbours of an item j are the k other items of the largest similarity s_ji above 0; of equal ones those of
-    lower code. With x_i the column of item i: ::
+    The neighbours of item j are the k other items with the largest similarity s_ji above 0 (ties: lower id first). With
+    x_i the column of item i: ::
 
         cosine   s_ji = x_j . x_i / (|x_j| |x_i|)
         bm25     s_ji = w_j . w_i, w the columns of alscore.weighting.bm25(user_items, k1, b)
 
-    Sarwar, Karypis, Konstan, Riedl (2001); with the neighbours of the items that a user has, not of the one to score,
-    Deshpande, Karypis (2004). `implicit`'s CosineRecommender and BM25Recommender count an item among its own
-    neighbours, so that their ``K=k + 1`` has the neighbours of ``k`` here, and besides scores an item by its own value.
-
     Parameters
     ----------
     k : int
-        Neighbours of an item, at least 1.
+        Number of neighbours of an item, at least 1.
     similarity : {"cosine", "bm25"}
     k1, b : float
-        For "bm25": see `alscore.weighting.bm25`, where it says which values it refuses.
+        Parameters of "bm25": see `alscore.weighting.bm25` for their ranges.
 
     Attributes
     ----------
     item_weights : csr_array (n_items, n_items), float64
-        s_ji at [j, i] where i is a neighbour of j. From `fit` on.
+        s_ji at [j, i] if i is a neighbour of j. Set by `fit`.
+
+    Notes
+    -----
+    The method is that of Sarwar, Karypis, Konstan, Riedl (2001). They use the neighbours of the item to score; this
+    class uses the neighbours of the user's items, as Deshpande, Karypis (2004) do. `implicit`'s CosineRecommender and
+    BM25Recommender count an item among its own neighbours. So their ``K=k + 1`` has the neighbours of ``k`` here, and
+    they also score an item by its own value.
     """
 
     def __init__(self, k: int, similarity: str = "cosine", k1: float = 1.2, b: float = 0.75) -> None:
@@ -147,8 +151,7 @@ class ItemKNN(_Baseline):
             weights = weighting.normalize(matrix, "l2", axis="items")
         else:
             weights = weighting.bm25(matrix, self.k1, self.b)
-        blocks = [_nearest(first, block, self.k) for first, block in _inner_products(weights, show_progress)]
-        self.item_weights = sparse.vstack(blocks, format="csr")
+        self.item_weights = _neighbours(weights, self.k, show_progress)
 
     def _scores(self, rows: sparse.csr_array) -> Doubles:
         scores: Doubles = (rows @ self.item_weights).toarray()
@@ -156,9 +159,9 @@ class ItemKNN(_Baseline):
 
 
 class EASE(_Baseline):
-    """The linear autoencoder in closed form, EASE^R of Steck (2019).
+    """Linear autoencoder in closed form: EASE^R of Steck (2019).
 
-    That is, with one matrix of item weights, ::
+    B is a matrix of item weights: ::
 
         minimise |X - X B|**2 + λ |B|**2  with diag(B) = 0
         B_ij = -P_ij / P_jj  with  P = (X'X + λ I)**-1
@@ -171,12 +174,12 @@ class EASE(_Baseline):
     Attributes
     ----------
     item_weights : float64 array (n_items, n_items)
-        B. From `fit` on.
+        B. Set by `fit`.
 
     Notes
     -----
-    It takes 8 n_items**2 bytes, and time in proportion to n_items**3: `fit` raises a MemoryError where the machine does
-    not have as much.
+    Memory is 8 n_items**2 bytes, and time is proportional to n_items**3. `fit` raises a MemoryError if the machine has
+    less memory.
     """
 
     def __init__(self, regularization: float) -> None:
@@ -185,25 +188,25 @@ class EASE(_Baseline):
     def _learn(self, matrix: sparse.csr_array, show_progress: bool) -> None:
         require(0 < self.regularization < math.inf, "regularization", "finite and above 0", self.regularization)
         n_items = matrix.shape[1]
-        needed, there = 8 * n_items**2, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        if needed > there:  # or the system might grant it, and end the process later
+        needed, installed = 8 * n_items**2, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if needed > installed:  # the system might grant the memory, and kill the process when it is used
             raise MemoryError(
                 f"EASE inverts a matrix of n_items**2 = {n_items:,}**2 numbers, which take {needed / 2**30:,.1f} GiB, "
-                f"but this machine has {there / 2**30:,.1f}; leave out rare items, or take ItemKNN"
+                f"but this machine has {installed / 2**30:,.1f}: leave out rare items, or use ItemKNN"
             )
         inverse = np.empty((n_items, n_items))
         for first, block in _inner_products(matrix, show_progress):
             inverse[first : first + block.shape[0]] = block.toarray()
         inverse[np.diag_indices(n_items)] += self.regularization
-        try:  # the transpose is the same matrix, in the order that LAPACK needs to work in place
+        try:  # the transpose is the same matrix, in the order in which LAPACK can work in place
             factor, _ = linalg.cho_factor(inverse.T, overwrite_a=True, check_finite=False)
         except linalg.LinAlgError as error:
             raise ValueError(
-                f"regularization={self.regularization!r} is lost beside the values, and X'X has no inverse without it: "
-                "choose a larger one"
+                f"regularization={self.regularization!r} is too small beside the values: X'X + λ I has no inverse in "
+                "float64. Choose a larger one"
             ) from error
         inverse = linalg.lapack.dpotri(factor, overwrite_c=True)[0].T
-        for row in range(1, n_items):  # it computes one triangle
+        for row in range(1, n_items):  # dpotri computes one triangle
             inverse[row - 1, row:] = inverse[row:, row - 1]
         inverse /= -inverse.diagonal()
         np.fill_diagonal(inverse, 0)
@@ -218,19 +221,27 @@ def _rows(user_items: Any) -> sparse.csr_array:
     return canonical_csr(getattr(user_items, "matrix", user_items), np.float64, "user_items")
 
 
-def _inner_products(matrix: sparse.csr_array, show_progress: bool) -> Iterator[tuple[int, sparse.csr_array]]:
-    """Give the rows of ``matrix.T @ matrix`` in blocks: (the first item, csr_array (items of the block, n_items))."""
-    from tqdm import tqdm
-
+def _inner_products(
+    matrix: sparse.csr_array, show_progress: bool, block_items: int = _BLOCK_ITEMS
+) -> Iterator[tuple[int, sparse.csr_array]]:
+    """Yield the rows of ``matrix.T @ matrix`` in blocks: (the first item, csr_array (items of the block, n_items))."""
     item_users = matrix.T.tocsr()
     with tqdm(total=matrix.shape[1], disable=not show_progress, unit="item") as progress:
-        for first in range(0, matrix.shape[1], _BLOCK):
-            yield first, item_users[first : first + _BLOCK] @ matrix
-            progress.update(min(_BLOCK, matrix.shape[1] - first))
+        for first in range(0, matrix.shape[1], block_items):
+            yield first, item_users[first : first + block_items] @ matrix
+            progress.update(min(block_items, matrix.shape[1] - first))
+
+
+def _neighbours(
+    matrix: sparse.csr_array, k: int, show_progress: bool, block_items: int = _BLOCK_ITEMS
+) -> sparse.csr_array:
+    """Return, for each column of `matrix`, its k largest inner products above 0 with other columns."""
+    blocks = [_nearest(first, block, k) for first, block in _inner_products(matrix, show_progress, block_items)]
+    return sparse.vstack(blocks, format="csr")
 
 
 def _nearest(first: int, block: sparse.csr_array, k: int) -> sparse.csr_array:
-    """Return the k largest entries above 0 of each row, but none of item ``first + row`` itself."""
+    """Return the k largest entries above 0 of each row, without the entry of item ``first + row`` itself."""
     entries = block.tocoo()
     candidates = (entries.data > 0) & (entries.col != entries.row + first)
     rows, columns, values = entries.row[candidates], entries.col[candidates], entries.data[candidates]

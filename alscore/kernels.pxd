@@ -1,13 +1,14 @@
-"""Public: the kernels that the built-in solvers are made of, for compiled solvers by others.
+"""Public: the kernels of the built-in solvers, for compiled solvers in other packages.
 
 ``from alscore.kernels cimport dot`` needs nothing to link or include. Functions are looked up by name and signature at
-run time, as those of scipy.linalg.cython_blas are, so that a module runs with any alscore that has them, and each call
-goes to the kernel set in use on this processor. kernels.pyx says what each computes. `floating` is float or double.
-Nothing allocates, or needs aligned arrays, though 64 bytes are faster.
+run time, as those of scipy.linalg.cython_blas, and each call goes to the kernel set in use on this processor. A
+compiled module therefore runs with any alscore that has the functions. kernels.pyx says what each one computes.
+`floating` is float or double. No function allocates memory or needs aligned arrays; arrays aligned to 64 bytes are
+faster.
 
-Y is a matrix of factors, row-major, k numbers a row, and cols are n of its row numbers. A block of `depth` vectors of
+Y is a matrix of factors, row-major, k numbers per row. cols are n row numbers of Y. A block of `depth` vectors of
 length q is stored in ceil(q / lanes) panels: panel c has the numbers c lanes ... (c + 1) lanes - 1 of each vector in
-turn, 0 beyond q. A symmetric matrix C of order q, or its Cholesky factor, is such a block of depth
+turn, 0 beyond q. A symmetric matrix C of order q, or its Cholesky factor, is a block of depth
 ceil(q / lanes) lanes, of which only the upper triangle counts.
 """
 
@@ -15,7 +16,7 @@ from cython cimport floating
 
 from libc.stdint cimport int32_t
 
-cdef enum:   # how rank_update begins; the values are those of kernels.h
+cdef enum:   # `start` of rank_update; the values of kernels.h
     IDENTITY
     ADD
     SUBTRACT

@@ -1,3 +1,3 @@
-"""Nothing to call from Python: other compiled modules cimport it, see kernels.pxd."""
+"""For compiled modules, which cimport it: see kernels.pxd. It has no functions for Python."""
 
 __pyx_capi__: dict[str, object]

@@ -1,4 +1,4 @@
-"""The public kernels as functions that other packages cimport; kernels.pxd says what they need."""
+"""The public kernels, for other packages to cimport. kernels.pxd describes their arrays."""
 
 from cython cimport floating
 
@@ -8,7 +8,7 @@ cimport alscore._core.kernel_table as table
 
 
 cdef ptrdiff_t lanes(const floating *precision) noexcept nogil:
-    """Numbers in a panel's row, a power of two of at most 16: depends on the kernel set and the precision."""
+    """Numbers per vector in a panel: a power of two, at most 16, by kernel set and precision."""
     return table.lanes(precision)
 
 
@@ -51,8 +51,8 @@ cdef void rank_update(int start, ptrdiff_t q, ptrdiff_t depth, const floating *P
 cdef ptrdiff_t cholesky(ptrdiff_t q, floating *C, floating *cancelled) noexcept nogil:
     """C = U'U in place, for `solve`; returns 0, or 1 + a row whose pivot is not positive.
 
-    C must have the identity in its padding, as IDENTITY leaves it. `cancelled` is the largest ratio of a number on C's
-    diagonal to its squared pivot: the solution's error grows with it.
+    The padding of C must hold the identity, as after IDENTITY. `cancelled` is set to the largest ratio of a number on
+    the diagonal of C to its squared pivot; the error of the solution grows with it.
     """
     return table.cholesky(q, C, cancelled)
 

@@ -1,7 +1,7 @@
-"""Public: the compiled solver's contract for Cython; alscore.h is the commented original.
+"""Public: the contract of a compiled solver, for Cython. alscore.h is the original, with comments.
 
 ``from alscore.solver cimport als_solver`` needs the folder `alscore.get_include()` on the C compiler's include path.
-The other public .pxd is kernels.pxd; those whose names begin with an underscore may change at any time.
+kernels.pxd is public too. The .pxd files of alscore/_core may change in any version.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint32_t
@@ -50,3 +50,8 @@ cdef extern from "alscore.h" nogil:
         size_t (*workspace)(const void *params, int64_t k, int64_t n_max, size_t real_size) noexcept nogil
         int (*solve_f32)(const void *params, const als_row_f32 *row, void *work) noexcept nogil
         int (*solve_f64)(const void *params, const als_row_f64 *row, void *work) noexcept nogil
+
+
+ctypedef fused als_row:   # a row of either precision, for functions that are written once
+    als_row_f32
+    als_row_f64

@@ -1,16 +1,18 @@
-"""The search for parameters: Optuna's, and scores of what is held out, for scikit-learn's searches too."""
+"""Search for parameters: with Optuna, and scorers on held-out data for scikit-learn's searches."""
 
 import dataclasses
 import math
 import numbers
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
+from tqdm import tqdm
 
 from alscore._data.user_items import matrix_of
 from alscore._support.checks import require, require_integer
@@ -25,13 +27,12 @@ from alscore.solvers import NotPositiveDefiniteError
 
 if TYPE_CHECKING:
     import optuna
-    import pandas as pd
     from matplotlib.figure import Figure
 
 # NDCG@10 after 30 trials at k = 32, medians of three seeds: 0.233 on HetRec Last.fm, 0.333 on MovieLens-latest-small,
-# 0.236 on synthetic plays; 0.222, 0.288, 0.236 with a range of exponents, which λ depends on, and α from 0.1 to 100.
-# No trial adds factors while it trains: from 32 to 64 that gained at most 0.0016 on HetRec Last.fm in equal time, and
-# lost 0.0005 on synthetic plays.
+# 0.236 on synthetic plays. A range of exponents (the best λ depends on the exponent) and α from 0.1 to 100 gave 0.222,
+# 0.288, 0.236. Trials keep their number of factors: adding factors during training, from 32 to 64, gained at most
+# 0.0016 on HetRec Last.fm in equal time, and lost 0.0005 on synthetic plays.
 SPACE: Mapping[str, Any] = MappingProxyType(
     {
         "factors": (16, 256),
@@ -42,7 +43,7 @@ SPACE: Mapping[str, Any] = MappingProxyType(
         "confidence": ["linear", "log"],
     }
 )
-"""What `tune` searches, unless told otherwise."""
+"""The default search space of `tune`."""
 
 
 def tune(
@@ -56,130 +57,79 @@ def tune(
     random_state: int = 0,
     show_progress: bool = True,
 ) -> "Tuned":
-    """Search for the parameters of the model that ranks held-out interactions best.
+    """Search for the parameters of the model that ranks held-out items best.
 
-    Each trial trains on the first part of `split`, is judged on the others after each sweep, and counts for its best
-    sweep. A trial whose best is below the median of earlier ones after as many sweeps stops early. After ten random
-    trials those that follow are drawn by a tree-structured Parzen estimator (Bergstra et al. 2011). ::
+    Each trial trains a model on the first part of `split`. The model is scored on the other parts after each sweep, and
+    the best sweep counts. A trial stops early if its best score is below the median of the best scores of earlier
+    trials after the same number of sweeps. The first ten trials are random. A tree-structured Parzen estimator draws
+    the others (Bergstra et al. 2011). ::
 
-        found = tune(splits.leave_k_out(plays, 0.2), storage="study.db")
-        found.table()
-        model = found.model().fit(plays)
+        tuned = tune(splits.leave_k_out(plays, 0.2), storage="study.db")
+        tuned.table()
+        model = tuned.model().fit(plays)
 
     Parameters
     ----------
     split : (train, test), Split or UserSplit
-        What a function of `alscore.splits` returns: see `validator`.
+        Result of a function of `alscore.splits`: see `validator`.
     metric : str
         See `validator`.
     n_trials : int
-        Those that `storage` has already are among them.
+        Number of trials, at least 1. Trials that `storage` already has are included.
     space : dict
-        From names of parameters of the model to what they may be: a tuple (low, high), on a logarithmic scale where low
-        is above 0, or a list of choices. Default: `SPACE`, of which some can be replaced, ``{**SPACE, "alpha": [1]}``.
+        Values of each parameter to search, by name: a tuple (low, high), on a logarithmic scale if low is above 0, or
+        a list of choices. Default: `SPACE`. Replace some of its entries by ``{**SPACE, "alpha": [1]}``.
     model : AlternatingLeastSquares, optional
-        Has the other parameters; `iterations` are the sweeps of a trial at most. Its `random_state`, an integer, is the
-        one below where it is None.
+        Has the parameters that are not searched. Its `iterations` are the largest number of sweeps of a trial. Its
+        `random_state` must be an integer or None; None means `random_state` of the search.
     storage : path, optional
-        An SQLite file, made where there is none: each trial is kept there when it is done, and another call with the
-        same arguments goes on from them, with the same trials as if there had been no break. A solver object needs a
-        repr that tells it from others.
+        SQLite file, created if it does not exist. Each trial is written when it ends. A later call with the same
+        arguments continues from there, and has the same trials as one call without a break. A solver object needs a
+        repr that distinguishes it from other solvers.
     random_state : int
-        Of the search, at least 0: the same gives the same trials.
+        Seed of the search, >= 0. The same seed gives the same trials.
     show_progress : bool
         Show a progress bar.
 
     Returns
     -------
     Tuned
-        After Ctrl-C, of the trials that are done by then.
+        After Ctrl-C: the trials that have ended.
 
     Raises
     ------
     ImportError
         Optuna is not installed.
     KeyboardInterrupt
-        After Ctrl-C, where no trial is done yet.
+        Ctrl-C was pressed before a trial ended.
     TypeError, ValueError
-        An argument is not as above; `storage` has trials of other arguments; no trial could be trained.
+        An argument is not valid, `storage` has trials of other arguments, or no trial could be trained.
     """
-    from tqdm import tqdm
-
     require_optuna()
-    import optuna
-
-    judge = validator(split, metric)
-    judge.refuse(split[0])
+    search = _Search.of(split, metric, space, model, random_state)
     require_integer(n_trials, "n_trials", 1)
-    require_integer(random_state, "random_state", 0)
-    model = AlternatingLeastSquares() if model is None else model
-    if not isinstance(model, AlternatingLeastSquares):
-        raise TypeError(f"model must be an AlternatingLeastSquares, not {type(model).__name__}")
-    fixed = model.get_params()
-    if fixed["random_state"] is None:
-        fixed["random_state"] = random_state
-    require_integer(fixed["random_state"], "random_state of the model", 0)
-    require(isinstance(space, Mapping) and len(space) > 0, "space", "a dict of at least one parameter", space)
-    distributions = {name: _distribution(name, values) for name, values in space.items()}
-    data = _extent(matrix_of(split[0]), judge.train, judge.test)
-    problem = f"{metric} of {data}, {AlternatingLeastSquares(**{**fixed, 'num_threads': 0})}, {dict(space)}"
-    if storage is not None and " object at 0x" in problem:  # a repr that no other process will repeat
-        raise ValueError(f"storage needs a solver that can be told from others: give its class a __repr__; {problem}")
-
-    def run(trial: "optuna.Trial") -> float:
-        scores: list[float] = []
-
-        def judged(candidate: AlternatingLeastSquares) -> float:
-            scores.append(judge(candidate))
-            trial.report(scores[-1], len(scores) - 1)
-            if trial.should_prune():
-                raise optuna.TrialPruned
-            return scores[-1]
-
-        candidate = AlternatingLeastSquares(**{**fixed, **trial.params})
-        require_integer(candidate.iterations, "iterations", 1)
-        candidate.fit(split[0], show_progress=False, validation=judged)
-        return max(scores)
-
-    study, states = _study(storage, problem), optuna.trial.TrialState
-    n_done, unsolved = len(_done(study)), None
-    with tqdm(total=n_trials, initial=n_done, unit="trial", disable=not show_progress) as progress:
-        try:
-            for number in range(n_done, n_trials):
-                # A seed for each trial, so that a search that goes on draws what it would have drawn without a break.
-                seed = int(np.random.SeedSequence((random_state, number)).generate_state(1)[0])
-                study.sampler = optuna.samplers.TPESampler(seed=seed)
-                trial = study.ask(distributions)
-                try:
-                    study.tell(trial, run(trial))
-                except (optuna.TrialPruned, NotPositiveDefiniteError, FloatingPointError) as error:
-                    unsolved = str(error)
-                    study.tell(trial, state=states.PRUNED)
-                except BaseException:
-                    study.tell(trial, state=states.FAIL)
-                    raise
-                progress.update()
-                if study.get_trials(False, [states.COMPLETE]):
-                    progress.set_postfix({metric: f"{study.best_value:.4f}"})
-        except KeyboardInterrupt:
-            if not _done(study):
-                raise
-    if not study.get_trials(False, [states.COMPLETE]):
-        raise ValueError(f"no trial of {n_trials} could be trained: {unsolved}")
-    return Tuned(study, metric, fixed)
+    problem = search.problem()
+    if storage is not None and " object at 0x" in problem:  # this repr has an address, so it never repeats
+        raise ValueError(f"storage needs a solver with a repr of its own: give its class a __repr__; {problem}")
+    study = _study(storage, problem)
+    reason = _run_trials(search, study, n_trials, show_progress)
+    if not _ended(study, ["COMPLETE"]):
+        raise ValueError(f"no trial of {n_trials} could be trained: {reason}")
+    return Tuned(study, metric, search.fixed)
 
 
 @dataclasses.dataclass(frozen=True)
 class Tuned:
-    """What `tune` found.
+    """The result of `tune`.
 
     Attributes
     ----------
     study : optuna.Study
-        For what Optuna does with it, such as `optuna.visualization`.
+        The trials, for Optuna's own functions, such as `optuna.visualization`.
     metric : str
+        Metric and cut-off that were searched for.
     fixed : dict
-        The parameters of the model that were not searched.
+        The parameters of the model before the search. The best trial replaces those that were searched.
     """
 
     study: "optuna.Study"
@@ -193,12 +143,12 @@ class Tuned:
 
     @property
     def best_params(self) -> dict[str, Any]:
-        """The parameters of the best trial, `iterations` up to its best sweep among them."""
+        """The parameters of the best trial. `iterations` is the number of its best sweep."""
         best = self.study.best_trial
         return {**best.params, "iterations": _best_sweep(best)[1]}
 
     def model(self) -> AlternatingLeastSquares:
-        """The best trial's model, to be fitted: ``found.model().fit(plays)``.
+        """Return the model of the best trial, not fitted: use it as ``tuned.model().fit(plays)``.
 
         Returns
         -------
@@ -207,32 +157,35 @@ class Tuned:
         return AlternatingLeastSquares(**{**self.fixed, **self.best_params})
 
     def command(self, path: str | os.PathLike[str], output: str | os.PathLike[str] = "model.als") -> str:
-        """The command line that trains this model.
+        """Return the command line that trains the model of the best trial.
 
         Parameters
         ----------
         path : str or path
-            The plays to train on.
+            File of the plays to train on.
         output : str or path
-            Where the command writes the model.
+            File to which the command writes the model.
 
         Returns
         -------
         str
+
+        Raises
+        ------
+        ValueError
+            A parameter has a value that the command line cannot take, such as a solver object.
         """
         return train_command(self.model(), path, output)
 
-    def table(self) -> "pd.DataFrame":
-        """The trials that are done, best first.
+    def table(self) -> pd.DataFrame:
+        """Return the trials that have ended, best first.
 
         Returns
         -------
         DataFrame
-            Columns `trial`, a number from 0; the metric, after the best sweep; `pruned`, whether it was stopped early;
-            `seconds`; the parameters; `iterations`, up to the best sweep.
+            A row for each trial. Columns: `trial` (a number from 0), the metric after the best sweep, `pruned` (whether
+            the trial stopped early), `seconds`, the parameters, and `iterations` (the number of the best sweep).
         """
-        import pandas as pd
-
         rows = [
             {
                 "trial": trial.number,
@@ -242,18 +195,18 @@ class Tuned:
                 **trial.params,
                 "iterations": iterations,
             }
-            for trial in _done(self.study)
+            for trial in _ended(self.study)
             for score, iterations in [_best_sweep(trial)]
         ]
         return pd.DataFrame(rows).sort_values(self.metric, ascending=False, kind="stable", ignore_index=True)
 
     def plot(self) -> "Figure":
-        """Draw the scores over each parameter that was searched.
+        """Draw the scores of the trials over each parameter that was searched.
 
         Returns
         -------
         matplotlib Figure
-            To be shown by a notebook, or saved by ``figure.savefig("tuned.png")``.
+            A notebook shows it; ``figure.savefig("tuned.png")`` saves it.
 
         Raises
         ------
@@ -279,11 +232,112 @@ class Tuned:
 
 
 def require_optuna() -> None:
-    """Raise an ImportError, which says how to install Optuna, if it is missing."""
+    """Raise an ImportError that says how to install Optuna if it is missing."""
     try:
         import optuna  # noqa: F401
     except ImportError as error:
         raise ImportError("tune needs Optuna: pip install 'alscore[tune]'") from error
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Search:
+    """The verified arguments of `tune` that decide what its trials are.
+
+    Attributes
+    ----------
+    train : sparse matrix or Interactions
+        The part to train on.
+    scorer : Validator
+        Scores a model on the other parts.
+    fixed : dict
+        Parameters of the model; those of `space` replace them.
+    """
+
+    train: Any
+    scorer: Validator
+    metric: str
+    space: Mapping[str, Any]
+    fixed: dict[str, Any]
+    random_state: int
+
+    @classmethod
+    def of(
+        cls, split: Any, metric: str, space: Any, model: AlternatingLeastSquares | None, random_state: int
+    ) -> "_Search":
+        scorer = validator(split, metric)
+        scorer.refuse(split[0])
+        require_integer(random_state, "random_state", 0)
+        model = AlternatingLeastSquares() if model is None else model
+        if not isinstance(model, AlternatingLeastSquares):
+            raise TypeError(f"model must be an AlternatingLeastSquares, not {type(model).__name__}")
+        fixed = model.get_params()
+        if fixed["random_state"] is None:
+            fixed["random_state"] = random_state
+        require_integer(fixed["random_state"], "random_state of the model", 0)
+        require(isinstance(space, Mapping) and len(space) > 0, "space", "a dict of at least one parameter", space)
+        for name, values in space.items():
+            _distribution(name, values)
+        return cls(split[0], scorer, metric, space, fixed, random_state)
+
+    def problem(self) -> str:
+        """Return a text that is the same for the same search. The number of threads is not part of it."""
+        data = _checksums(matrix_of(self.train), self.scorer.train, self.scorer.test)
+        model = AlternatingLeastSquares(**{**self.fixed, "num_threads": 0})
+        return f"{self.metric} of {data}, {model}, {dict(self.space)}"
+
+    def ask(self, study: "optuna.Study", number: int) -> "optuna.Trial":
+        """Draw the parameters of trial `number`."""
+        import optuna
+
+        # Each trial has its own seed, so a search that continues from a file draws the same as one without a break.
+        seed = int(np.random.SeedSequence((self.random_state, number)).generate_state(1)[0])
+        study.sampler = optuna.samplers.TPESampler(seed=seed)
+        return study.ask({name: _distribution(name, values) for name, values in self.space.items()})
+
+    def best_score(self, trial: "optuna.Trial") -> float:
+        """Train the model of a trial. Return its best score, or raise optuna.TrialPruned."""
+        import optuna
+
+        scores: list[float] = []
+
+        def score_sweep(model: AlternatingLeastSquares) -> float:
+            scores.append(self.scorer(model))
+            trial.report(scores[-1], len(scores) - 1)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+            return scores[-1]
+
+        model = AlternatingLeastSquares(**{**self.fixed, **trial.params})
+        require_integer(model.iterations, "iterations", 1)
+        model.fit(self.train, show_progress=False, validation=score_sweep)
+        return max(scores)
+
+
+def _run_trials(search: _Search, study: "optuna.Study", n_trials: int, show_progress: bool) -> str | None:
+    """Run trials until `n_trials` have ended or Ctrl-C. Return why the last trial without a result failed, if any."""
+    import optuna
+
+    states = optuna.trial.TrialState
+    n_ended, reason = len(_ended(study)), None
+    with tqdm(total=n_trials, initial=n_ended, unit="trial", disable=not show_progress) as progress:
+        try:
+            for number in range(n_ended, n_trials):
+                trial = search.ask(study, number)
+                try:
+                    study.tell(trial, search.best_score(trial))
+                except (optuna.TrialPruned, NotPositiveDefiniteError, FloatingPointError) as error:
+                    reason = str(error)
+                    study.tell(trial, state=states.PRUNED)
+                except BaseException:
+                    study.tell(trial, state=states.FAIL)
+                    raise
+                progress.update()
+                if _ended(study, ["COMPLETE"]):
+                    progress.set_postfix({search.metric: f"{study.best_value:.4f}"})
+        except KeyboardInterrupt:
+            if not _ended(study):
+                raise
+    return reason
 
 
 def _distribution(name: str, values: Any) -> "optuna.distributions.BaseDistribution":
@@ -307,8 +361,8 @@ def _distribution(name: str, values: Any) -> "optuna.distributions.BaseDistribut
     return (IntDistribution if whole else FloatDistribution)(low, high, log=low > 0)
 
 
-def _extent(*matrices: sparse.csr_array) -> str:
-    """Tell data apart."""
+def _checksums(*matrices: sparse.csr_array) -> str:
+    """Return a text that differs for different matrices: their sizes and CRC-32."""
     return " + ".join(
         f"{matrix.nnz} in {matrix.shape} "
         f"({zlib.crc32(matrix.data, zlib.crc32(matrix.indices, zlib.crc32(matrix.indptr))):08x})"
@@ -317,7 +371,7 @@ def _extent(*matrices: sparse.csr_array) -> str:
 
 
 def _study(storage: str | os.PathLike[str] | None, problem: str) -> "optuna.Study":
-    """Make a study of `problem`, or open that in `storage`."""
+    """Create a study of `problem`, or open the one in `storage`."""
     import optuna
 
     database = None
@@ -327,11 +381,11 @@ def _study(storage: str | os.PathLike[str] | None, problem: str) -> "optuna.Stud
         with open(storage, "ab+") as file:
             file.seek(0)
             require(file.read(16) in (b"", b"SQLite format 3\0"), "storage", "an SQLite file, or a new one", storage)
-        # A pool would leave its connections to the garbage collector, which warns of them from Python 3.13 on.
+        # A pool would not close its connections, and from Python 3.13 on the garbage collector warns of them.
         options = {"poolclass": NullPool}
         database = optuna.storages.RDBStorage(f"sqlite:///{os.fspath(storage)}", engine_kwargs=options)
     verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would report that there is a study
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # otherwise it logs that the study exists
     try:
         study = optuna.create_study(
             storage=database,
@@ -342,20 +396,20 @@ def _study(storage: str | os.PathLike[str] | None, problem: str) -> "optuna.Stud
         )
     finally:
         optuna.logging.set_verbosity(verbosity)
-    known = study.user_attrs.get("problem", problem)
-    if known != problem:
-        raise ValueError(f"storage: {storage} has trials of {known}, not of {problem}; give another file")
+    stored = study.user_attrs.get("problem", problem)
+    if stored != problem:
+        raise ValueError(f"storage: {storage} has trials of {stored}, not of {problem}; give another file")
     study.set_user_attr("problem", problem)
     return study
 
 
-def _done(study: "optuna.Study") -> list["optuna.trial.FrozenTrial"]:
-    """The trials that came to their end, or were pruned."""
-    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.name in ("COMPLETE", "PRUNED")]
+def _ended(study: "optuna.Study", states: Sequence[str] = ("COMPLETE", "PRUNED")) -> list["optuna.trial.FrozenTrial"]:
+    """Return the trials in these states. By default: the trials that completed or were pruned."""
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.name in states]
 
 
 def _best_sweep(trial: "optuna.trial.FrozenTrial") -> tuple[float, int]:
-    """The best score of a trial, and after how many sweeps; NaN and 0 where there was none."""
+    """Return the best score of a trial and the number of sweeps it took; NaN and 0 if there is no score."""
     scores = trial.intermediate_values
     best = max(sorted(scores), key=scores.__getitem__, default=-1)
     return scores.get(best, math.nan), best + 1

@@ -1,7 +1,7 @@
-/* The kernels themselves, for one instruction set and one REAL. Written with vector types, so that the
- * compiler chooses the instructions of the target; products and sums contract to FMA where it has them. */
+/* The kernels, for one instruction set and one REAL. They are written with vector types: the compiler chooses the
+ * target's instructions, and contracts a product and a sum to an FMA if the target has one. */
 
-/* One tile of a triangular product: TILE_ROWS x TILE_PANELS accumulators, so that they, one panel row each and a
+/* Size of a tile of a triangular product, in rows and in panels. Its accumulators, one vector of each panel and a
  * broadcast fit the registers. TILE_ROWS divides LANES. */
 #define TILE_ROWS (LANES < ALS_REGISTERS / 4 ? LANES : ALS_REGISTERS / 4)
 #define TILE_PANELS 3
@@ -27,8 +27,9 @@ INLINE vec FN(load_first)(const REAL *p, ptrdiff_t count)
 }
 INLINE ptrdiff_t FN(panels)(ptrdiff_t q) { return (q + LANES - 1) / LANES; }
 
-/* Stage s of a transposition by halves: swap the off-diagonal s x s blocks of every 2s x 2s block. Both results of one
- * pair of rows (a, b): lane l of the first is l without bit s from a, or l - s from b; of the second, from l + s and l. */
+/* Stage s of a transposition by halves swaps the off-diagonal s x s blocks of every 2s x 2s block. Rows a and b
+ * become LOW_s and HIGH_s. Lane l of LOW_s is lane l of a if bit s of l is 0, else lane l - s of b. Lane l of
+ * HIGH_s is lane l + s of a if bit s of l is 0, else lane l of b. */
 #if LANES == 16
 #define LOW_8(a, b) SHUFFLE(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23)
 #define HIGH_8(a, b) SHUFFLE(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31)
@@ -135,8 +136,8 @@ static void FN(gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, co
     }
 }
 
-/* acc[r][c] += or -= sum over p < depth of a[p][r] b[c][p]: a points at the first of `rows` lanes of one panel, b at
- * the first of `count` panels, `panel` numbers apart. subtract, rows and count are constants wherever this is inlined. */
+/* acc[r][c] += or -= sum over p < depth of a[p][r] b[c][p]. a points to the first of `rows` lanes of a panel, b to the
+ * first of `count` panels that are `panel` numbers apart. subtract, rows and count are constants in every call. */
 INLINE void FN(tile)(int subtract, int rows, int count, ptrdiff_t depth, const REAL *a, const REAL *b, ptrdiff_t panel,
                      vec acc[][TILE_PANELS])
 {
@@ -153,48 +154,57 @@ INLINE void FN(tile)(int subtract, int rows, int count, ptrdiff_t depth, const R
     }
 }
 
-/* `rows` rows of C from row i on, in `count` panels, of which the first is the rows' own where diagonal. */
-INLINE void FN(update_tile)(int start, int diagonal, int rows, int count, ptrdiff_t i, ptrdiff_t depth, const REAL *a,
-                            const REAL *b, ptrdiff_t panel, REAL *C, ptrdiff_t C_panel)
+/* C = I + P'P, C += P'P or C -= P'P: P and C, and the numbers in a panel of each */
+typedef struct {
+    ptrdiff_t depth;
+    const REAL *P;
+    ptrdiff_t P_panel;
+    REAL *C;
+    ptrdiff_t C_panel;
+} FN(rank_product);
+
+/* `rows` rows of C from row i on, in `count` panels from panel `first` on. */
+INLINE void FN(update_tile)(int start, int rows, int count, ptrdiff_t i, ptrdiff_t first,
+                            const FN(rank_product) * product)
 {
+    const ptrdiff_t own = i / LANES;
+    const REAL *a = product->P + own * product->P_panel + i % LANES, *b = product->P + first * product->P_panel;
+    REAL *C = product->C + first * product->C_panel;
     vec acc[LANES][TILE_PANELS] = {{{0}}};
-    FN(tile)(0, rows, count, depth, a, b, panel, acc);
+    FN(tile)(0, rows, count, product->depth, a, b, product->P_panel, acc);
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
         for (int c = 0; c < count; c++) {
-            REAL *out = C + c * C_panel + (i + r) * LANES;
+            REAL *out = C + c * product->C_panel + (i + r) * LANES;
             FN(store)(out, start == ALS_IDENTITY ? acc[r][c]
                            : start == ALS_ADD    ? FN(load)(out) + acc[r][c]
                                                  : FN(load)(out) - acc[r][c]);
         }
-    if (start == ALS_IDENTITY && diagonal)
+    if (start == ALS_IDENTITY && first == own)
         for (int r = 0; r < rows; r++)
             C[(i + r) * LANES + i % LANES + r] += 1;
 }
 
-/* Panels in groups, so that one group stays in the first-level cache for all strips of TILE_ROWS rows. A single panel
- * gives too few independent sums: there the strips of a whole panel are one tile. */
+/* Panels are taken in groups of TILE_PANELS: a group stays in the first-level cache for all strips of TILE_ROWS rows. A
+ * single panel has too few independent sums: there the strips of a whole panel are one tile. */
 INLINE void FN(update)(int start, ptrdiff_t q, ptrdiff_t depth, const REAL *P, REAL *C, als_ahead *ahead)
 {
-    const ptrdiff_t last = FN(panels)(q), panel = depth * LANES, C_panel = last * LANES * LANES;
-    /* there are at least so many tiles */
+    const ptrdiff_t last = FN(panels)(q);
+    const FN(rank_product) product = {depth, P, depth * LANES, C, last * LANES * LANES};
+    /* a lower bound */
     const ptrdiff_t tiles = (q + TILE_ROWS - 1) / TILE_ROWS * (last + 1) / (2 * TILE_PANELS) + 1;
     const ptrdiff_t rows_a_tile = (ahead->n + tiles - 1) / tiles;
     for (ptrdiff_t group = 0; group < last; group += TILE_PANELS) {
         const ptrdiff_t end = group + TILE_PANELS < last ? group + TILE_PANELS : last;
         for (ptrdiff_t i = 0; i < q && i < end * LANES; i += TILE_ROWS) {
-            const ptrdiff_t own = i / LANES, c = own > group ? own : group;
-            const REAL *a = P + own * panel + i % LANES;
-#define UPDATE(rows, count)                                                                                            \
-    FN(update_tile)(start, c == own, rows, count, i, depth, a, P + c * panel, panel, C + c * C_panel, C_panel)
-            if (end - c == 3)
-                UPDATE(TILE_ROWS, 3);
-            else if (end - c == 2)
-                UPDATE(TILE_ROWS, 2);
+            const ptrdiff_t own = i / LANES, first = own > group ? own : group;
+            if (end - first == 3)
+                FN(update_tile)(start, TILE_ROWS, 3, i, first, &product);
+            else if (end - first == 2)
+                FN(update_tile)(start, TILE_ROWS, 2, i, first, &product);
             else if (i % LANES == 0)
-                UPDATE(LANES, 1);
-#undef UPDATE
+                FN(update_tile)(start, LANES, 1, i, first, &product);
             fetch(ahead, rows_a_tile);
         }
     }
@@ -210,12 +220,22 @@ static void FN(rank_update)(int start, ptrdiff_t q, ptrdiff_t depth, const REAL 
         FN(update)(ALS_SUBTRACT, q, depth, P, C, ahead);
 }
 
-/* Rows i ... i + TILE_ROWS - 1 of the factor, in the panels of one group: subtract what the rows above give, then
- * eliminate among the tile's own rows by the multipliers and reciprocal pivots of its diagonal block. */
-INLINE void FN(eliminate_tile)(int count, ptrdiff_t i, const REAL *a, REAL *group, ptrdiff_t panel,
-                               REAL (*multiplier)[TILE_ROWS], REAL *inverse, int diagonal, REAL *cancelled,
-                               ptrdiff_t *bad)
+/* How to eliminate among TILE_ROWS rows, from their diagonal block; and what cholesky returns. */
+typedef struct {
+    REAL multiplier[TILE_ROWS][TILE_ROWS];
+    REAL inverse[TILE_ROWS]; /* reciprocals of the pivots */
+    REAL cancelled;
+    ptrdiff_t bad; /* 1 + the first row whose pivot is not positive or not finite, or 0 */
+} FN(elimination);
+
+/* Rows i ... i + TILE_ROWS - 1 of the factor, in `count` panels from panel `first` on: subtract the products with the
+ * rows above, then eliminate among the rows. The tile of the rows' own panel is the first; it fills `e`. */
+INLINE void FN(eliminate_tile)(int count, ptrdiff_t i, ptrdiff_t first, REAL *C, ptrdiff_t panel, FN(elimination) * e)
 {
+    const ptrdiff_t own = i / LANES;
+    const int diagonal = first == own;
+    const REAL *a = C + own * panel + i % LANES;
+    REAL *group = C + first * panel;
     vec acc[TILE_ROWS][TILE_PANELS];
     REAL before[TILE_ROWS];
 #pragma GCC unroll 8
@@ -232,22 +252,22 @@ INLINE void FN(eliminate_tile)(int count, ptrdiff_t i, const REAL *a, REAL *grou
             REAL lane[LANES];
             memcpy(lane, &acc[p][0], sizeof lane);
             const REAL *from = lane + i % LANES;
-            if (!(from[p] > 0 && from[p] < INFINITY) && !*bad)
-                *bad = i + p + 1;
-            inverse[p] = 1 / SQRT(from[p]);
-            before[p] *= inverse[p] * inverse[p];
+            if (!(from[p] > 0 && from[p] < INFINITY) && !e->bad)
+                e->bad = i + p + 1;
+            e->inverse[p] = 1 / SQRT(from[p]);
+            before[p] *= e->inverse[p] * e->inverse[p];
 #pragma GCC unroll 8
             for (int r = p + 1; r < TILE_ROWS; r++)
-                multiplier[p][r] = from[r] * inverse[p];
+                e->multiplier[p][r] = from[r] * e->inverse[p];
         }
 #pragma GCC unroll 4
         for (int c = 0; c < count; c++)
-            acc[p][c] *= inverse[p];
+            acc[p][c] *= e->inverse[p];
 #pragma GCC unroll 8
         for (int r = p + 1; r < TILE_ROWS; r++)
 #pragma GCC unroll 4
             for (int c = 0; c < count; c++)
-                acc[r][c] -= acc[p][c] * multiplier[p][r];
+                acc[r][c] -= acc[p][c] * e->multiplier[p][r];
     }
 #pragma GCC unroll 8
     for (int r = 0; r < TILE_ROWS; r++) {
@@ -255,40 +275,35 @@ INLINE void FN(eliminate_tile)(int count, ptrdiff_t i, const REAL *a, REAL *grou
         for (int c = 0; c < count; c++)
             FN(store)(group + c * panel + (i + r) * LANES, acc[r][c]);
         if (diagonal)
-            *cancelled = before[r] > *cancelled ? before[r] : *cancelled;
+            e->cancelled = before[r] > e->cancelled ? before[r] : e->cancelled;
     }
 }
 
 static ptrdiff_t FN(cholesky)(ptrdiff_t q, REAL *C, REAL *cancelled)
 {
     const ptrdiff_t last = FN(panels)(q), panel = last * LANES * LANES;
-    ptrdiff_t bad = 0;
-    *cancelled = 1;
-    for (ptrdiff_t i = 0; i < q && !bad; i += TILE_ROWS) {
+    FN(elimination) e = {.cancelled = 1};
+    for (ptrdiff_t i = 0; i < q && !e.bad; i += TILE_ROWS) {
         const ptrdiff_t own = i / LANES;
-        const REAL *a = C + own * panel + i % LANES;
-        REAL multiplier[TILE_ROWS][TILE_ROWS] = {{0}}, inverse[TILE_ROWS] = {0};
-#define ELIMINATE(count)                                                                                               \
-    FN(eliminate_tile)(count, i, a, C + c * panel, panel, multiplier, inverse, c == own, cancelled, &bad)
-        for (ptrdiff_t c = own; c < last; c += TILE_PANELS) {
-            if (last - c >= 3)
-                ELIMINATE(3);
-            else if (last - c == 2)
-                ELIMINATE(2);
+        for (ptrdiff_t first = own; first < last; first += TILE_PANELS) {
+            if (last - first >= 3)
+                FN(eliminate_tile)(3, i, first, C, panel, &e);
+            else if (last - first == 2)
+                FN(eliminate_tile)(2, i, first, C, panel, &e);
             else
-                ELIMINATE(1);
+                FN(eliminate_tile)(1, i, first, C, panel, &e);
         }
-#undef ELIMINATE
         for (ptrdiff_t r = 0; r < TILE_ROWS; r++) {
             REAL *row = C + own * panel + (i + r) * LANES;
             memset(row, 0, (size_t)(i % LANES + r) * sizeof(REAL));
-            row[i % LANES + r] = inverse[r];
+            row[i % LANES + r] = e.inverse[r];
         }
     }
-    return bad;
+    *cancelled = e.cancelled;
+    return e.bad;
 }
 
-/* TILE_ROWS rows at a time, which lie in one panel: their own triangle in scalars, all else in vectors. */
+/* TILE_ROWS rows at a time, all in one panel: their own triangle in scalars, all else in vectors. */
 static void FN(solve)(ptrdiff_t q, const REAL *U, REAL *b)
 {
     const ptrdiff_t last = FN(panels)(q), panel = last * LANES * LANES;
@@ -332,7 +347,7 @@ static void FN(solve)(ptrdiff_t q, const REAL *U, REAL *b)
     }
 }
 
-/* ROWS rows at a time: independent sums, so that the next product need not wait for the last. */
+/* Rows at a time: their sums are independent, so that a product need not wait for the one before it. */
 #define ROWS 4
 
 static REAL FN(dot)(ptrdiff_t k, const REAL *a, const REAL *b)

@@ -1,6 +1,8 @@
-/* Included once by each kernels_<isa>.c, with ALS_ISA (a name), ALS_BYTES (of one vector) and ALS_REGISTERS (how many
- * vectors) defined, and ALS_TARGET where that needs more than the compiler's baseline: the bodies for float and for
- * double, and the table that holds them. */
+/* The kernels for float and for double, and their table. Each kernels_<isa>.c includes this file once and defines:
+ *     ALS_ISA        the name of the set
+ *     ALS_BYTES      bytes of a vector
+ *     ALS_REGISTERS  number of vector registers
+ *     ALS_TARGET     the compiler's name of the target, if the baseline is not enough */
 #include "kernels.h"
 
 #include <math.h>
@@ -28,7 +30,7 @@ PRAGMA(GCC target(ALS_TARGET))
 #endif
 #endif
 
-/* Asks for the next `rows` rows, if there are so many. */
+/* Prefetch the next `rows` rows, or as many as are left. */
 INLINE void fetch(als_ahead *ahead, ptrdiff_t rows)
 {
     for (; rows > 0 && ahead->n > 0; rows--, ahead->n--) {

@@ -1,17 +1,18 @@
-/* Loops that meet only one limit of the machine: fused multiply-adds in registers, and random rows from memory. */
+/* Loops with a single limit of the machine each: fused multiply-adds in registers, and random rows from memory. */
 #include <stddef.h>
 #include <stdint.h>
 
 #include "x86.h"
 
-/* Independent chains: latency times units, and no more than leave room for the two constants among the registers. */
+/* Independent chains: at least the latency of an FMA times its units; few enough that two constants have registers. */
 #ifdef __x86_64__
 #define CHAINS 12
 #else
 #define CHAINS 24
 #endif
 
-/* `steps` times x = multiplier x + addend, in every lane of chains that start from 0, 1, ...; the sum of all lanes. */
+/* Repeats x = multiplier x + addend `steps` times in every lane of each chain; chain c starts from x = c. Returns the
+ * sum of all lanes. */
 #define FMA_CHAINS(bytes, target)                                                                                      \
     target static double fma_##bytes(ptrdiff_t steps, float multiplier, float addend)                                  \
     {                                                                                                                  \
@@ -35,7 +36,7 @@ FMA_CHAINS(32, __attribute__((target("avx2,fma"))))
 FMA_CHAINS(64, __attribute__((target("avx512f"))))
 #endif
 
-/* FLOPs of one step with vectors of `bytes`; 0 where this processor has none of that size. */
+/* FLOPs of one step with vectors of `bytes`; 0 if this processor has no vectors of that size. */
 ptrdiff_t probe_fma_flops(int bytes)
 {
     int there = bytes == 16;
@@ -56,12 +57,12 @@ double probe_fma(int bytes, ptrdiff_t steps, float multiplier, float addend)
     return fma_16(steps, multiplier, addend);
 }
 
-#define IN_L2 2 /* the locality that a prefetch may ask for, of 3 */
+#define IN_L2 2 /* the locality of a prefetch into the second-level cache, from 0 to 3 */
 
-/* Sum of the n rows rows[i] of a table, k numbers a row, read as integers modulo 2^32: then neither the order nor the
- * vectors matter. `ahead` rows lie between the one that is read and the one that is prefetched: into the second-level
- * cache, for the first has fewer misses under way (one core of a Zen 4, k = 64, 128, 256: 11.6, 11.6, 15.3 GB/s from
- * memory; into the first level 8.4, 8.5, 9.2). */
+/* Sum of the n rows rows[i] of a table with k numbers per row, as integers modulo 2^32: such a sum does not depend on
+ * its order or on vectors. The row that is prefetched comes `ahead` rows after the one that is read. It goes into the
+ * second-level cache, since the first-level cache has fewer misses under way. Measured on one core of a Zen 4 at
+ * k = 64, 128, 256, from memory: 11.6, 11.6, 15.3 GB/s; with prefetches into the first level 8.4, 8.5, 9.2 GB/s. */
 uint32_t probe_gather(ptrdiff_t n, ptrdiff_t k, const int32_t *rows, const uint32_t *table, ptrdiff_t ahead)
 {
     typedef uint32_t vec __attribute__((vector_size(16)));

@@ -1,5 +1,5 @@
-/* What this x86-64 processor and its system can run. Defines ALS_X86 where that can be asked: not on Windows, where the
- * linker does not find what __builtin_cpu_supports needs, so that the generic kernels serve there. */
+/* The instruction sets that this x86-64 processor and its system can run. ALS_X86 is defined where they can be queried.
+ * On Windows the linker does not find what __builtin_cpu_supports needs: the generic kernels are used there. */
 #ifndef ALSCORE_X86_H
 #define ALSCORE_X86_H
 
@@ -19,8 +19,8 @@ static inline int x86_avx512(void)
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 }
 
-/* Zen 4 runs a 64-byte vector as two halves. Of AMD's processors with AVX-512 it is the one without VP2INTERSECT; GCC 12
- * does not know it by name. */
+/* Whether the processor is a Zen 4, which runs a 64-byte vector as two halves. It is the only processor by AMD that has
+ * AVX-512 and lacks VP2INTERSECT; GCC 12 does not know its name. */
 static inline int x86_halves_avx512(void)
 {
     __builtin_cpu_init();

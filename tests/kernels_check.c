@@ -1,8 +1,8 @@
-/* Every kernel of every set that this processor can run, against plain loops in double. Compiled once for each precision:
- * -DPRECISION=32 or 64. Prints the names of the sets, or what is wrong, and then ends with 1.
+/* Compares every kernel of every set that this processor can run with plain loops in double. Compiled once for each
+ * precision: -DPRECISION=32 or 64. Prints the names of the sets, or the first difference, and then returns 1.
  *
- * Bounds are those of rounding-error analysis: a sum of n products errs by at most about n units in the last place of
- * the sum of their absolute values (Higham 2002, sections 3.1, 10.1.1), whatever the order. */
+ * The bounds are those of rounding-error analysis: the error of a sum of n products is at most about n units in the
+ * last place of the sum of their absolute values, in any order (Higham 2002, sections 3.1, 10.1.1). */
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
@@ -33,7 +33,7 @@ static void near(const char *what, double got, double expected, double bound)
     }
 }
 
-static double uniform(void) /* in [-1, 1), of 20 bits; the same everywhere */
+static double uniform(void) /* in [-1, 1), of 20 bits; the same numbers on every machine */
 {
     static uint64_t state = 1;
     state = state * 6364136223846793005u + 1442695040888963407u;
@@ -115,7 +115,7 @@ static void check_gathers(const int32_t *cols, const REAL *Y, REAL *P, REAL *T)
     free(d), free(e);
 }
 
-/* U'U = C and the solution of C x = b, where U has reciprocals on its diagonal: backward errors */
+/* The backward errors of U'U = C, where U has reciprocals on its diagonal, and of the solution of C x = b */
 static void check_factor(ptrdiff_t q, REAL *C, REAL *U)
 {
     REAL *x = random_reals(q, padded(q) - q), *b = get(q, sizeof *b), cancelled = 0;
@@ -217,7 +217,7 @@ static void check_reach(ptrdiff_t rows)
     }
     for (ptrdiff_t row = 0; row < rows; row++)
         for (ptrdiff_t i = 0; i < group; i++) {
-            const REAL *answer = reached[row * group + i];
+            const REAL *result = reached[row * group + i];
             double expected = 0, absolute = 0;
             for (ptrdiff_t j = 0; j < k; j++) {
                 const double term = (double)*at(Q, k, j, row) * *at(P, k, j, i);
@@ -225,16 +225,16 @@ static void check_reach(ptrdiff_t rows)
                 absolute += fabs(term);
             }
             const double bound = (double)k * unit * absolute;
-            if (answer)
-                near("product", *answer, expected, bound);
+            if (result)
+                near("product", *result, expected, bound);
             else
                 near("1 for a product below least", expected < least[row] + bound, 1, 0);
         }
     free(Q), free(P), free(least), free(product), free(place), free(reached);
 }
 
-/* What equals `least` is reached, what is a digit below it is not, and NaN never is. Columns 0 and the last have each
- * row's largest product, and the same: a product's bits do not depend on its place. Column 1 holds a NaN. */
+/* A product that equals `least` is reached. One that is a digit below it is not, and NaN never is. The first and the
+ * last column both have the largest product of each row: its bits do not depend on its place. Column 1 holds a NaN. */
 static void check_ties(ptrdiff_t rows)
 {
     const ptrdiff_t group = set->KERNELS.group;
@@ -274,7 +274,7 @@ static void check_case(void)
     int32_t *cols = get(n, sizeof *cols);
     REAL *Y = random_reals(ROWS * k, 0), *P = get(n * padded(k), sizeof *P), *T = get(k * padded(n), sizeof *T);
     for (ptrdiff_t i = 0; i < n; i++)
-        cols[i] = (int32_t)(i * 7 % ROWS); /* unique, for ROWS is no multiple of 7 */
+        cols[i] = (int32_t)(i * 7 % ROWS); /* unique: ROWS is not a multiple of 7 */
     check_products(cols, Y);
     check_gathers(cols, Y, P, T);
     check_system(k, n, P, cols, Y);
@@ -287,7 +287,7 @@ static void check_case(void)
 int main(void)
 {
     const ptrdiff_t sizes[] = {1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 31, 33, 47, 50, 0};
-    /* 145 are more than eight vectors of the widest set */
+    /* 145 is more than eight vectors of the widest set */
     const ptrdiff_t widths[] = {1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 31, 33, 47, 50, 145, 0};
     for (const als_kernels *const *next = als_available(); *next; next++) {
         set = *next;

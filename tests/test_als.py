@@ -901,7 +901,7 @@ def labelled(matrix, prefix=""):
     [
         (lambda split, new: (split.train[:, :-1], split), r"user_items has shape \(300, 119\) and the parts"),
         (lambda split, new: (new.train[:, :-1], new), r"user_items has shape \(210, 119\) and the parts"),
-        (lambda split, new: (split.train + split.test, split), "is in both parts.*: train without what validation hol"),
+        (lambda split, new: (split.train + split.test, split), "is in both parts.*: train without the held-out entr"),
         (
             lambda split, new: (labelled(split.train), (labelled(split.train, "x"), labelled(split.test, "x"))),
             "user_items and validation have different users",

@@ -1,11 +1,11 @@
-"""Baselines against dense numpy, and against implicit's where it has the same."""
+"""Baselines against dense numpy, and against the same methods in `implicit`."""
 
 import numpy as np
 import pytest
 from implicit.nearest_neighbours import BM25Recommender, CosineRecommender
 from scipy import sparse
 
-from alscore import Interactions, NotFittedError, weighting
+from alscore import Interactions, NotFittedError, baselines, weighting
 from alscore.baselines import EASE, ItemKNN, MostPopular
 
 BASELINES = [MostPopular(), ItemKNN(5), ItemKNN(5, "bm25"), EASE(30.0)]
@@ -13,7 +13,7 @@ BASELINES = [MostPopular(), ItemKNN(5), ItemKNN(5, "bm25"), EASE(30.0)]
 
 @pytest.fixture
 def others(plays):
-    """Rows of users whom nothing was fitted to, one of them empty."""
+    """Rows of users that no baseline was fitted to. Row 3 is empty."""
     rng = np.random.default_rng(1)
     counts = np.where(rng.random((7, plays.shape[1])) < 0.2, rng.integers(1, 20, (7, plays.shape[1])), 0)
     counts[3] = 0
@@ -21,7 +21,7 @@ def others(plays):
 
 
 def neighbours(similarity, k):
-    """Of each row the k largest entries above 0, not the diagonal; of equal ones the first."""
+    """Keep the k largest entries above 0 of each row, without the diagonal. Ties: lower id first."""
     kept = np.zeros_like(similarity)
     for item, row in enumerate(similarity):
         candidates = [j for j in range(len(row)) if j != item and row[j] > 0]
@@ -64,20 +64,21 @@ def test_bm25_neighbours(plays, others, k1, b):
     np.testing.assert_allclose(scores, expected, rtol=1e-12)
 
 
-def test_of_equal_neighbours_the_lower_code_is_kept():
+def test_ties_keep_the_neighbour_with_the_lower_id():
     plays = sparse.csr_array(np.ones((2, 6)))
     weights = ItemKNN(2).fit(plays, show_progress=False).item_weights.toarray()
     assert [np.flatnonzero(row).tolist() for row in weights] == [[1, 2], [0, 2], [0, 1], [0, 1], [0, 1], [0, 1]]
 
 
-def test_neighbours_of_several_blocks_are_those_of_one(monkeypatch, plays):
+def test_neighbours_of_several_blocks_are_those_of_one(plays):
     whole = ItemKNN(9).fit(plays, show_progress=False).item_weights
-    monkeypatch.setattr("alscore.baselines._BLOCK", 7)
-    blocks = ItemKNN(9).fit(plays, show_progress=False).item_weights
+    unit_columns = weighting.normalize(plays.astype(np.float64), "l2", axis="items")
+    blocks = baselines._neighbours(unit_columns, 9, False, block_items=7)
+    assert whole.nnz > 0
     np.testing.assert_array_equal(blocks.toarray(), whole.toarray())
 
 
-@pytest.mark.filterwarnings("ignore:Method expects CSR input")  # of what its own fit makes
+@pytest.mark.filterwarnings("ignore:Method expects CSR input")  # `implicit` warns of a matrix that its own fit makes
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
@@ -86,13 +87,13 @@ def test_neighbours_of_several_blocks_are_those_of_one(monkeypatch, plays):
     ],
 )
 def test_similarities_are_those_of_implicit(plays, ours, theirs):
-    # an item without users has a cosine of 0 / 0 there
+    # `implicit` computes 0 / 0 for an item without users
     some = sparse.csr_matrix(plays[:, np.diff(plays.tocsc().indptr) > 0])
     theirs.fit(some, show_progress=False)
     expected = theirs.similarity.toarray()
     np.fill_diagonal(expected, 0)
     weights = ours.fit(some, show_progress=False).item_weights.toarray()
-    np.testing.assert_allclose(weights, expected, rtol=1e-5)  # bm25 in float32 there
+    np.testing.assert_allclose(weights, expected, rtol=1e-5)  # `implicit` computes bm25 in float32
 
 
 def test_ease_is_the_closed_form_of_its_paper(plays, others):
@@ -106,7 +107,7 @@ def test_ease_is_the_closed_form_of_its_paper(plays, others):
 
 
 def test_ease_is_the_least_squares_solution_of_each_item(plays):
-    """Without the closed form: item j regressed on the others, with the ridge."""
+    """Ridge regression of item j on the other items, without the closed form."""
     X, ridge = np.log1p(plays.toarray().astype(np.float64)), 3.0
     B = EASE(ridge).fit(weighting.log(plays.astype(np.float64)), show_progress=False).item_weights
     for j in (0, 5, 119):
@@ -115,14 +116,14 @@ def test_ease_is_the_least_squares_solution_of_each_item(plays):
         np.testing.assert_allclose(np.delete(B[:, j], j), expected, rtol=1e-9, atol=1e-12)
 
 
-def test_ease_says_what_memory_it_needs():
+def test_ease_names_the_memory_it_needs():
     plays = sparse.csr_array((np.ones(1), ([0], [0])), shape=(1, 2_000_000))
     with pytest.raises(MemoryError, match=r"2,000,000\*\*2 numbers, which take 29,802.3 GiB.*ItemKNN"):
         EASE(1).fit(plays, show_progress=False)
 
 
 @pytest.mark.parametrize("model", BASELINES, ids=repr)
-def test_an_interactions_is_as_good_as_its_matrix(plays, others, model):
+def test_interactions_give_the_scores_of_their_matrix(plays, others, model):
     labelled = Interactions.from_arrays(*plays.nonzero(), plays.data)
     expected = model.fit(labelled.matrix, show_progress=False).scores(labelled.matrix[:9])
     scores = model.fit(labelled, show_progress=False).scores(labelled)
@@ -139,9 +140,9 @@ def test_scores_of_no_rows_and_of_an_empty_row(plays, others, model):
 
 
 @pytest.mark.parametrize("model", BASELINES, ids=repr)
-def test_what_cannot_be_scored_is_refused(plays, others, model):
+def test_rows_that_cannot_be_scored_are_refused(plays, others, model):
     unfitted = type(model)(**model.get_params())
-    with pytest.raises(NotFittedError, match=f"{type(model).__name__} has learnt nothing yet: call fit"):
+    with pytest.raises(NotFittedError, match=f"{type(model).__name__} is not fitted: call fit"):
         unfitted.scores(others)
     model.fit(plays, show_progress=False)
     with pytest.raises(ValueError, match=r"user_items has 119 columns.*fitted to 120 items: pass rows"):
@@ -170,14 +171,14 @@ def test_parameters_out_of_range(plays, model, message):
         model.fit(plays, show_progress=False)
 
 
-def test_a_ridge_that_is_lost_is_refused():
+def test_a_regularization_that_is_too_small_is_refused():
     equal = sparse.csr_array(np.full((3, 2), 1e6))
-    with pytest.raises(ValueError, match=r"regularization=1e-09 is lost beside the values.*choose a larger one"):
+    with pytest.raises(ValueError, match=r"regularization=1e-09 is too small beside the values.*Choose a larger one"):
         EASE(1e-9).fit(equal, show_progress=False)
 
 
 @pytest.mark.parametrize("model", BASELINES, ids=repr)
-def test_without_items_there_is_nothing_to_learn(model):
+def test_a_matrix_without_items_is_refused(model):
     with pytest.raises(ValueError, match="user_items must be a matrix with items"):
         model.fit(sparse.csr_array((3, 0)), show_progress=False)
 
@@ -190,7 +191,7 @@ def test_progress_counts_items(plays, capsys, model):
     assert not capsys.readouterr().err
 
 
-def test_what_is_shown_says_how_it_was_made():
+def test_the_repr_shows_the_parameters():
     assert [repr(model) for model in BASELINES] == [
         "MostPopular()",
         "ItemKNN(k=5)",

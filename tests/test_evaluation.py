@@ -1,4 +1,4 @@
-"""`evaluate` against rankings made by sorting, models of every kind, wrong input, and the statistics of the result."""
+"""`evaluate` against rankings made by sorting: all kinds of model, wrong input, statistics of the result."""
 
 import itertools
 import json
@@ -12,11 +12,12 @@ from scipy import sparse, stats
 
 from alscore import AlternatingLeastSquares, Interactions, Recommender, datasets, evaluate, metrics, splits
 from alscore.cli import main
-from alscore.metrics import rankings
-from alscore.metrics.evaluation import METRICS, Evaluation, compare
+from alscore.metrics.evaluation import METRICS, Evaluation, compare, evaluate_held_out
+from alscore.metrics.rankings import HeldOut, RankingOptions
 from alscore.retrieval.factor_model import NotFittedError
 
-CUTOFFS = (3, 10, 200)  # the last beyond all items
+DEFAULTS = ("ndcg", "recall", "precision", "map", "mrr", "coverage")  # metrics of `evaluate` by default
+CUTOFFS = (3, 10, 200)  # 200: more than there are items
 
 
 @pytest.fixture(scope="module")
@@ -30,33 +31,33 @@ def model(parts):
 
 
 def ranked(scores, train):
-    """By sorting: seen items at the end and then out, equal scores by the lower code."""
+    """Rank by sorting: seen items get -1 at the end. Ties: lower id first."""
     scores = np.where(train.toarray() != 0, -np.inf, scores.astype(np.float64))
     order = np.argsort(-scores, axis=1, kind="stable")
     return np.where(np.isneginf(np.take_along_axis(scores, order, axis=1)), -1, order)
 
 
 def expected(scores, train, test):
-    """Every metric by the functions of rankings and scores."""
+    """Every metric, by the functions that take rankings and scores."""
     order = ranked(scores, train)
-    judged = np.flatnonzero((test > 0).sum(axis=1))
+    users = np.flatnonzero((test > 0).sum(axis=1))
     values, catalogue = {}, {}
     for name, k in itertools.product(METRICS, CUTOFFS):
         if name in ("coverage", "gini"):
-            catalogue[f"{name}@{k}"] = getattr(metrics, name)(order[judged], test.shape[1], k)
+            catalogue[f"{name}@{k}"] = getattr(metrics, name)(order[users], test.shape[1], k)
         elif name in ("auc", "mpr"):
-            values[name] = getattr(metrics, name)(scores, test, train)[judged]
+            values[name] = getattr(metrics, name)(scores, test, train)[users]
         else:
             values[f"{name}@{k}"] = getattr(metrics, name)(
                 order, train if name in ("novelty", "diversity") else test, k
-            )[judged]
-    return judged, values, catalogue
+            )[users]
+    return users, values, catalogue
 
 
 def assert_as_expected(found, scores, train, test):
-    judged, values, catalogue = expected(scores, train, test)
-    np.testing.assert_array_equal(found.users, judged)
-    assert found.n_users_without_test == test.shape[0] - len(judged) > 0
+    users, values, catalogue = expected(scores, train, test)
+    np.testing.assert_array_equal(found.users, users)
+    assert found.n_users_without_test == test.shape[0] - len(users) > 0
     assert found.values.keys() == values.keys()
     for name, oracle in values.items():
         np.testing.assert_allclose(found.values[name], oracle, atol=1e-12, err_msg=name)
@@ -66,23 +67,33 @@ def assert_as_expected(found, scores, train, test):
     assert found["gini@3"] == found.catalogue["gini@3"]
 
 
+def evaluate_in_batches(model, train, test, k, metrics, **sizes):
+    """`evaluate` with other sizes of batches than its own."""
+    options = RankingOptions(num_threads=0, show_progress=False, **sizes)
+    return evaluate_held_out(model, HeldOut.of(train, test), k, metrics, options)
+
+
 @pytest.mark.parametrize("batch", [64, 4096])
-def test_kinds_of_model(parts, model, batch, monkeypatch):
-    monkeypatch.setattr(rankings, "_SEARCHED", batch)
-    monkeypatch.setattr(rankings, "_SCORES", batch * parts.train.shape[1])
+def test_kinds_of_model(parts, model, batch):
+    sizes = {"batch_users": batch, "batch_scores": batch * parts.train.shape[1]}
     scores = model.user_factors @ model.item_factors.T
     order = ranked(scores, parts.train)
-    of_rows = {row.tobytes(): scores[at] for at, row in enumerate(parts.train.toarray())}
+    scores_of_row = {row.tobytes(): scores[at] for at, row in enumerate(parts.train.toarray())}
     kinds = {
         "ours": model,
         "factors": SimpleNamespace(user_factors=model.user_factors, item_factors=model.item_factors),
-        "scores": SimpleNamespace(scores=lambda rows: np.array([of_rows[row.tobytes()] for row in rows.toarray()])),
+        "scores": SimpleNamespace(
+            scores=lambda rows: np.array([scores_of_row[row.tobytes()] for row in rows.toarray()])
+        ),
         "function to scores": lambda users: scores[users],
         "function to ids": lambda users: order[users],
     }
-    for kind, asked in kinds.items():
-        wanted = [name for name in METRICS if kind != "function to ids" or name not in ("auc", "mpr")]
-        found = evaluate(asked, *parts, CUTOFFS, wanted, show_progress=False)
+    for kind, each in kinds.items():
+        names = [name for name in METRICS if kind != "function to ids" or name not in ("auc", "mpr")]
+        found = evaluate_in_batches(each, *parts, CUTOFFS, names, **sizes)
+        whole = evaluate(each, *parts, CUTOFFS, names, show_progress=False)
+        assert repr(found) == repr(whole)
+        assert found.test_checksum == whole.test_checksum
         if kind == "function to ids":
             found = Evaluation(found.values | {name: expected(scores, *parts)[1][name] for name in ("auc", "mpr")},
                                *list(vars(found).values())[1:])  # fmt: skip
@@ -90,7 +101,7 @@ def test_kinds_of_model(parts, model, batch, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_equal_scores_rank_by_code(parts, dtype):
+def test_ties_rank_the_lower_id_first(parts, dtype):
     scores = np.random.default_rng(0).integers(-1, 2, parts.train.shape).astype(dtype)
     assert_as_expected(evaluate(lambda users: scores[users], *parts, CUTOFFS, METRICS, show_progress=False),
                        scores, *parts)  # fmt: skip
@@ -116,7 +127,7 @@ def test_same_bits_on_any_number_of_threads(parts, model, little_work_in_paralle
         }
 
 
-def test_mean_percentile_rank_weighs_entries_as_in_its_paper(parts, model):
+def test_mean_percentile_rank_weights_entries_as_in_its_paper(parts, model):
     found = evaluate(model, *parts, 10, "mpr", show_progress=False)
     scores, total = model.user_factors @ model.item_factors.T, 0
     for user, item in np.argwhere(parts.test.toarray()):
@@ -195,7 +206,7 @@ def nan_for_user_9(users):
 
 
 @pytest.mark.parametrize(
-    ("answer", "message"),
+    ("model", "message"),
     [
         (nan_for_user_9, "user 9 has a score that is NaN"),
         (lambda users: np.zeros((len(users), 119)), r"scores must be real numbers of shape \(\d+, 120\)"),
@@ -203,14 +214,14 @@ def nan_for_user_9(users):
         (lambda users: np.full((len(users), 10), 120), r"the ranking of user 1 has id 120 outside of \[0, 120\)"),
         (lambda users: np.zeros((len(users), 10), int), "the ranking of user 1 has id 0 twice: leave out [a-z ]+$"),
         (lambda users: np.zeros((len(users), 120), int), "has id 0 twice.*; integers are ids: give scores as floats"),
-        (lambda users: np.arange(9) + 0 * users[:, None], "the model ranks 9 items, but 10 are looked at"),
+        (lambda users: np.arange(9) + 0 * users[:, None], "the model ranks 9 items, but k needs 10"),
         (lambda users: np.arange(120) + 0 * users[:, None], r"ranking of user \d+ has item \d+, which is in the row"),
         (lambda users: np.arange(10), r"ranked must hold integer ids"),
     ],
 )
-def test_wrong_answers_are_refused(parts, answer, message):
+def test_wrong_results_of_a_model_are_refused(parts, model, message):
     with pytest.raises(ValueError, match=message):
-        evaluate(answer, *parts, 10, show_progress=False)
+        evaluate(model, *parts, 10, show_progress=False)
 
 
 def test_wrong_models_are_refused(parts, model):
@@ -256,16 +267,16 @@ def test_integers_of_a_method_are_scores(parts):
     assert_as_expected(found, np.tile(scores.astype(np.float64), (300, 1)), *parts)
 
 
-def test_function_to_ids_is_asked_for_many_users_at_a_time(parts, monkeypatch):
-    monkeypatch.setattr(rankings, "_SCORES", 7 * parts.train.shape[1])
+def test_batches_grow_once_a_function_returns_ids(parts):
     lengths = []
 
     def empty(users):
         lengths.append(len(users))
         return np.full((len(users), 10), -1)
 
-    n_judged = len(evaluate(empty, *parts, 10, show_progress=False).users)
-    assert lengths == [7, n_judged - 7]
+    found = evaluate_in_batches(empty, *parts, [10], ["ndcg"], batch_scores=7 * parts.train.shape[1])
+    assert lengths == [7, len(found.users) - 7]
+    assert not found.values["ndcg@10"].any()
 
 
 def test_recommender_is_its_model(parts, model):
@@ -289,43 +300,42 @@ def test_wrong_parts_are_refused(parts, model):
         evaluate(model, parts.train, parts.test.toarray(), show_progress=False)
 
 
-def test_memory_does_not_grow_with_users(monkeypatch):
-    monkeypatch.setattr(rankings, "_SCORES", 1 << 15)
+def test_memory_does_not_grow_with_users():
     train, test = (
         sparse.csr_array((np.ones(2000), (np.arange(2000), np.full(2000, at))), (2000, 500)) for at in (1, 2)
     )
     scores, peaks = np.zeros(500), []
     for n in (200, 2000):
         tracemalloc.start()
-        evaluate(lambda users: np.tile(scores, (len(users), 1)), train[:n], test[:n], show_progress=False)
+        evaluate_in_batches(lambda users: np.tile(scores, (len(users), 1)), train[:n], test[:n], (10, 20, 50), DEFAULTS,
+                            batch_scores=1 << 15)  # fmt: skip
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] - peaks[0] < 2000 * 400  # the scores of all of them: 8 MB
+    assert peaks[1] - peaks[0] < 2000 * 400  # the scores of all users: 8 MB
 
 
-def test_memory_does_not_grow_with_users_of_factors(monkeypatch):
-    monkeypatch.setattr(rankings, "_SEARCHED", 64)
+def test_memory_does_not_grow_with_users_of_factors():
     train, test = (
         sparse.csr_array((np.ones(8000), (np.arange(8000), np.full(8000, at))), (8000, 500)) for at in (1, 2)
     )
     X, Y, peaks = np.ones((8000, 1), "f4"), np.ones((500, 1), "f4"), []
     for n in (800, 8000):
         tracemalloc.start()
-        evaluate(SimpleNamespace(user_factors=X[:n], item_factors=Y), train[:n], test[:n], 200, "ndcg",
-                 show_progress=False)  # fmt: skip
+        evaluate_in_batches(SimpleNamespace(user_factors=X[:n], item_factors=Y), train[:n], test[:n], [200], ["ndcg"],
+                            batch_users=64)  # fmt: skip
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] - peaks[0] < 8000 * 200  # the ids of all of them: 6.4 MB
+    assert peaks[1] - peaks[0] < 8000 * 200  # the ranked ids of all users: 6.4 MB
 
 
 @pytest.fixture(scope="module")
 def two(parts, model):
-    """The model and one with a fraction of its factors, judged alike."""
+    """Evaluations of the model and of a model with two of its factors, on the same data."""
     worse = SimpleNamespace(user_factors=model.user_factors[:, :2], item_factors=model.item_factors[:, :2])
     return [evaluate(each, *parts, (5, 10), METRICS, show_progress=False) for each in (model, worse)]
 
 
-def test_interval_of_a_mean_is_that_of_the_central_limit(two):
+def test_interval_of_a_mean_agrees_with_the_central_limit_theorem(two):
     table = two[0].table(0.9, show_progress=False).set_index(["metric", "k"])
     assert list(table.index.get_level_values("k").dropna().unique()) == [5, 10]
     for name in ("ndcg@10", "recall@5", "auc"):
@@ -347,7 +357,7 @@ def test_table_is_the_same_for_the_same_seed(two):
     assert not tables[0].equals(tables[2])
 
 
-def test_p_value_is_that_of_scipy(two):
+def test_p_value_agrees_with_scipy(two):
     few = [Evaluation({"a": each.values["ndcg@10"][:9]}, {}, each.users[:9], 0, 0, {}, 0) for each in two]
     found = compare(*few, n_permutations=20_000, show_progress=False)
     oracle = stats.permutation_test(
@@ -370,13 +380,13 @@ def test_compare(two):
 
 @pytest.fixture(scope="module")
 def weighted():
-    """Two evaluations by nine users who count from once to 50 times."""
+    """Two evaluations of nine users whose weights are from 1 to 50."""
     rng = np.random.default_rng(1)
     weights = {"mpr": np.array([50.0, 1, 2, 30, 1, 1, 4, 1, 9])}
     return [Evaluation({"mpr": rng.random(9)}, {}, np.arange(9), 0, 0, weights, 0) for _ in range(2)]
 
 
-def test_p_value_of_weighted_users_is_that_of_scipy(weighted):
+def test_p_value_of_weighted_users_agrees_with_scipy(weighted):
     a, b = (each.values["mpr"] * each.weights["mpr"] for each in weighted)
     oracle = stats.permutation_test([a, b], lambda a, b: np.mean(a - b), permutation_type="samples")  # exact
     found = compare(*weighted, n_permutations=20_000, show_progress=False)
@@ -384,10 +394,10 @@ def test_p_value_of_weighted_users_is_that_of_scipy(weighted):
     plain = stats.permutation_test(
         [each.values["mpr"] for each in weighted], lambda a, b: np.mean(a - b), permutation_type="samples"
     )
-    assert abs(plain.pvalue - oracle.pvalue) > 0.1  # so that weights make a difference
+    assert abs(plain.pvalue - oracle.pvalue) > 0.1  # the weights make a difference
 
 
-def test_interval_of_weighted_users_is_that_of_weighted_means(weighted):
+def test_interval_of_weighted_users_agrees_with_weighted_means(weighted):
     values, weights = weighted[0].values["mpr"], weighted[0].weights["mpr"]
     sample = np.random.default_rng(1).integers(9, size=(20_000, 9))
     oracle = np.quantile(np.average(values[sample], axis=1, weights=weights[sample]), [0.025, 0.975])
@@ -395,15 +405,15 @@ def test_interval_of_weighted_users_is_that_of_weighted_means(weighted):
     assert (row["lower"], row["upper"]) == pytest.approx(tuple(oracle), abs=0.02)
 
 
-def test_what_cannot_be_compared(two, parts, model):
+def test_evaluations_that_cannot_be_compared_are_refused(two, parts, model):
     fewer = parts.test.copy()
     fewer.data[fewer.indptr[:-1][np.diff(fewer.indptr) > 1]] = 0
-    with pytest.raises(ValueError, match="a and b judge by different test items"):
+    with pytest.raises(ValueError, match="a and b have different test items"):
         compare(two[0], evaluate(model, parts.train, fewer, show_progress=False))
     other = Evaluation({"ndcg@7": np.zeros(len(two[0].users))}, {}, two[0].users, 0, 0, {}, two[0].test_checksum)
     with pytest.raises(ValueError, match="no metric of users in common"):
         compare(two[0], other)
-    with pytest.raises(ValueError, match="a and b judge different users"):
+    with pytest.raises(ValueError, match="a and b have different users"):
         compare(two[0], Evaluation({}, {}, two[0].users[1:], 0, 0, {}, 0))
     with pytest.raises(KeyError, match="'ndcg@7' was not evaluated; there are precision@5"):
         two[0]["ndcg@7"]
@@ -429,7 +439,7 @@ def test_plot(two, parts, model, tmp_path):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A model in a file, and later plays; among them some of a user and of an item that are new."""
+    """A folder with a model and later plays. One user and one item of the plays are unknown to the model."""
     folder = tmp_path_factory.mktemp("evaluate")
     train, test = splits.random_split(datasets.synthetic(150, 120, seed=0), 0.2)
     Recommender(AlternatingLeastSquares(8, iterations=3, random_state=0)).fit(train, show_progress=False).save(
@@ -460,7 +470,7 @@ def test_command_prints_the_table(files, capsys):
     assert err == "alscore: left out 2 plays of users or items unknown to the model\n"
     assert main(command) == 0
     others = train.n_users - len(oracle.users)
-    assert f"{len(oracle.users)} users judged; {others} others have no plays to judge by" in capsys.readouterr().out
+    assert f"{len(oracle.users)} users evaluated; {others} other users have no plays in the test" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["model.als", "test.tsv"])
@@ -485,7 +495,7 @@ def test_command_refuses_wrong_metrics_before_it_reads(options, message, tmp_pat
     assert message in capsys.readouterr().err
 
 
-def test_command_says_that_all_is_unknown(files, tmp_path, capsys):
+def test_command_refuses_plays_that_are_all_unknown(files, tmp_path, capsys):
     folder, _, _ = files
     datasets.write_lastfm_360k(Interactions.from_arrays(["f" * 40] * 2, ["a", "b"]), tmp_path / "new.tsv")
     assert main(["evaluate", str(folder / "model.als"), "--test", str(tmp_path / "new.tsv"), "--quiet"]) == 1
@@ -514,13 +524,13 @@ def test_real_data_against_plain_counting(shared_data):
     scores = model.user_factors[sample].astype(np.float64) @ model.item_factors.T.astype(np.float64)
     best = ranked(scores, train.rows(sample))[:, :20]
     for at, (user, items) in enumerate(zip(sample, best, strict=True)):
-        wanted = set(test.rows([user]).indices)
-        oracle = len(wanted.intersection(items.tolist())) / len(wanted)
+        test_items = set(test.rows([user]).indices)
+        oracle = len(test_items.intersection(items.tolist())) / len(test_items)
         assert found.values["recall@20"][np.searchsorted(found.users, user)] == pytest.approx(oracle), at
 
 
-def test_progress_bars_count_where_they_are_wanted(parts, model, monkeypatch, capsys):
-    monkeypatch.setattr("tqdm.std.time", itertools.count(step=3).__next__)  # they come after two seconds
+def test_progress_bars_count_users_and_draws(parts, model, monkeypatch, capsys):
+    monkeypatch.setattr("tqdm.std.time", itertools.count(step=3).__next__)  # progress bars appear after two seconds
     quiet = evaluate(model, *parts, k=5, show_progress=False)
     quiet.table(show_progress=False)
     compare(quiet, quiet, show_progress=False)

@@ -1,4 +1,4 @@
-"""The kernel sets: which one is in use, and that all of them train the same model."""
+"""The kernel sets: the choice of one, and that all of them train the same model."""
 
 import os
 import shutil
@@ -60,7 +60,7 @@ def test_sets_train_the_same_model(solver, dtype, plays):
 
 
 HERE = Path(__file__).parent
-COMPILERS = {  # how to compile, and what runs the program
+COMPILERS = {  # flags, and the emulator that runs the program
     "gcc": (["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"], []),
     "clang": (["-O2"], []),
     "aarch64-linux-gnu-gcc": (["-O3", "-static"], ["qemu-aarch64"]),
@@ -69,7 +69,7 @@ COMPILERS = {  # how to compile, and what runs the program
 
 @pytest.fixture(scope="module", params=COMPILERS)
 def compiler(request, tmp_path_factory):
-    """A command that compiles and links with the kernels, and one that runs programs."""
+    """A command that compiles and links a program with the kernels, and the emulator that runs it."""
     flags, emulator = COMPILERS[request.param]
     if missing := [tool for tool in (request.param, *emulator) if not shutil.which(tool)]:
         if os.environ.get("ALSCORE_REQUIRE_COMPILERS"):
@@ -90,7 +90,7 @@ def run(*command, folder):
 
 @pytest.mark.parametrize("precision", [32, 64])
 def test_every_kernel_equals_plain_loops(compiler, precision, tmp_path):
-    """tests/kernels_check.c, on this processor and, emulated, on another."""
+    """tests/kernels_check.c, on this processor and on an emulated one."""
     command, emulator = compiler
     run(*command, f"-DPRECISION={precision}", HERE / "kernels_check.c", "-o", "check", "-lm", folder=tmp_path)
     sets = run(*emulator, tmp_path / "check", folder=tmp_path).split()

@@ -1,6 +1,9 @@
-"""Metrics against trec_eval, scikit-learn and `implicit`, and where these have none, against counting."""
+"""Metrics against trec_eval, scikit-learn and `implicit`; metrics that these lack against counting."""
 
+import inspect
 import itertools
+import pickle
+import re
 
 import implicit.evaluation
 import ir_measures
@@ -21,7 +24,7 @@ K = (1, 3, 10, 20, 50)
 
 @pytest.fixture(scope="module")
 def test():
-    """Test items with small whole values, of 40 users: all items, one, none, and some."""
+    """Test items of 40 users, with small whole values. User 0 has all items, user 1 none, user 2 one."""
     rng = np.random.default_rng(0)
     values = rng.integers(1, 6, (40, N_ITEMS)) * (rng.random((40, N_ITEMS)) < 0.3)
     values[0], values[1], values[2] = 1, 0, 0
@@ -30,7 +33,7 @@ def test():
 
 
 def rankings(length):
-    """Of the 40 users: of all or some items, the last places without one in some rows; and the best and the worst."""
+    """Rankings of the 40 users, of all items or some. Some rows have no items in the last places."""
     rng = np.random.default_rng(length)
     ranked = np.array([rng.permutation(N_ITEMS)[:length] for _ in range(40)])
     ranked[::5, length // 2 :] = -1
@@ -38,27 +41,27 @@ def rankings(length):
 
 
 def adversarial(test):
-    """Each user's test items first, the lowest values foremost; and the same rankings backwards."""
+    """Rankings with each user's test items first, in ascending order of value, and the same rankings backwards."""
     order = np.argsort(np.where(test.toarray() > 0, test.toarray(), 9), axis=1, kind="stable")
     return [order, order[:, ::-1]]
 
 
 def by_trec_eval(measure, ranked, test):
     names = np.arange(N_ITEMS).astype(str)
-    wanted = {
+    test_items = {
         str(user): {names[item]: int(row[item]) for item in np.flatnonzero(row)}
         for user, row in enumerate(test.toarray())
         if row.any()
     }
-    # trec_eval judges no user without an answer
+    # trec_eval leaves out users with an empty ranking
     run = {
         str(user): {names[item]: -float(place) for place, item in enumerate(row) if item >= 0} or {"none": 0.0}
         for user, row in enumerate(ranked)
     }
-    found = np.full(len(ranked), np.nan)
-    for each in ir_measures.iter_calc([measure], wanted, run):
-        found[int(each.query_id)] = each.value
-    return found
+    values = np.full(len(ranked), np.nan)
+    for each in ir_measures.iter_calc([measure], test_items, run):
+        values[int(each.query_id)] = each.value
+    return values
 
 
 @pytest.mark.parametrize("k", K)
@@ -78,9 +81,9 @@ def by_trec_eval(measure, ranked, test):
 def test_equals_trec_eval(metric, measure, binary, k, test):
     for ranked in [rankings(20), rankings(7), *adversarial(test)]:
         found = metric(ranked, test, k)
-        first = measure if measure is RR else measure @ k
-        judged = ranked[:, :k] if measure is RR else ranked
-        oracle = by_trec_eval(first, judged, (test > 0).astype(int) if binary else test)
+        # RR has no cut-off in trec_eval
+        its_measure, its_ranked = (RR, ranked[:, :k]) if measure is RR else (measure @ k, ranked)
+        oracle = by_trec_eval(its_measure, its_ranked, (test > 0).astype(int) if binary else test)
         np.testing.assert_allclose(found, oracle, atol=1e-12)
 
 
@@ -91,8 +94,7 @@ def test_graded_ndcg_equals_scikit_learn(k, test):
     ranked = np.array([[*dict.fromkeys([*row, *range(N_ITEMS)])] for row in ranked])
     scores = -np.argsort(ranked, axis=1).astype(float)
     values = test.toarray() * 1.7
-    judged = values.any(axis=1)
-    for user in np.flatnonzero(judged):
+    for user in np.flatnonzero(values.any(axis=1)):
         oracle = ndcg_score(values[[user]], scores[[user]], k=k)
         assert metrics.ndcg_graded(ranked, sparse.csr_array(values), k)[user] == pytest.approx(oracle)
         oracle = ndcg_score(values[[user]] > 0, scores[[user]], k=k)
@@ -101,7 +103,7 @@ def test_graded_ndcg_equals_scikit_learn(k, test):
         assert metrics.map(ranked, test, 20)[user] == pytest.approx(oracle)
 
 
-def test_normalized_precision_divides_by_what_is_possible(test):
+def test_normalized_precision_divides_by_the_possible_hits(test):
     ranked = rankings(20)
     for k in K:
         for user, row in enumerate(test.toarray()):
@@ -122,7 +124,7 @@ def test_only_values_above_0_count(test):
 
 @pytest.fixture(scope="module", params=["different", "ties", "one value"])
 def scored(request, test):
-    """Scores, test and seen: the user with all items keeps them all."""
+    """Scores, test and seen items. The user whose test items are all items has seen none."""
     rng = np.random.default_rng(1)
     scores = rng.normal(size=test.shape)
     if request.param != "different":
@@ -173,12 +175,12 @@ def test_catalogue_by_counting(k):
     ranked = rankings(20)
     counts = [np.count_nonzero(ranked[:, :k] == item) for item in range(N_ITEMS)]
     assert metrics.coverage(ranked, N_ITEMS, k) == np.count_nonzero(counts) / N_ITEMS
-    # the mean absolute difference of all pairs, over twice the mean
+    # the mean absolute difference of all pairs, divided by twice the mean
     differences = [abs(a - b) for a, b in itertools.product(counts, counts)]
     assert metrics.gini(ranked, N_ITEMS, k) == pytest.approx(np.mean(differences) / (2 * np.mean(counts)))
 
 
-def test_catalogue_at_its_ends():
+def test_gini_of_extreme_rankings():
     assert metrics.gini(np.arange(10).reshape(2, 5), 10, 5) == pytest.approx(0)
     assert metrics.gini(np.full((100, 1), 3), 10, 1) == pytest.approx(0.9)
     assert np.isnan(metrics.gini(np.full((2, 3), -1), 10, 3))
@@ -251,7 +253,7 @@ def test_every_metric_of_evaluate_is_a_function_here():
 
 @pytest.fixture(scope="module")
 def fitted():
-    """A model, as `implicit`'s, the parts, the train items among the test items of some users, and a dislike there."""
+    """A model of `implicit`, train and test. In test, one user has a train item, one has none, one has a dislike."""
     rng = np.random.default_rng(5)
     plays = sparse.csr_array((rng.random((200, 80)) < 0.2) * rng.integers(1, 9, (200, 80)) * 1.0)
     train, test = splits.random_split(plays, 0.3)
@@ -267,12 +269,12 @@ def fitted():
 
 def test_truncated_auc_of_more_places_than_items_is_auc(fitted):
     model, train, test = fitted
-    wanted = (test.toarray() > 0) & (train.toarray() == 0)
-    # those of train after all others, as they are not ranked
+    test_items = (test.toarray() > 0) & (train.toarray() == 0)
+    # train items come after all others, since they are not ranked
     scores = np.where(train.toarray() != 0, -1e9, model.user_factors @ model.item_factors.T)
-    oracle = [roc_auc_score(*user) for user in zip(wanted, scores, strict=True) if user[0].any()]
+    oracle = [roc_auc_score(*user) for user in zip(test_items, scores, strict=True) if user[0].any()]
     for k in (80, 81, 500):
-        found = metrics.AUC_at_k(model, train, sparse.csr_array(wanted * 1.0), K=k, show_progress=False)
+        found = metrics.AUC_at_k(model, train, sparse.csr_array(test_items * 1.0), K=k, show_progress=False)
         assert found == pytest.approx(np.mean(oracle))
 
 
@@ -293,3 +295,14 @@ def test_equals_implicit(fitted, k):
         ("AUC_at_k", "auc"),
     ):
         assert getattr(metrics, name)(*fitted, K=k, show_progress=False) == pytest.approx(oracle[key], abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["precision_at_k", "mean_average_precision_at_k", "ndcg_at_k", "AUC_at_k"])
+def test_functions_of_one_figure_look_like_implicits(name):
+    function = getattr(metrics, name)
+    assert list(inspect.signature(function).parameters) == list(
+        inspect.signature(metrics.ranking_metrics_at_k).parameters
+    )
+    assert (function.__module__, function.__name__, function.__qualname__) == ("alscore.metrics", name, name)
+    assert re.match(r"The [\w ]+ of `ranking_metrics_at_k`\.\n\nParameters\n-+\n", function.__doc__)
+    assert pickle.loads(pickle.dumps(function)) is function

@@ -1,4 +1,4 @@
-"""Solvers by others: the examples, built and tested in an environment of its own, with alscore from a wheel."""
+"""Solvers of other packages: the examples, built and tested in an environment with alscore from a wheel."""
 
 import importlib.util
 import os
@@ -21,14 +21,14 @@ BUILT = shutil.ignore_patterns(f"*{COMPILED}", "__pycache__", "build", "*.egg-in
 
 
 class Environment:
-    """A virtual environment that sees what this one has installed, behind what is installed into itself."""
+    """A virtual environment. Its own packages come before those of this environment, which it sees too."""
 
     def __init__(self, folder):
         venv.create(folder, symlinks=os.name != "nt", with_pip=False)
         self.python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
         variables = {"base": folder, "platbase": folder}
         packages = Path(sysconfig.get_path("purelib", "venv", vars=variables))
-        # not as PYTHONPATH, which would come first; .pth files in there, such as of an editable alscore, are not read
+        # PYTHONPATH would come first. Python reads no .pth files of these folders, such as that of an editable alscore.
         (packages / "surroundings.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")))
         self.packages = packages
 
@@ -52,7 +52,7 @@ class Environment:
 
 
 def checkout(folder):
-    """A copy of what a wheel is built from, with what building the modules under test left: else it takes a minute."""
+    """A copy of the sources of a wheel, with the compiled modules under test: to compile them takes a minute."""
     for name in ("alscore", "src_c", "licenses", "build/cython"):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, folder / name, ignore=BUILT)
@@ -60,8 +60,11 @@ def checkout(folder):
         shutil.copy(ROOT / name, folder)
     built = folder / "build" / "lib" / "alscore"
     built.mkdir(parents=True)
-    for module in Path(alscore.__file__).parent.glob(f"*{COMPILED}"):
-        shutil.copy(module, built)
+    package = Path(alscore.__file__).parent
+    for module in package.rglob(f"*{COMPILED}"):
+        copy = built / module.relative_to(package)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy(module, copy)
     (folder / "build" / "release").touch()
     (folder / "setup.cfg").write_text("[build]\nbuild_lib = build/lib\n")
     return folder
@@ -69,7 +72,7 @@ def checkout(folder):
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """With alscore from a wheel and every example."""
+    """An environment with alscore from a wheel, and every example."""
     folder = tmp_path_factory.mktemp("plugins")
     environment = Environment(folder / "venv")
     source = checkout(folder / "alscore")
@@ -149,7 +152,7 @@ def solve(const int32_t[::1] cols, const floating[:, ::1] Y, const floating[::1]
 
 @pytest.fixture(scope="module")
 def probe(environment, tmp_path_factory):
-    """An extension module by others, compiled there and imported here."""
+    """An extension module that cimports alscore.kernels, compiled in that environment and imported here."""
     folder = tmp_path_factory.mktemp("probe")
     (folder / "probe.pyx").write_text(PROBE)
     environment.run("-m", "Cython.Build.Cythonize", "-q", "-i", "probe.pyx", folder=folder)

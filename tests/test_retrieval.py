@@ -1,4 +1,4 @@
-"""top_n: exact, whatever is not scored, against stable sorting of dense scores and against scoring everything."""
+"""top_n against stable sorting of dense scores, and against a search that scores every candidate."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,8 +21,8 @@ def whole_numbers(shape, dtype, seed=0):
     return np.random.default_rng(seed).integers(-2, 3, shape).astype(dtype)
 
 
-def bits(found):
-    return [array.tobytes() for array in found]
+def bits(results):
+    return [array.tobytes() for array in results]
 
 
 @st.composite
@@ -72,17 +72,17 @@ def Candidates(factors, unit=False, **options):  # noqa: N802
 @given(search=searches(60))
 def test_top_n_equals_sorting_all_scores(search):
     queries, factors, arguments, left_out = search
-    wanted = exact_top_n(queries.astype(np.float64) @ factors.T.astype(np.float64), arguments["n"], left_out)
+    expected = exact_top_n(queries.astype(np.float64) @ factors.T.astype(np.float64), arguments["n"], left_out)
     for ordered in (True, False):
-        found = top_n(queries, Candidates(factors, ordered=ordered), **arguments)
-        np.testing.assert_array_equal(found[0], wanted[0])
-        np.testing.assert_array_equal(found[1], wanted[1])
+        results = top_n(queries, Candidates(factors, ordered=ordered), **arguments)
+        np.testing.assert_array_equal(results[0], expected[0])
+        np.testing.assert_array_equal(results[1], expected[1])
 
 
 @settings(max_examples=100, deadline=None)
 @given(search=searches(126), unit=st.booleans())
 def test_top_n_is_the_same_to_the_bit_whether_or_not_all_are_scored(search, unit):
-    # norms up to the largest numbers: products overflow to both infinities, and to none
+    # norms up to the largest numbers: products overflow to either infinity, and to NaN
     queries, factors, arguments, _ = search
     pruned, whole = (top_n(queries, Candidates(factors, unit, ordered=ordered), **arguments) for ordered in (1, 0))
     assert bits(pruned) == bits(whole)
@@ -91,7 +91,7 @@ def test_top_n_is_the_same_to_the_bit_whether_or_not_all_are_scored(search, unit
 @pytest.mark.parametrize("k", [1, 7, 200])
 @pytest.mark.parametrize("spread", [0, 1e-9, 1e-6])
 def test_norms_that_rounding_puts_in_another_order_than_products(isa, dtype, k, spread):
-    """Nearly parallel vectors, whose products come within their rounding of what norms allow."""
+    """Nearly parallel vectors: products differ from the product of the norms by little more than rounding."""
     rng = np.random.default_rng(k)
     spread = spread if dtype == np.float32 else spread * 1e-9
     direction = rng.standard_normal(k)
@@ -102,10 +102,10 @@ def test_norms_that_rounding_puts_in_another_order_than_products(isa, dtype, k, 
     assert bits(pruned) == bits(whole)
 
 
-def test_products_that_underflow_round_by_much(isa, dtype):
+def test_products_that_underflow_have_large_rounding_errors(isa, dtype):
     tiny = np.finfo(dtype).smallest_subnormal
     factors = np.repeat(np.array([[1, 1], [3, 0]], dtype) * tiny, 480, axis=0)
-    ids, scores = top_n(np.array([[0.6, 0.6]], dtype), Candidates(factors), 2)  # 1.2 and 1.8, of which either gives 2
+    ids, scores = top_n(np.array([[0.6, 0.6]], dtype), Candidates(factors), 2)  # 1.2 and 1.8: both round to 2
     np.testing.assert_array_equal(ids, [[0, 1]])
     np.testing.assert_array_equal(scores, [[2 * tiny] * 2])
 
@@ -120,7 +120,7 @@ def test_the_smallest_norms():
 
 
 @pytest.mark.parametrize("unit", [False, True])
-def test_what_is_not_finite_is_not_returned(isa, dtype, unit):
+def test_scores_that_are_not_finite_are_not_returned(isa, dtype, unit):
     factors = np.random.default_rng(0).standard_normal((400, 5)).astype(dtype)
     factors[::7, 1] = np.nan
     factors[3::7, :2] = np.inf, -np.inf
@@ -144,11 +144,11 @@ def test_top_n_with_rounding(isa, dtype, unit):
     scores = queries.astype(np.float64) @ factors.T.astype(np.float64)
     if unit:
         scores /= np.outer(*norms)
-    ids, found = top_n(queries, Candidates(factors, unit), 40, num_threads=2)
-    assert bits((ids, found)) == bits(top_n(queries, Candidates(factors, unit, ordered=False), 40, num_threads=1))
+    ids, computed = top_n(queries, Candidates(factors, unit), 40, num_threads=2)
+    assert bits((ids, computed)) == bits(top_n(queries, Candidates(factors, unit, ordered=False), 40, num_threads=1))
     room = tolerance("score", dtype) * (1 if unit else norms[0][:, None] * norms[1][ids])
-    assert (abs(found - np.take_along_axis(scores, ids.astype(int), 1)) <= room).all()
-    np.testing.assert_allclose(found, exact_top_n(scores, 40)[1], atol=np.max(room))
+    assert (abs(computed - np.take_along_axis(scores, ids.astype(int), 1)) <= room).all()
+    np.testing.assert_allclose(computed, exact_top_n(scores, 40)[1], atol=np.max(room))
 
 
 @pytest.mark.parametrize("n", [1, 10, 100, 2500, 2600])
@@ -168,8 +168,8 @@ def test_exclusions_in_any_order(dtype):
     excluded[3] = True
     exclude = sparse.csr_array(excluded[:, ::-1])
     exclude.indices = 2499 - exclude.indices  # mirrored back, with columns that descend in each row
-    found = top_n(queries, factors, 2500, exclude=exclude)
-    np.testing.assert_array_equal(found, exact_top_n(queries @ factors.T, 2500, excluded))
+    results = top_n(queries, factors, 2500, exclude=exclude)
+    np.testing.assert_array_equal(results, exact_top_n(queries @ factors.T, 2500, excluded))
 
 
 def test_a_query_has_the_same_scores_alone_and_among_others(isa, dtype):
@@ -187,7 +187,7 @@ def test_a_query_has_the_same_scores_alone_and_among_others(isa, dtype):
 
 def test_candidates_outlive_a_change_of_the_kernel_set(dtype):
     queries, factors = whole_numbers((9, 40), dtype), whole_numbers((700, 40), dtype, seed=1)
-    wanted = exact_top_n(queries @ factors.T, 20)
+    expected = exact_top_n(queries @ factors.T, 20)
     before, made = kernel_table.isa(), {}
     try:
         for isa in kernel_table.available():
@@ -196,19 +196,19 @@ def test_candidates_outlive_a_change_of_the_kernel_set(dtype):
         for isa in kernel_table.available():
             kernel_table.use(isa)
             for candidates in made.values():
-                np.testing.assert_array_equal(top_n(queries, candidates, 20), wanted)
+                np.testing.assert_array_equal(top_n(queries, candidates, 20), expected)
     finally:
         kernel_table.use(before)
 
 
-def test_an_answer_holds_no_more_memory_than_it_shows():
+def test_results_hold_no_more_memory_than_they_show():
     queries, factors = whole_numbers((1, 3), np.float32), whole_numbers((5000, 3), np.float32)
     for array in top_n(queries, factors, 10, num_threads=16):
         assert array.base is None or array.base.nbytes == array.nbytes
 
 
 @pytest.mark.parametrize("indptr", [[0, 2**40], [-5, 1], [1, 0]])
-def test_exclusions_that_point_nowhere_are_not_followed(indptr):
+def test_exclusions_outside_of_their_indices_are_refused(indptr):
     row = CanonicalRows(np.ones(1, np.float32), np.zeros(1, np.int32), np.array(indptr), (1, 100))
     with pytest.raises(ValueError, match="exclude_indptr points outside"):
         top_n(np.ones((1, 4), np.float32), np.ones((100, 4), np.float32), 3, exclude=row)
@@ -218,10 +218,10 @@ def test_many_python_threads_at_once():
     rng = np.random.default_rng(0)
     queries, factors = (rng.standard_normal((n, 16), np.float32) for n in (200, 3000))
     candidates = Candidates(factors)
-    wanted = bits(top_n(queries, candidates, 20, num_threads=1))
+    expected = bits(top_n(queries, candidates, 20, num_threads=1))
     with ThreadPoolExecutor(8) as pool:
-        found = pool.map(lambda _: bits(top_n(queries, candidates, 20, num_threads=2)), range(40))
-        assert all(each == wanted for each in found)
+        results = pool.map(lambda _: bits(top_n(queries, candidates, 20, num_threads=2)), range(40))
+        assert all(each == expected for each in results)
 
 
 def test_products_that_overflow_are_equal(dtype):
@@ -242,37 +242,37 @@ def test_cosines_of_zeros_and_of_the_smallest_numbers(dtype):
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (5, 3)])
-def test_nothing_to_ask_or_to_find(shape):
+def test_no_queries_and_no_factors(shape):
     ids, scores = top_n(np.ones((2, 3)), np.ones(shape), 2, allow=[])
     np.testing.assert_array_equal(ids, [[-1, -1]] * 2)
     np.testing.assert_array_equal(scores, [[-np.inf] * 2] * 2)
     assert top_n(np.ones((0, 3)), np.ones(shape), 2)[0].shape == (0, 2)
 
 
-def test_exclusions_of_another_shape():
+def test_exclusions_of_another_shape_are_refused():
     with pytest.raises(ValueError, match="exclude has shape"):
         top_n(np.ones((1, 2)), np.ones((3, 2)), 1, exclude=sparse.csr_array((3, 1)))
 
 
 @pytest.mark.parametrize("n", [0, -1, 2.5, True, None, 2**31])
-def test_a_wrong_number(n):
+def test_a_wrong_n_is_refused(n):
     with pytest.raises(ValueError, match="N must be an integer from 1 to 2,147,483,647"):
         top_n(np.ones((1, 2)), np.ones((3, 2)), n)
 
 
 @pytest.mark.parametrize("queries", [np.ones((1, 3)), np.ones(2)])
-def test_queries_of_another_length(queries):
+def test_queries_of_another_length_are_refused(queries):
     with pytest.raises(ValueError, match=r"queries have shape .* must have \(n_queries, 2\)"):
         top_n(queries, np.ones((3, 2)), 1)
 
 
 @pytest.mark.parametrize("factors", [np.ones(3), np.ones((3, 0)), np.ones((3, 2), int), np.ones((3, 2), "f2")])
-def test_what_cannot_be_searched(factors):
+def test_factors_that_cannot_be_searched(factors):
     with pytest.raises(ValueError, match="factors must be float32 or float64 of shape"):
         Candidates(factors)
 
 
 @pytest.mark.parametrize("argument", ["allow", "deny"])
-def test_ids_out_of_range(argument):
+def test_ids_out_of_range_are_refused(argument):
     with pytest.raises(IndexError, match=r"ids to (return|filter) 3 \(position 1\) is outside of \[0, 3\)"):
         top_n(np.ones((1, 2)), np.ones((3, 2)), 1, **{argument: [0, 3]})

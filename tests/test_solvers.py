@@ -1,4 +1,4 @@
-"""Solvers: the built-in ones against the float64 oracle, and the ways in which others plug in."""
+"""Solvers: the built-in solvers against a float64 oracle, and solvers of other packages."""
 
 import ctypes
 import dataclasses
@@ -25,12 +25,12 @@ from alscore.testing import (
 
 
 def lengths(k):
-    """Rows on both sides of every choice that depends on their length."""
+    """Lengths of rows on both sides of every choice that depends on the length."""
     return sorted({0, 1, 2, 7, k // 2, max(k - 1, 0), k, k + 1, 2 * k, 4 * k})
 
 
 def solve(solver, user_items, item_factors, dtype=np.float64, **parameters):
-    """Factors by `solver` from a start of zeros, and by the oracle, in one basis."""
+    """Factors by `solver`, from initial factors of 0, and by the oracle, in the same basis."""
     start = np.zeros((len(user_items), item_factors.shape[1]), dtype)
     x, rotated = run_half_sweep(solver, user_items, item_factors, start, **parameters)
     return x, exact_half_sweep(user_items, rotated, **parameters)
@@ -44,7 +44,7 @@ EXACT_CASES = [
     (1, 1e3, {"regularization": 1e-3}),
     (2, 1e3, {"regularization": 100.0, "dislikes": True}),
     (3, 1e3, {"regularization": 1e-3, "confidence": "log", "alpha": 100.0, "epsilon": 0.1}),
-    # confidences from 0.5 on, 1 elsewhere: weights of both signs, and exactly 0
+    # confidences from 0.5 on, unobserved weight 1: weights of both signs, and exactly 0
     (16, 1e3, {"regularization": 0.1, "confidence": "raw", "alpha": 0.5}),
     (17, 1e3, {"regularization": 0.01, "confidence": "raw", "unobserved_weight": 2.5, "dislikes": True}),
     (64, 1e3, {"regularization": 1e-3, "unobserved_weight": 0.1, "regularization_exponent": 0.7}),
@@ -90,7 +90,7 @@ def test_ill_conditioned_factors_cost_a_digit(k, dtype):
 
 
 @pytest.mark.parametrize("weak", [0.3, 0.02])
-def test_weak_directions_are_no_rounding(weak, dtype):
+def test_weak_directions_are_not_rounding(weak, dtype):
     rng = np.random.default_rng(0)
     turn = np.linalg.qr(rng.standard_normal((4, 4)))[0]
     item_factors = rng.standard_normal((200, 4)) * [100, 1, 1, weak] @ turn
@@ -120,7 +120,7 @@ def test_zero_regularization_leaves_undetermined_directions_at_zero(solver, dtyp
     x, rotated = run_half_sweep(solver, user_items, item_factors, start, regularization=0.0)
     assert np.isfinite(x).all()
     if solver == "cholesky":
-        # six independent items in 20 dimensions: many x meet every preference, one has the least norm
+        # six independent items in 20 dimensions: many x meet every preference; the one of least norm is expected
         least_norm = np.linalg.lstsq(item_factors, (user_items > 0).T)[0].T
         np.testing.assert_allclose(x @ rotated.T, user_items > 0, atol=1e-4)
         np.testing.assert_allclose(np.linalg.norm(x, axis=1), np.linalg.norm(least_norm, axis=1), rtol=1e-3)
@@ -158,7 +158,7 @@ def test_system_beyond_float32_and_the_digits_of_float64_is_refused(isa):
 
 @pytest.mark.parametrize("name", ["user", "item"])
 def test_indefinite_system_names_the_row(name, dtype):
-    # row 2 has so little confidence in every column that rounding decides the sign of its system
+    # row 2 has so little confidence in every entry that rounding decides the sign of its system
     strength = np.ones((4, 300))
     strength[2] = 1e-30
     objective = Objective(regularization=1e-30, confidence="raw")
@@ -245,13 +245,13 @@ def test_auto_takes_steps_only_on_long_rows_of_many_factors():
         return run_half_sweep(solver, user_items, item_factors, start, regularization=0.1)[0]
 
     auto, exact, cg = run(Auto(steps=1)), run("cholesky"), run(ConjugateGradient(steps=1))
-    np.testing.assert_array_equal(auto[[0, 1, 4]], exact[[0, 1, 4]])  # the last has no factors to start from
+    np.testing.assert_array_equal(auto[[0, 1, 4]], exact[[0, 1, 4]])  # row 4 starts from zeros
     np.testing.assert_array_equal(auto[2:4], cg[2:4])
     assert row_errors(cg, exact).min() > 1e-3
-    np.testing.assert_array_equal(run(Auto(steps=2)), exact)  # few factors for so many steps
+    np.testing.assert_array_equal(run(Auto(steps=2)), exact)  # 64 factors are few for 2 steps
 
 
-def test_cg_solves_rows_exactly_that_are_very_long_for_their_factors():
+def test_cg_solves_very_long_rows_exactly():
     user_items, item_factors = random_problem(8, [5, 127, 128, 10_000], 100)
     exact, cg = (solve(solver, user_items, item_factors, regularization=0.1)[0] for solver in ("cholesky", "cg"))
     np.testing.assert_array_equal(cg[2:], exact[2:])
@@ -283,7 +283,7 @@ NONNEGATIVE_CASES = [
     (64, 1e3, {"regularization": 1e-3}),
     (64, 1e3, {"regularization": 0.1, "dislikes": True}),
     (100, 1e5, {"regularization": 1e-3}),
-    # the rows' own entries are nearly all of the system, whose condition is 1e6: some take 50 steps
+    # the systems consist almost only of the rows' own entries and have condition 1e6: some take 50 steps
     (100, 1e3, {"regularization": 0.01, "unobserved_weight": 1e-3}),
 ]
 
@@ -302,7 +302,7 @@ def test_nonnegative_solver_equals_oracle(k, largest, parameters, signs, dtype):
         assert row_errors(x, oracle).max() <= tolerance(operation, dtype)
 
 
-def test_nonnegative_factor_that_the_other_side_lacks_stays_0(dtype):
+def test_nonnegative_factor_that_is_0_on_the_fixed_side_is_0(dtype):
     user_items, item_factors = random_problem(5, lengths(5))
     item_factors[:, 2] = 0
     start = np.ones((len(user_items), 5), dtype)
@@ -335,7 +335,7 @@ def test_nonnegative_fit(plays, dtype):
     assert row_errors(Y, items).max() <= tolerance("half-sweep", dtype)
     users = exact_half_sweep(dense, items, nonnegative=True, regularization=0.1)
     assert loss(dense, users, items, regularization=0.1) > 0.99 * losses[-1]
-    # better than to clip the factors of a fit without the constraint
+    # better than the clipped factors of a fit without the constraint
     free = AlternatingLeastSquares(8, regularization=0.1, dtype=dtype, random_state=0).fit(plays, show_progress=False)
     clipped = exact_half_sweep(dense, np.maximum(free.item_factors, 0), True, regularization=0.1)
     assert losses[-1] < loss(dense, clipped, np.maximum(free.item_factors, 0), regularization=0.1)
@@ -402,7 +402,7 @@ def fit(solver, plays, dtype=np.float64):
 
 
 class Published:
-    """An option object as another package would write it."""
+    """An option object of another package."""
 
     def capsule(self):
         return Cholesky().capsule()
@@ -426,7 +426,7 @@ def test_unknown_name_lists_the_installed_solvers():
 
 
 @pytest.mark.parametrize("wrong", [None, 3, object()])
-def test_what_is_no_solver_is_refused(wrong):
+def test_other_objects_are_refused_as_solvers(wrong):
     with pytest.raises(TypeError, match="solver must be a name"):
         solvers.resolve(wrong)
 
@@ -503,9 +503,9 @@ def solve_function(solve, real):
 
 
 class CSolver:
-    """A compiled plug-in by alscore.h, but for `solve(row)`: it gets one row's struct and returns a code."""
+    """A plug-in as alscore.h describes it, whose `solve(row)` is Python: it gets a row's struct and returns a code."""
 
-    alive = []  # noqa: RUF012  # a capsule borrows what it is made of
+    alive = []  # noqa: RUF012  # a capsule borrows its struct and functions
 
     def __init__(
         self, solve, flags=0, version=1, name=b"alscore.solver.v1", reals=("float", "double"), workspace=NO_MEMORY
@@ -557,7 +557,7 @@ def test_original_basis_gets_the_gram_matrix_and_factors_that_are_not_rotated():
     np.testing.assert_allclose(grams[0], 0.5 * item_factors.T @ item_factors, rtol=1e-12)
 
 
-def test_a_thread_hears_which_row_it_solves_next():
+def test_a_row_comes_with_the_row_that_follows():
     user_items, item_factors = random_problem(3, [2, 5, 1, 4, 4])
     solved, announced = [], []
 
@@ -566,7 +566,7 @@ def test_a_thread_hears_which_row_it_solves_next():
         announced.append(row.cols_next[: row.n_next])
         return exact_row(row)
 
-    # the longest rows come one at a time: only what is beyond them knows what follows
+    # the 64 longest rows are taken one at a time: only the rows after them know which row follows
     longest = np.ones((64, len(item_factors)))
     run_half_sweep(
         CSolver(solve_row), np.vstack([user_items, longest]), item_factors, np.zeros((69, 3)), regularization=1.0
@@ -583,13 +583,21 @@ def test_compiled_solver_of_one_precision(plays):
         fit(plugin, plays, np.float64)
 
 
+def test_workspace_beyond_the_memory_is_refused_before_the_loop():
+    solved, user_items, item_factors = [], *random_problem(3, [2])
+    plugin = CSolver(solved.append, workspace=WORKSPACE(lambda params, k, n_max, size: 2**60))
+    with pytest.raises(MemoryError, match=r"cannot allocate 1 x .* bytes of scratch memory"):
+        run_half_sweep(plugin, user_items, item_factors, np.zeros((1, 3)), regularization=1.0)
+    assert not solved
+
+
 def test_solver_of_no_precision_does_not_conform():
     with pytest.raises(AssertionError, match="refuses both"):
         check_solver(CSolver(exact_row, reals=()))
 
 
 def test_error_code_of_a_compiled_solver_names_the_row(plays):
-    # user rows 0 and 7 are empty, so row 1 is the first of those that fail
+    # user rows 0 and 7 are empty, so row 1 is the first that fails
     plugin = CSolver(lambda row: 7)
     with pytest.raises(RuntimeError, match="user row 1: the solver failed with its error code 7"):
         fit(plugin, plays)
@@ -617,7 +625,7 @@ def test_capsule_of_another_name_is_refused(name):
         solvers.resolve(CSolver(exact_row, name=name))
 
 
-# What check_solver must find
+# Faults that check_solver must find
 
 
 class KeepsEmptyRows(PythonSolver):
@@ -663,7 +671,7 @@ class Negative(PythonSolver):
 
 
 class Clipped(Negative):
-    """Exact for the problem without the constraint, then clipped."""
+    """The exact solution without the constraint, clipped at 0."""
 
     def sweep(self, half_sweep, out):
         super().sweep(half_sweep, out)
@@ -689,7 +697,7 @@ def test_conformance_suite_finds(broken, message):
 
 
 class Tampering:
-    """Hands a half-sweep on to the built-in solver with one array changed."""
+    """Passes a half-sweep to the built-in solver with one attribute changed."""
 
     def __init__(self, **changes):
         self.changes = changes

@@ -1,5 +1,6 @@
-"""Scores against plain Python and scikit-learn, inside its searches; the search against Optuna and retraining."""
+"""`ranking_scorer` against plain Python and scikit-learn, in its searches; `tune` against Optuna and retraining."""
 
+import itertools
 import json
 import math
 import pickle
@@ -38,13 +39,13 @@ MODEL = AlternatingLeastSquares(factors=8, iterations=3, num_threads=1, dtype=np
 
 
 class Recorder:
-    """A fitted model that keeps what it is asked to fold in."""
+    """A fitted model that records the rows that it folds in."""
 
     def __init__(self, model):
         self.model, self.item_factors = model, model.item_factors
 
     def score(self, scorer, dense):
-        """The score, and the rows of `dense` as they were told: those that are not judged are told as they are."""
+        """Return the score, and the rows of `dense` as they were folded in. Rows that are not folded in stay."""
         self.rest = dense.copy()
         return scorer(self, sparse.csr_array(dense)), self.rest
 
@@ -55,7 +56,7 @@ class Recorder:
 
 @pytest.fixture(scope="module")
 def ratings(plays):
-    """`plays` of which a fifth are dislikes, with users of every small number of entries."""
+    """`plays` with a fifth of the entries as dislikes. Ten users have 0 to 9 entries."""
     dense = plays.toarray()
     rng = np.random.default_rng(1)
     dense *= np.where(rng.random(dense.shape) < 0.2, -1, 1)
@@ -69,28 +70,28 @@ def recorder(ratings):
     return Recorder(clone(MODEL).fit(sparse.csr_array(ratings[100:]), show_progress=False))
 
 
-def user_scores(metric, ranked, hidden, k):
-    """The definitions as they are written, for one user."""
+def user_scores(metric, ranked, test_items, k):
+    """The definitions of the metrics, for one user."""
     gains = [1 / math.log2(place + 1) for place in range(1, k + 1)]
-    hits = [item in hidden for item in ranked]
+    hits = [item in test_items for item in ranked]
     if metric == "recall":
-        return sum(hits) / len(hidden)
+        return sum(hits) / len(test_items)
     if metric == "precision":
         return sum(hits) / k
-    return sum(gain for gain, hit in zip(gains, hits, strict=True) if hit) / sum(gains[: len(hidden)])
+    return sum(gain for gain, hit in zip(gains, hits, strict=True) if hit) / sum(gains[: len(test_items)])
 
 
-@pytest.mark.parametrize("k", [1, 10, 150])  # 150: more than items
+@pytest.mark.parametrize("k", [1, 10, 150])  # 150: more than there are items
 @pytest.mark.parametrize("metric", ["ndcg", "recall", "precision"])
 def test_score_equals_plain_python_on_oracle_fold_ins(ratings, recorder, metric, k):
     test = ratings[:100]
     score, rest = recorder.score(ranking_scorer(metric, k=k, held_out=0.3), test)
     Y = recorder.item_factors
-    X = testing.half_sweep(rest, Y, regularization=MODEL.regularization)
-    ranked, _ = testing.top_n(X @ Y.T, k, rest != 0)
-    hidden = [set(np.flatnonzero(row)) for row in test - rest]
+    X = testing.exact_half_sweep(rest, Y, regularization=MODEL.regularization)
+    ranked, _ = testing.exact_top_n(X @ Y.T, k, rest != 0)
+    test_items = [set(np.flatnonzero(row)) for row in test - rest]
     expected = [
-        user_scores(metric, items.tolist(), hits, k) for items, hits in zip(ranked, hidden, strict=True) if hits
+        user_scores(metric, items.tolist(), hits, k) for items, hits in zip(ranked, test_items, strict=True) if hits
     ]
     assert 50 < len(expected) < 100
     assert 0 < score == pytest.approx(np.mean(expected), rel=1e-9)
@@ -100,31 +101,31 @@ def test_ndcg_equals_scikit_learns(ratings, recorder):
     test = ratings[:100]
     score, rest = recorder.score(ranking_scorer("ndcg", k=7), test)
     Y = recorder.item_factors
-    predicted = np.where(rest != 0, -1e9, testing.half_sweep(rest, Y, regularization=MODEL.regularization) @ Y.T)
-    hidden = test - rest > 0
-    judged = hidden.any(axis=1)
-    assert score == pytest.approx(ndcg_score(hidden[judged], predicted[judged], k=7), rel=1e-9)
-    default = recorder.model.score(sparse.csr_array(test))  # hides the same
-    assert default == pytest.approx(ndcg_score(hidden[judged], predicted[judged], k=10), rel=1e-9)
+    predicted = np.where(rest != 0, -1e9, testing.exact_half_sweep(rest, Y, regularization=MODEL.regularization) @ Y.T)
+    test_items = test - rest > 0
+    users = test_items.any(axis=1)
+    assert score == pytest.approx(ndcg_score(test_items[users], predicted[users], k=7), rel=1e-9)
+    default = recorder.model.score(sparse.csr_array(test))  # holds out the same items
+    assert default == pytest.approx(ndcg_score(test_items[users], predicted[users], k=10), rel=1e-9)
 
 
 @pytest.mark.parametrize("held_out", [0.01, 0.2, 0.5, 1 - 2**-53])
-def test_a_share_of_what_is_liked_is_hidden(ratings, recorder, held_out):
+def test_a_share_of_the_likes_is_held_out(ratings, recorder, held_out):
     _, rest = recorder.score(ranking_scorer(held_out=held_out), ratings)
-    hidden, share = ratings != rest, Fraction(str(held_out))
-    assert (rest[hidden] == 0).all()
-    assert (ratings[hidden] > 0).all()
-    for n_hidden, n_liked in zip(hidden.sum(axis=1), (ratings > 0).sum(axis=1), strict=True):
-        assert n_hidden == (0 if n_liked < 2 else min(max(1, math.floor(share * int(n_liked))), n_liked - 1))
+    test_items, share = ratings != rest, Fraction(str(held_out))
+    assert (rest[test_items] == 0).all()
+    assert (ratings[test_items] > 0).all()
+    for n_held_out, n_liked in zip(test_items.sum(axis=1), (ratings > 0).sum(axis=1), strict=True):
+        assert n_held_out == (0 if n_liked < 2 else min(max(1, math.floor(share * int(n_liked))), n_liked - 1))
 
 
-def test_the_seed_decides_what_is_hidden(ratings, recorder):
-    def hidden(seed):
+def test_the_seed_decides_which_items_are_held_out(ratings, recorder):
+    def test_items(seed):
         return ratings != recorder.score(ranking_scorer(random_state=seed), ratings)[1]
 
-    assert (hidden(0) == hidden(0)).all()
-    assert (hidden(0) != hidden(1)).any()
-    # every item of a user has the same chance: 6 of 30 in each of 300 draws
+    assert (test_items(0) == test_items(0)).all()
+    assert (test_items(0) != test_items(1)).any()
+    # all items of a user are equally likely: 6 of 30 in each of 300 draws
     row = np.pad(np.ones((1, 30)), ((0, 0), (0, ratings.shape[1] - 30)))
     draws = np.zeros(30)
     for seed in range(300):
@@ -135,7 +136,7 @@ def test_the_seed_decides_what_is_hidden(ratings, recorder):
 
 @pytest.fixture(scope="module")
 def tastes():
-    """Each of 160 users has 8 of the 12 items of one of 8 kinds, and 2 others: 8 factors tell the kinds apart."""
+    """160 users with 8 of the 12 items of one of 8 kinds, and 2 other items. 8 factors can separate the kinds."""
     rng = np.random.default_rng(0)
     dense = np.zeros((160, 96))
     for user, row in enumerate(dense):
@@ -155,15 +156,15 @@ def search(X, scoring=None, **options):
 def test_grid_search_finds_the_structure(tastes, form):
     found = search(tastes if form == "Interactions" else getattr(sparse, form)(tastes.matrix.toarray()))
     assert found.best_params_ == {"factors": 8, "regularization": 0.1}
-    assert found.best_score_ > 0.5  # by chance: 2 hidden of 88 items
+    assert found.best_score_ > 0.5  # random scores: 2 held-out items of 88
     assert found.cv_results_["mean_test_score"][0] < 0.4
     refit = clone(found.best_estimator_).fit(tastes, show_progress=False)
     np.testing.assert_array_equal(found.best_estimator_.item_factors, refit.item_factors)
 
 
-def test_grid_search_without_scoring_is_by_the_default_scorer(tastes):
-    found, wanted = search(tastes), search(tastes, scoring=ranking_scorer())
-    np.testing.assert_array_equal(found.cv_results_["mean_test_score"], wanted.cv_results_["mean_test_score"])
+def test_grid_search_without_scoring_uses_the_default_scorer(tastes):
+    found, expected = search(tastes), search(tastes, scoring=ranking_scorer())
+    np.testing.assert_array_equal(found.cv_results_["mean_test_score"], expected.cv_results_["mean_test_score"])
 
 
 def test_grid_search_in_processes_gives_the_same(tastes):
@@ -177,7 +178,7 @@ def test_randomized_search(tastes):
     found = RandomizedSearchCV(MODEL, space, n_iter=3, scoring=ranking_scorer("recall"), cv=2, random_state=0)
     found.fit(tastes, show_progress=False)
     assert found.best_score_ > 0.5
-    assert MODEL.item_factors is None  # clones were fitted
+    assert MODEL.item_factors is None  # only clones were fitted
 
 
 def test_unfitted_model(tastes):
@@ -187,7 +188,7 @@ def test_unfitted_model(tastes):
         MODEL.score(tastes)
 
 
-def test_scikit_learn_knows_what_is_fitted(tastes):
+def test_scikit_learn_knows_which_models_are_fitted(tastes):
     model = clone(MODEL)
     with pytest.raises(sklearn.exceptions.NotFittedError):
         check_is_fitted(model)
@@ -199,7 +200,7 @@ def test_scikit_learn_knows_what_is_fitted(tastes):
 
 
 @pytest.mark.parametrize("row", [[0, 0, 0], [0, 3, 0], [-1, 3, -1]])
-def test_users_too_short_to_judge(row):
+def test_users_with_fewer_than_two_likes_are_refused(row):
     plays = sparse.csr_array(np.array([row, row]))
     with pytest.raises(ValueError, match="no user with two positive entries"):
         ranking_scorer()(clone(MODEL).fit(plays, show_progress=False), plays)
@@ -250,17 +251,17 @@ def same_trials(found, other):
 
 
 def retrained(found, split, trial):
-    """The scores of a trial's parameters after each sweep, every time from the start."""
+    """Yield the score of a trial's parameters after each sweep. Every model is trained from the start."""
     for n in range(1, 7):
         model = clone(BASE).set_params(**trial.params, iterations=n).fit(split[0], show_progress=False)
-        known, hidden = split[1:3] if len(split) == 5 else split
-        yield evaluate(model, known, hidden, 10, ["ndcg"], new_users=len(split) == 5)["ndcg@10"]
+        known, test = split[1:3] if len(split) == 5 else split
+        yield evaluate(model, known, test, 10, ["ndcg"], new_users=len(split) == 5)["ndcg@10"]
 
 
-def test_trials_are_judged_after_each_sweep_and_stop_below_the_median(found, split):
+def test_trials_are_scored_after_each_sweep_and_stop_below_the_median(found, split):
     table = found.table()
     assert 0 < table["pruned"].sum() < 8
-    bests = []  # of the trials so far, up to each sweep
+    bests = []  # best score up to each sweep, of the trials so far
     for trial in found.study.trials:
         scores = list(retrained(found, split, trial))[: len(trial.intermediate_values)]
         assert list(trial.intermediate_values.values()) == scores
@@ -268,7 +269,7 @@ def test_trials_are_judged_after_each_sweep_and_stop_below_the_median(found, spl
         assert row["ndcg@10"] == max(scores)
         assert row["iterations"] == 1 + np.argmax(scores)
         assert {name: row[name] for name in FEW} == trial.params
-        # Optuna's own rule: five trials first, then none that is worse than half of the complete ones were by then
+        # Optuna's rule: after five trials, stop a trial that is worse than half of the complete ones at that sweep
         below = [
             len(bests) >= 5 and max(scores[: n + 1]) < np.median([b[n] for b in bests]) for n in range(len(scores))
         ]
@@ -325,7 +326,7 @@ def test_equal_seeds_give_equal_trials(found, split):
     assert not same_trials(found, search_few(split, 12, random_state=1))
 
 
-def test_search_goes_on_from_its_file(found, split, tmp_path):
+def test_search_continues_from_its_file(found, split, tmp_path):
     path = tmp_path / "study.db"
     assert len(search_few(split, 3, storage=path).table()) == 3
     more_threads = clone(BASE).set_params(num_threads=2)
@@ -335,8 +336,8 @@ def test_search_goes_on_from_its_file(found, split, tmp_path):
     assert len(stored.trials) == 12
     assert stored.best_value == found.best_value
     assert stored.best_params == {name: found.best_params[name] for name in FEW}
-    storage.engine.dispose()  # else Python 3.13 warns of its connection
-    assert same_trials(search_few(split, 5, storage=path), found)  # no more to do
+    storage.engine.dispose()  # otherwise Python 3.13 warns of the open connection
+    assert same_trials(search_few(split, 5, storage=path), found)  # all trials have ended
 
 
 @pytest.mark.parametrize("change", [{"metric": "recall@10"}, {"space": {"factors": [2]}}, {"model": None}])
@@ -360,9 +361,9 @@ def test_file_of_other_data_is_refused(tmp_path, change):
 def test_file_needs_a_solver_with_a_repr_of_its_own(split, tmp_path):
     class Mine:
         def sweep(self, half_sweep, out):
-            raise AssertionError("to be refused before the first trial")
+            raise AssertionError("the search must be refused before the first trial")
 
-    with pytest.raises(ValueError, match=r"storage needs a solver that can be told from others"):
+    with pytest.raises(ValueError, match=r"storage needs a solver with a repr of its own"):
         search_few(split, 1, model=clone(BASE).set_params(solver=Mine()), storage=tmp_path / "study.db")
     assert not (tmp_path / "study.db").exists()
 
@@ -378,23 +379,22 @@ def test_file_that_cannot_be_made(split, tmp_path):
 
 @pytest.fixture
 def interrupt(monkeypatch):
-    """Has Ctrl-C pressed while a model is judged for the n-th time."""
+    """Return a function `after(n)`: Ctrl-C is pressed while a model is evaluated for the n-th time."""
 
     def after(n):
-        judged = []
+        counts = itertools.count(1)
 
-        def judge(*arguments, **options):
-            judged.append(arguments)
-            if len(judged) == n:
+        def counted(*arguments, **options):
+            if next(counts) == n:
                 signal.raise_signal(signal.SIGINT)
             return evaluate(*arguments, **options)
 
-        monkeypatch.setattr("alscore.metrics.validation.evaluate", judge)
+        monkeypatch.setattr("alscore.metrics.validation.evaluate", counted)
 
     return after
 
 
-def test_interrupt_keeps_what_is_done(found, split, tmp_path, interrupt):
+def test_interrupt_keeps_the_trials_that_have_ended(found, split, tmp_path, interrupt):
     interrupt(15)
     kept = search_few(split, 12, storage=tmp_path / "study.db")
     assert len(kept.table()) == 2
@@ -409,8 +409,8 @@ def test_interrupt_of_the_first_trial(split, interrupt):
         search_few(split, 12)
 
 
-def test_trials_that_cannot_be_solved_are_left_behind(split):
-    """Below the confidence of what was not played: no system is positive definite."""
+def test_trials_that_cannot_be_solved_are_pruned(split):
+    """Raw confidence below the weight of unobserved pairs: the systems are not positive definite."""
     space = {"unobserved_weight": [0.5, 1e6]}
     model = clone(BASE).set_params(confidence="raw", regularization=0.0)
     table = search_few(split, 8, space=space, model=model).table()
@@ -516,7 +516,7 @@ def test_plot_needs_matplotlib(found, monkeypatch):
 
 @pytest.fixture(scope="module")
 def plays_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("tune the") / "plays.tsv"  # a space, to be quoted
+    path = tmp_path_factory.mktemp("tune the") / "plays.tsv"  # the space must be quoted
     datasets.write_lastfm_360k(datasets.synthetic(150, 120, seed=0), path)
     return path
 
@@ -545,10 +545,10 @@ def test_command_takes_no_objects(split):
 def test_tune_prints_a_command_that_runs(plays_file, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     options = ["--study=study.db", "--plot=plot.png", "--iterations=3", "--threads=1", "--items=mbid", "--seed=3"]
-    asked = ["tune", str(plays_file), *options, "--metric=recall@20"]
-    assert main([*asked, "--trials=2"]) == 0
+    command_line = ["tune", str(plays_file), *options, "--metric=recall@20"]
+    assert main([*command_line, "--trials=2"]) == 0
     assert "the best of 2 trials" in capsys.readouterr().out
-    assert main([*asked, "--trials=3"]) == 0
+    assert main([*command_line, "--trials=3"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
@@ -565,7 +565,7 @@ def test_tune_prints_a_command_that_runs(plays_file, tmp_path, monkeypatch, caps
     assert trained.interactions.items.equals(split.train.items)
 
 
-def test_tune_that_is_interrupted_shows_what_is_done(plays_file, interrupt, capsys):
+def test_tune_that_is_interrupted_shows_the_trials_that_have_ended(plays_file, interrupt, capsys):
     interrupt(5)
     assert main(["tune", str(plays_file), "--iterations=3", "--trials=4", "--threads=1"]) == 130
     out, err = capsys.readouterr()
@@ -573,7 +573,7 @@ def test_tune_that_is_interrupted_shows_what_is_done(plays_file, interrupt, caps
     assert err == "alscore: interrupted after 1 of 4 trials\n"
 
 
-def test_tune_searches_what_is_asked_for(plays_file, capsys):
+def test_tune_searches_the_given_values(plays_file, capsys):
     options = ["--factors=2,4", "--alpha=3", "--confidence=log,raw", "--solver=cg", "--iterations=2", "--threads=1"]
     assert main(["tune", str(plays_file), *options, "--trials=2", "--json", "--quiet"]) == 0
     out, err = capsys.readouterr()
@@ -584,8 +584,8 @@ def test_tune_searches_what_is_asked_for(plays_file, capsys):
     space |= {"factors": (2, 4), "confidence": ["log", "raw"]}
     split = splits.leave_k_out(datasets.lastfm_360k(plays_file), 0.2)
     found = tune(split, n_trials=2, space=space, model=model, show_progress=False)
-    wanted = found.table().drop(columns="seconds").to_dict("records")
-    for trial, row in zip(document["trials"], wanted, strict=True):
+    rows = found.table().drop(columns="seconds").to_dict("records")
+    for trial, row in zip(document["trials"], rows, strict=True):
         assert {name: trial[name] for name in row} == pytest.approx(row)
     assert document["command"] == f"{found.command(plays_file)} --items name"
 

@@ -1,4 +1,4 @@
-"""By-value, row-major wrappers over scipy's BLAS; each docstring is the formula. All matrices are contiguous."""
+"""scipy's BLAS with sizes by value, for contiguous row-major matrices; each docstring is the formula."""
 
 from cython cimport floating
 from scipy.linalg.cython_blas cimport dgemm, dsyrk, sgemm
@@ -8,7 +8,7 @@ cdef inline void gemm(int m, int n, int k, const floating *A, const floating *B,
     """C = A B, with A (m, k), B (k, n), C (m, n)"""
     cdef floating one = 1, zero = 0
     cdef char no = b"N"
-    # column-major BLAS sees the transposes: C' = B' A'
+    # BLAS is column-major and reads the transposes: C' = B' A'
     if floating is float:
         sgemm(&no, &no, &n, &m, &k, &one, <float *> B, &n, <float *> A, &k, &zero, C, &n)
     else:

@@ -98,7 +98,7 @@ cdef inline void gather_columns(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, c
 
 cdef inline void rank_update(int start, ptrdiff_t q, ptrdiff_t depth, const floating *P, floating *C,
                              als_ahead *ahead) noexcept nogil:
-    """C = I + P'P, C += P'P or C -= P'P, asking the memory for rows ahead meanwhile"""
+    """C = I + P'P, C += P'P or C -= P'P; prefetches `ahead` meanwhile."""
     if floating is float:
         active.f32.rank_update(start, q, depth, P, C, ahead)
     else:
@@ -106,7 +106,7 @@ cdef inline void rank_update(int start, ptrdiff_t q, ptrdiff_t depth, const floa
 
 
 cdef inline ptrdiff_t cholesky(ptrdiff_t q, floating *C, floating *cancelled) noexcept nogil:
-    """C = U'U in place; 0 and how much cancelled, or 1 + a row whose pivot is not positive"""
+    """C = U'U in place. Returns 0 and sets `cancelled`, or 1 + a row whose pivot is not positive."""
     if floating is float:
         return active.f32.cholesky(q, C, cancelled)
     else:
@@ -123,7 +123,7 @@ cdef inline void solve(ptrdiff_t q, const floating *U, floating *b) noexcept nog
 
 cdef inline void rows_dot(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, const floating *Y, const floating *x,
                           floating *out, als_ahead *ahead) noexcept nogil:
-    """out = Y[cols] x, asking the memory for rows ahead meanwhile"""
+    """out = Y[cols] x; prefetches `ahead` meanwhile."""
     if floating is float:
         active.f32.rows_dot(n, k, cols, Y, x, out, ahead)
     else:
@@ -157,7 +157,7 @@ cdef inline floating dot(ptrdiff_t k, const floating *a, const floating *b) noex
 
 
 cdef inline ptrdiff_t group(const floating *precision) noexcept nogil:
-    """Numbers in the panels that `reach` takes at a time."""
+    """Vectors in the panels that one call of `reach` multiplies by: a whole number of panels."""
     if floating is float:
         return active.f32.group
     else:
@@ -166,7 +166,7 @@ cdef inline ptrdiff_t group(const floating *precision) noexcept nogil:
 
 cdef inline ptrdiff_t reach(ptrdiff_t rows, ptrdiff_t k, const floating *Q, const floating *P, const floating *least,
                             int32_t *place, floating *product) noexcept nogil:
-    """The products Q P' that are not below their row's `least`, and their places; how many"""
+    """The products Q P' that are not below `least` of their row, and their places. Returns how many there are."""
     if floating is float:
         return active.f32.reach(rows, k, Q, P, least, place, product)
     else:

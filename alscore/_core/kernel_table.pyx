@@ -1,4 +1,4 @@
-"""Which set of C kernels is in use: the only module that knows src_c."""
+"""The set of C kernels in use. No other module knows src_c/kernels.h."""
 
 import os
 
@@ -19,12 +19,12 @@ def isa():
 
 
 def use(name):
-    """Use the kernel set `name` from here on, in the whole process. Not while a fit is running in another thread.
+    """Use the kernel set `name` from now on, in the whole process. Do not call it while another thread is computing.
 
     Raises
     ------
     ValueError
-        If this build or this processor does not have it.
+        The build lacks the set, or this processor cannot run it.
     """
     global active
     cdef const als_kernels *const *table = als_available()

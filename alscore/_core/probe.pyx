@@ -1,4 +1,4 @@
-"""The loops of src_c/probe.c on several threads at once, timed without what Python adds."""
+"""The loops of src_c/probe.c on several threads, timed without Python's overhead."""
 
 from cython.parallel cimport prange
 from libc.stdint cimport int32_t, int64_t, uint32_t
@@ -13,14 +13,15 @@ cdef extern nogil:
 
 
 def fma_flops(int width):
-    """FLOPs of one step of `fma` on one thread; 0 where the processor has no vectors of `width` bytes."""
+    """FLOPs of one step of `fma` on one thread; 0 if the processor has no vectors of `width` bytes."""
     return probe_fma_flops(width)
 
 
 def fma(int width, int64_t steps, float multiplier, float addend, int num_threads):
-    """Step x = multiplier x + addend in registers, on each thread in every lane of chains that start from 0, 1, ...
+    """Repeat x = multiplier x + addend in registers, `steps` times, with vectors of `width` bytes.
 
-    Returns (seconds, the sum of all lanes).
+    Each thread has as many independent chains as its units need; chain c starts from x = c in every lane. Returns
+    (seconds, sum of x over all lanes, chains and threads).
     """
     cdef double total = 0, began
     cdef int _thread
@@ -37,9 +38,9 @@ def fma(int width, int64_t steps, float multiplier, float addend, int num_thread
 
 
 def gather(const uint32_t[:, ::1] table, const int32_t[::1] rows, int64_t ahead, int num_threads):
-    """Read the `rows` of `table`, each thread an equal share of them, prefetching the row that comes `ahead` later.
+    """Read the `rows` of `table`, an equal share on each thread, and prefetch the row that comes `ahead` rows later.
 
-    Returns (seconds, the sum of all numbers read, modulo 2**32).
+    Returns (seconds, sum of all numbers read modulo 2**32).
     """
     cdef int64_t n = rows.shape[0], k = table.shape[1], start
     cdef const uint32_t *numbers

@@ -1,6 +1,6 @@
-"""The loops of the metrics: over ranked items and rows of sparse matrices, one row at a time, the same on any threads.
+"""The loops of the metrics, over ranked items and rows of sparse matrices. Same bits for any number of threads.
 
-The matrices are canonical; what calls this has verified ids and shapes.
+The matrices must be canonical. The callers verify ids and shapes.
 """
 
 from cython cimport floating
@@ -17,19 +17,19 @@ cdef inline const int32_t *first(const int32_t[::1] array) noexcept nogil:
     return &array[0] if array.shape[0] > 0 else NULL
 
 
-def find(const int64_t[::1] wanted_indptr, const int32_t[::1] wanted, const int64_t[::1] indptr,
+def find(const int64_t[::1] query_indptr, const int32_t[::1] query_ids, const int64_t[::1] indptr,
          const int32_t[::1] indices, int num_threads):
-    """Of each wanted id of a row, where it is in `indices`, among those of the same row; -1 where it is not."""
+    """Return the position in `indices` of each query id, searched in the same row; -1 if the row does not have it."""
     cdef int64_t row, i
-    cdef int64_t[::1] out = np.empty(wanted.shape[0], np.int64)
+    cdef int64_t[::1] out = np.empty(query_ids.shape[0], np.int64)
     for row in prange(indptr.shape[0] - 1, nogil=True, schedule="dynamic", chunksize=64, num_threads=num_threads):
-        for i in range(wanted_indptr[row], wanted_indptr[row + 1]):
-            out[i] = position(first(indices), indptr[row], indptr[row + 1], wanted[i])
+        for i in range(query_indptr[row], query_indptr[row + 1]):
+            out[i] = position(first(indices), indptr[row], indptr[row + 1], query_ids[i])
     return np.asarray(out)
 
 
 cdef inline double places_above(const floating *scores, int64_t n, floating score) noexcept nogil:
-    """How many of n scores are higher, and half of those that are equal."""
+    """Return how many of n scores are higher than `score`, plus half the number of equal ones."""
     cdef int64_t i, higher = 0, equal = 0
     for i in range(n):
         higher += scores[i] > score
@@ -37,34 +37,35 @@ cdef inline double places_above(const floating *scores, int64_t n, floating scor
     return higher + 0.5 * equal
 
 
-cdef void row_places(const floating *scores, int64_t n, const int32_t *seen, int64_t n_seen, const int32_t *wanted,
-                     int64_t n_wanted, double *out) noexcept nogil:
+cdef void row_places(const floating *scores, int64_t n, const int32_t *seen, int64_t n_seen, const int32_t *test,
+                     int64_t n_test, double *out) noexcept nogil:
+    """Write the number of items above each test item of one row. Seen items do not count."""
     cdef int64_t i, j
     cdef floating score, other
-    for i in range(n_wanted):
-        score = scores[wanted[i]]
-        out[i] = places_above(scores, n, score) - 0.5   # itself
+    for i in range(n_test):
+        score = scores[test[i]]
+        out[i] = places_above(scores, n, score) - 0.5   # the item itself is one of the n
         for j in range(n_seen):
             other = scores[seen[j]]
             out[i] -= (other > score) + 0.5 * (other == score)
 
 
 def places(const floating[:, ::1] scores, const int64_t[::1] seen_indptr, const int32_t[::1] seen,
-           const int64_t[::1] wanted_indptr, const int32_t[::1] wanted, int num_threads):
-    """How many items, those seen left out, score higher than each wanted one of the row; equal ones count half."""
+           const int64_t[::1] test_indptr, const int32_t[::1] test, int num_threads):
+    """Return the number of items above each test item of the row. Seen items do not count, equal scores count half."""
     cdef int64_t row
-    cdef double[::1] out = np.empty(wanted.shape[0])
-    cdef double *out_first = &out[0] if wanted.shape[0] > 0 else NULL
+    cdef double[::1] out = np.empty(test.shape[0])
+    cdef double *out_first = &out[0] if test.shape[0] > 0 else NULL
     for row in prange(scores.shape[0], nogil=True, schedule="dynamic", num_threads=num_threads):
         row_places(&scores[row, 0], scores.shape[1], first(seen) + seen_indptr[row],
-                   seen_indptr[row + 1] - seen_indptr[row], first(wanted) + wanted_indptr[row],
-                   wanted_indptr[row + 1] - wanted_indptr[row], out_first + wanted_indptr[row])
+                   seen_indptr[row + 1] - seen_indptr[row], first(test) + test_indptr[row],
+                   test_indptr[row + 1] - test_indptr[row], out_first + test_indptr[row])
     return np.asarray(out)
 
 
 cdef void row_similarities(const int32_t *ranked, int64_t n_ranked, const int64_t *indptr, const int32_t *users,
                            double *weights, double *out) noexcept nogil:
-    """`weights` is 0 for every user, before and after."""
+    """`weights` must be 0 for every user. It is 0 again at the end."""
     cdef int64_t place, i
     cdef int32_t item
     cdef double length
@@ -86,9 +87,9 @@ cdef void row_similarities(const int32_t *ranked, int64_t n_ranked, const int64_
 
 def similarities(const int32_t[:, ::1] ranked, const int64_t[::1] indptr, const int32_t[::1] users, int64_t n_users,
                  int num_threads):
-    """Of each ranked item, the sum of its cosines to those ranked before it in the row; an id -1 counts for nothing.
+    """Return the sum of the cosines of each ranked item to the items before it in the row. Ids of -1 are left out.
 
-    Item i is the set of users between its two `indptr`; one without users has cosine 0 to all.
+    Item i is the set ``users[indptr[i]:indptr[i + 1]]``. An item without users has cosine 0 to all items.
     """
     cdef int64_t row
     cdef double[:, ::1] weights = np.zeros((num_threads, n_users))

@@ -1,8 +1,8 @@
-"""The parallel loops of training: sweep, Gram matrix, rotation, loss, and the transposition before them.
+"""The parallel loops of training: half-sweeps, Gram matrix, rotation and loss, and the transposition before them.
 
-Callers (solvers.py, als.py) hand over arrays that are already canonical; what is checked here is only what would
-otherwise read out of bounds. Each result has the same bits for every number of threads: rows are independent, and sums
-over rows run over blocks whose size does not depend on the threads.
+Matrices are canonical. What is checked here is only what would otherwise read out of bounds. Every result has the same
+bits on any number of threads: rows are independent, and a sum over rows is a sum over blocks whose size does not depend
+on the threads.
 """
 
 from cpython.pycapsule cimport PyCapsule_CheckExact, PyCapsule_GetName, PyCapsule_GetPointer, PyCapsule_IsValid
@@ -10,12 +10,12 @@ from cython cimport floating
 from cython.parallel cimport prange, threadid
 from libc.math cimport fabs, isfinite
 
-from libc.stdint cimport int32_t, int64_t, uintptr_t
-from libc.stdlib cimport free, malloc
+from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memcpy, strncmp
 
 from alscore._core.blas cimport gemm, syrk
 from alscore._core.kernel_table cimport dot, rows_dot_wide
+from alscore._core.scratch cimport Scratch
 from alscore.solver cimport (ALSCORE_NONNEGATIVE, ALSCORE_NOT_FINITE, ALSCORE_NOT_POSITIVE_DEFINITE, ALSCORE_OK,
                              ALSCORE_ORIGINAL_BASIS, ALSCORE_SOLVER_CAPSULE, ALSCORE_SOLVER_VERSION,
                              ALSCORE_WARM_START, als_row_f32, als_row_f64, als_solver)
@@ -23,24 +23,35 @@ from alscore.solver cimport (ALSCORE_NONNEGATIVE, ALSCORE_NOT_FINITE, ALSCORE_NO
 import numpy as np
 
 cdef enum:
-    ALIGNMENT = 64
-    BLOCK = 256          # rows of a factor matrix that one product handles
-    CHUNK = 128          # entries of a row that the loss handles at a time
-    RUN = 16             # rows that one thread takes at a time
+    BLOCK_ROWS = 256       # rows of a factor matrix in one matrix product
+    LOSS_ENTRIES = 128     # entries of a row whose scores are computed at a time
+    # Rows per thread that a thread takes one at a time, the first and longest of the order; and rows in a run, as which
+    # it takes those after them. A row can prefetch the row that follows in its run.
+    SINGLE_ROWS = 64
+    RUN_ROWS = 16
+    ALIGNED_NUMBERS = 64   # the length of an array in a thread's scratch memory is a multiple of this
 
 NOT_POSITIVE_DEFINITE = ALSCORE_NOT_POSITIVE_DEFINITE
 NOT_FINITE = ALSCORE_NOT_FINITE
 
 
 cdef struct Confidence:
-    # of an entry of strength s: base + scale |s|, with preference 1 where s > 0; `unobserved` where there is no entry
+    # base + scale |s| for an entry of strength s, whose preference is 1 where s > 0; `unobserved` without an entry
     double base
     double scale
     double unobserved
 
 
+cdef struct Layout:
+    # Where the arrays of `solve_row` begin in a thread's scratch memory, in numbers.
+    size_t diag     # the row's, regularization included
+    size_t weight
+    size_t target
+    size_t work     # the solver's own, last
+
+
 cdef struct Problem:
-    # one half-sweep, untyped where it depends on the precision
+    # One half-sweep; pointers are void where the type depends on the precision.
     const als_solver *solver
     const int64_t *indptr
     const int32_t *indices
@@ -48,34 +59,28 @@ cdef struct Problem:
     const void *factors
     const void *gram              # NULL in the rotated basis
     const double *diag            # k
-    const double *regularization  # one number, or one a row
+    const double *regularization  # one number, or one per row
     int64_t regularization_step   # 0 or 1
     Confidence confidence
     int64_t k
-    int64_t n_max
+    int64_t n_max                 # entries of the longest row
+    Layout at
     void *out
-    double *loss                  # one a row, or NULL
+    double *loss                  # one per row, or NULL
 
 
-cdef inline size_t aligned(size_t size) noexcept nogil:
-    return (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+cdef inline size_t aligned(size_t count) noexcept nogil:
+    return (count + ALIGNED_NUMBERS - 1) // ALIGNED_NUMBERS * ALIGNED_NUMBERS
 
 
-cdef class _Scratch:
-    """`count` aligned stretches of `size` bytes, allocated once and freed with the object."""
-    cdef char *raw
-    cdef char *first
-    cdef size_t step
-
-    def __cinit__(self, int count, size_t size):
-        self.step = aligned(size) + ALIGNMENT   # one line apart, so that no two threads share one
-        self.raw = <char *> malloc(count * self.step + ALIGNMENT)
-        if self.raw == NULL:
-            raise MemoryError(f"cannot allocate {count} x {self.step} bytes of scratch memory")
-        self.first = <char *> aligned(<uintptr_t> self.raw)
-
-    def __dealloc__(self):
-        free(self.raw)
+cdef inline Layout layout(int64_t k, int64_t n_max) noexcept nogil:
+    """For k factors and rows of at most n_max entries."""
+    cdef Layout at
+    at.diag = 0
+    at.weight = at.diag + aligned(k)
+    at.target = at.weight + aligned(n_max)
+    at.work = at.target + aligned(n_max)
+    return at
 
 
 cdef const als_solver *unpack(capsule) except NULL:
@@ -101,23 +106,10 @@ def solver_flags(capsule):
             bool(solver.flags & ALSCORE_NONNEGATIVE))
 
 
-cdef int solve(const als_solver *solver, int64_t n, int64_t k, const int32_t *cols, const floating *factors,
-               const floating *weight, const floating *target, const floating *diag, const floating *gram,
-               floating *x, int64_t n_next, const int32_t *cols_next, void *work) noexcept nogil:
-    cdef als_row_f32 row_f32
-    cdef als_row_f64 row_f64
-    if floating is float:
-        row_f32 = als_row_f32(n, k, cols, factors, weight, target, diag, gram, x, n_next, cols_next)
-        return solver.solve_f32(solver.params, &row_f32, work)
-    else:
-        row_f64 = als_row_f64(n, k, cols, factors, weight, target, diag, gram, x, n_next, cols_next)
-        return solver.solve_f64(solver.params, &row_f64, work)
-
-
 cdef inline void weigh(const Confidence *confidence, int64_t n, const floating *strength, floating *weight,
                        floating *target) noexcept nogil:
     cdef floating base = <floating> confidence.base, scale = <floating> confidence.scale
-    # 1 - 1 in the usual case: adding and subtracting them for each entry would cost the small ones their digits
+    # base = unobserved = 1 in the usual case: to add and subtract them for each entry would round small strengths
     cdef floating offset = <floating> (confidence.base - confidence.unobserved)
     cdef floating r
     cdef int64_t i
@@ -130,12 +122,12 @@ cdef inline void weigh(const Confidence *confidence, int64_t n, const floating *
 cdef double observed_loss(const Confidence *confidence, int64_t n, int64_t k, const int32_t *cols,
                           const floating *strength, const floating *factors, const floating *x) noexcept nogil:
     """sum over the row's entries of c (p - x.y)^2 - unobserved (x.y)^2"""
-    cdef double score[CHUNK]
+    cdef double score[LOSS_ENTRIES]
     cdef double c, p, loss = 0
-    cdef int64_t i, block, start, count
-    for block in range((n + CHUNK - 1) // CHUNK):
-        start = block * CHUNK
-        count = min(n - start, CHUNK)
+    cdef int64_t i, chunk, start, count
+    for chunk in range((n + LOSS_ENTRIES - 1) // LOSS_ENTRIES):
+        start = chunk * LOSS_ENTRIES
+        count = min(n - start, LOSS_ENTRIES)
         rows_dot_wide(count, k, cols + start, factors, x, score)
         for i in range(count):
             c = confidence.base + confidence.scale * fabs(strength[start + i])
@@ -145,16 +137,22 @@ cdef double observed_loss(const Confidence *confidence, int64_t n, int64_t k, co
 
 
 cdef int solve_row(const Problem *problem, int64_t row, int64_t next, floating *scratch) noexcept nogil:
-    """Weigh one row's entries, solve it, and account for its loss; `next` is the row that follows, or -1."""
+    """Weigh one row's entries, solve it, and compute its loss; `next` is the row that follows, or -1."""
     cdef int64_t start = problem.indptr[row], n = problem.indptr[row + 1] - start, k = problem.k, j
+    cdef int64_t n_next = 0 if next < 0 else problem.indptr[next + 1] - problem.indptr[next]
     cdef const int32_t *cols = problem.indices + start
+    cdef const int32_t *cols_next = NULL if next < 0 else problem.indices + problem.indptr[next]
     cdef const floating *strength = <const floating *> problem.strength + start
     cdef const floating *factors = <const floating *> problem.factors
+    cdef const floating *gram = <const floating *> problem.gram
     cdef floating *x = <floating *> problem.out + row * k
-    cdef floating *diag = scratch
-    cdef floating *weight = diag + aligned(k)
-    cdef floating *target = weight + aligned(problem.n_max)
+    cdef floating *diag = scratch + problem.at.diag
+    cdef floating *weight = scratch + problem.at.weight
+    cdef floating *target = scratch + problem.at.target
+    cdef floating *work = scratch + problem.at.work
     cdef double regularization = problem.regularization[row * problem.regularization_step], total
+    cdef als_row_f32 row_f32
+    cdef als_row_f64 row_f64
     cdef int code
 
     if n == 0:
@@ -166,10 +164,12 @@ cdef int solve_row(const Problem *problem, int64_t row, int64_t next, floating *
     for j in range(k):
         diag[j] = <floating> (problem.diag[j] + regularization)
     weigh(&problem.confidence, n, strength, weight, target)
-    code = solve(problem.solver, n, k, cols, factors, weight, target, diag, <const floating *> problem.gram, x,
-                 0 if next < 0 else problem.indptr[next + 1] - problem.indptr[next],
-                 NULL if next < 0 else problem.indices + problem.indptr[next],
-                 target + aligned(problem.n_max))
+    if floating is float:
+        row_f32 = als_row_f32(n, k, cols, factors, weight, target, diag, gram, x, n_next, cols_next)
+        code = problem.solver.solve_f32(problem.solver.params, &row_f32, work)
+    else:
+        row_f64 = als_row_f64(n, k, cols, factors, weight, target, diag, gram, x, n_next, cols_next)
+        code = problem.solver.solve_f64(problem.solver.params, &row_f64, work)
     if code != ALSCORE_OK:
         return code
     if not isfinite(dot(k, x, x)):
@@ -184,7 +184,7 @@ cdef int solve_row(const Problem *problem, int64_t row, int64_t next, floating *
 
 cdef void solve_run(const Problem *problem, const int64_t *order, int64_t first, int64_t end, floating *scratch,
                     int64_t *failed_row, int32_t *failed_code) noexcept nogil:
-    """Solve the rows order[first:end]; the last two keep the first row, by number, that cannot be solved."""
+    """Solve the rows order[first:end]; the last two keep the lowest row that cannot be solved, and its code."""
     cdef int64_t i
     cdef int code
     for i in range(first, end):
@@ -193,21 +193,21 @@ cdef void solve_run(const Problem *problem, const int64_t *order, int64_t first,
             failed_row[0], failed_code[0] = order[i], code
 
 
-ctypedef fused code_t:
+ctypedef fused id_t:
     int32_t
     int64_t
 
 
-cdef bint in_range(const code_t[::1] codes, int64_t size, int num_threads) noexcept:
-    """Whether all `codes` are from 0 to size - 1."""
+cdef bint in_range(const id_t[::1] ids, int64_t size, int num_threads) noexcept:
+    """Whether all `ids` are from 0 to size - 1."""
     cdef int64_t i, outside = 0
-    for i in prange(codes.shape[0], nogil=True, num_threads=num_threads):
-        outside += codes[i] < 0 or codes[i] >= size
+    for i in prange(ids.shape[0], nogil=True, num_threads=num_threads):
+        outside += ids[i] < 0 or ids[i] >= size
     return outside == 0
 
 
 cdef int64_t longest(const int64_t[::1] indptr, int64_t size) noexcept:
-    """Entries of the longest row, or -1 where `indptr`, not empty, does not rise from 0 to at most `size`."""
+    """Entries of the longest row, or -1 where `indptr`, not empty, falls or does not go from 0 to at most `size`."""
     cdef int64_t row, most = 0
     if indptr[0] != 0 or indptr[indptr.shape[0] - 1] > size:
         return -1
@@ -218,41 +218,71 @@ cdef int64_t longest(const int64_t[::1] indptr, int64_t size) noexcept:
     return most
 
 
-def sweep(capsule, const int64_t[::1] indptr, const int32_t[::1] indices, const floating[::1] strength,
-          const int64_t[::1] order, const floating[:, ::1] factors, const floating[:, ::1] gram,
-          const double[::1] diag, const double[::1] regularization, tuple confidence,
-          floating[:, ::1] out, double[::1] loss, int num_threads):
-    """Solve every row of one side into `out` (see solvers.HalfSweep for the arguments).
+cdef solve_all(const Problem *problem, const int64_t *order, int64_t n_rows, int num_threads,
+               const floating *precision):
+    """Solve the rows of `order`. Returns (row, code) of the lowest row that could not be solved, or (-1, 0)."""
+    cdef const als_solver *solver = problem.solver
+    cdef size_t thread_bytes = problem.at.work * sizeof(floating)
+    if solver.workspace != NULL:
+        thread_bytes += solver.workspace(solver.params, problem.k, problem.n_max, sizeof(floating))
+    cdef Scratch scratch = Scratch(num_threads, thread_bytes)
+    failed_rows, failed_codes = np.full(num_threads, -1, np.int64), np.zeros(num_threads, np.int32)
+    cdef int64_t[::1] failed_row = failed_rows
+    cdef int32_t[::1] failed_code = failed_codes
 
-    Returns (row, code) of the first row, by number, that could not be solved, or (-1, 0).
-    """
-    cdef int64_t n_rows = out.shape[0], i
-    cdef Problem problem
-    cdef const als_solver *solver = unpack(capsule)
-    cdef size_t own, thread_bytes
+    # runs of rows, of which the first have a single row
+    cdef int64_t single = min(n_rows, SINGLE_ROWS * num_threads)
+    cdef int64_t n_runs = single + (n_rows - single + RUN_ROWS - 1) // RUN_ROWS, run
     cdef int thread
-    cdef _Scratch scratch
+    for run in prange(n_runs, nogil=True, schedule="dynamic", num_threads=num_threads):
+        thread = threadid()
+        solve_run[floating](problem, order, run if run < single else single + (run - single) * RUN_ROWS,
+                            run + 1 if run < single else min(single + (run - single + 1) * RUN_ROWS, n_rows),
+                            <floating *> (scratch.first + thread * scratch.step), &failed_row[thread],
+                            &failed_code[thread])
 
-    if (indptr.shape[0] != n_rows + 1 or order.shape[0] != n_rows or factors.shape[1] != out.shape[1]
-            or diag.shape[0] != out.shape[1] or strength.shape[0] != indices.shape[0]
-            or regularization.shape[0] not in (1, n_rows) or (loss is not None and loss.shape[0] != n_rows)
-            or (gram is not None and not gram.shape[0] == gram.shape[1] == out.shape[1])):
+    failures = [(int(row), int(bad)) for row, bad in zip(failed_rows, failed_codes, strict=True) if row >= 0]
+    return min(failures, default=(-1, 0))
+
+
+def sweep(capsule, half_sweep, floating[:, ::1] out, double[::1] loss):
+    """Solve every row of a solvers.HalfSweep into `out` and, where it is not None, each row's share of the loss.
+
+    Returns (row, code) of the lowest row that could not be solved, or (-1, 0).
+    """
+    cdef const int64_t[::1] indptr = half_sweep.indptr
+    cdef const int32_t[::1] indices = half_sweep.indices
+    cdef const floating[::1] strength = half_sweep.strength
+    cdef const int64_t[::1] order = half_sweep.order
+    cdef const floating[:, ::1] factors = half_sweep.factors
+    cdef const floating[:, ::1] gram = half_sweep.gram
+    cdef const double[::1] diag = half_sweep.diag
+    cdef const double[::1] regularization = half_sweep.regularization
+    cdef tuple confidence = half_sweep.confidence
+    cdef int num_threads = half_sweep.num_threads
+    cdef int64_t n_rows = out.shape[0], k = out.shape[1], n_max
+    cdef Problem problem
+
+    if (indptr.shape[0] != n_rows + 1 or order.shape[0] != n_rows or factors.shape[1] != k or diag.shape[0] != k
+            or strength.shape[0] != indices.shape[0] or regularization.shape[0] not in (1, n_rows)
+            or (loss is not None and loss.shape[0] != n_rows)
+            or (gram is not None and not gram.shape[0] == gram.shape[1] == k)):
         raise ValueError("the arrays of the half-sweep do not fit each other")
     if num_threads < 1:
         raise ValueError("the half-sweep needs num_threads >= 1")
-    cdef int64_t n_max = longest(indptr, indices.shape[0])
+    n_max = longest(indptr, indices.shape[0])
     if (n_max < 0 or not in_range(indices, factors.shape[0], num_threads)
             or not in_range(order, n_rows, num_threads)):
         raise ValueError("indptr, indices or order of the half-sweep point outside of its arrays")
     if np.bincount(order, minlength=n_rows).max(initial=0) > 1:
         raise ValueError("the half-sweep needs each row once in its order")
-    if (solver.solve_f32 == NULL) if floating is float else (solver.solve_f64 == NULL):
+    problem.solver = unpack(capsule)
+    if (problem.solver.solve_f32 == NULL) if floating is float else (problem.solver.solve_f64 == NULL):
         raise TypeError(f"the solver does not offer {'float32' if floating is float else 'float64'}: "
                         "choose the other dtype")
     if n_rows == 0:
         return -1, 0
 
-    problem.solver = solver
     problem.indptr = &indptr[0]
     problem.indices = &indices[0] if indices.shape[0] else NULL
     problem.strength = &strength[0] if indices.shape[0] else NULL
@@ -262,53 +292,34 @@ def sweep(capsule, const int64_t[::1] indptr, const int32_t[::1] indices, const 
     problem.regularization = &regularization[0]
     problem.regularization_step = regularization.shape[0] > 1
     problem.confidence = Confidence(confidence[0], confidence[1], confidence[2])
-    problem.k = out.shape[1]
+    problem.k = k
     problem.n_max = n_max
+    problem.at = layout(k, n_max)
     problem.out = &out[0, 0]
     problem.loss = &loss[0] if loss is not None else NULL
-
-    own = (aligned(problem.k) + 2 * aligned(problem.n_max)) * sizeof(floating)
-    thread_bytes = own
-    if solver.workspace != NULL:
-        thread_bytes += solver.workspace(solver.params, problem.k, problem.n_max, sizeof(floating))
-    scratch = _Scratch(num_threads, thread_bytes)
-    failed_rows, failed_codes = np.full(num_threads, -1, np.int64), np.zeros(num_threads, np.int32)
-    cdef int64_t[::1] failed_row = failed_rows
-    cdef int32_t[::1] failed_code = failed_codes
-
-    # The first rows, which are the longest, one at a time, the others in runs: there a row knows which one follows.
-    cdef int64_t alone = min(n_rows, 64 * num_threads), runs = alone + (n_rows - alone + RUN - 1) // RUN
-    for i in prange(runs, nogil=True, schedule="dynamic", num_threads=num_threads):
-        thread = threadid()
-        solve_run[floating](&problem, &order[0], i if i < alone else alone + (i - alone) * RUN,
-                            i + 1 if i < alone else min(alone + (i - alone + 1) * RUN, n_rows),
-                            <floating *> (scratch.first + thread * scratch.step), &failed_row[thread],
-                            &failed_code[thread])
-
-    failures = [(int(row), int(bad)) for row, bad in zip(failed_rows, failed_codes, strict=True) if row >= 0]
-    return min(failures, default=(-1, 0))
+    return solve_all(&problem, &order[0], n_rows, num_threads, &out[0, 0])
 
 
 cdef void add_to_gram(const floating *rows, int64_t n, int64_t k, double *wide, double *out) noexcept nogil:
-    """out += rows' rows in float64, BLOCK rows at a time through `wide`"""
+    """out += rows' rows in float64, BLOCK_ROWS rows at a time through `wide`"""
     cdef int64_t block, start, count, i
-    for block in range((n + BLOCK - 1) // BLOCK):
-        start = block * BLOCK
-        count = min(n - start, BLOCK)
+    for block in range((n + BLOCK_ROWS - 1) // BLOCK_ROWS):
+        start = block * BLOCK_ROWS
+        count = min(n - start, BLOCK_ROWS)
         for i in range(count * k):
             wide[i] = rows[start * k + i]
         syrk(<int> k, <int> count, wide, out)
 
 
 def gram(const floating[:, ::1] factors, int num_threads):
-    """factors' factors, (k, k) float64, summed over fixed parts of the rows in order."""
+    """factors' factors, (k, k) float64: a sum over parts of the rows, added in order."""
     cdef int64_t n = factors.shape[0], k = factors.shape[1], part
-    # enough parts for many threads, whose sums take at most half the memory of the factors
-    cdef int64_t parts = max(1, min((n + 4 * BLOCK - 1) // (4 * BLOCK), min(64, n // (4 * k))))
+    # parts for up to 64 threads; their sums take at most half the memory of float32 factors
+    cdef int64_t parts = max(1, min((n + 4 * BLOCK_ROWS - 1) // (4 * BLOCK_ROWS), min(64, n // (4 * k))))
     cdef int64_t size = (n + parts - 1) // parts
     sums = np.zeros((parts, k, k))
     cdef double[:, :, ::1] partial = sums
-    cdef _Scratch scratch = _Scratch(num_threads, BLOCK * k * sizeof(double))
+    cdef Scratch scratch = Scratch(num_threads, BLOCK_ROWS * k * sizeof(double))
     for part in prange(parts if n else 0, nogil=True, schedule="dynamic", num_threads=num_threads):
         if part * size < n:
             add_to_gram(&factors[part * size, 0], min(size, n - part * size), k,
@@ -328,12 +339,12 @@ cdef void rotate_block(floating *rows, int64_t count, int64_t k, const floating 
 def rotate(floating[:, ::1] factors, const floating[:, ::1] rotation, int num_threads):
     """factors = factors rotation, in place."""
     cdef int64_t n = factors.shape[0], k = factors.shape[1], block
-    cdef _Scratch scratch = _Scratch(num_threads, BLOCK * k * sizeof(floating))
+    cdef Scratch scratch = Scratch(num_threads, BLOCK_ROWS * k * sizeof(floating))
     if rotation.shape[0] != k or rotation.shape[1] != k:
         raise ValueError("the rotation does not fit the factors")
-    for block in prange((n + BLOCK - 1) // BLOCK, nogil=True, schedule="dynamic", num_threads=num_threads):
-        rotate_block(&factors[block * BLOCK, 0], min(<int64_t> BLOCK, n - block * BLOCK), k, &rotation[0, 0],
-                     <floating *> (scratch.first + threadid() * scratch.step))
+    for block in prange((n + BLOCK_ROWS - 1) // BLOCK_ROWS, nogil=True, schedule="dynamic", num_threads=num_threads):
+        rotate_block(&factors[block * BLOCK_ROWS, 0], min(<int64_t> BLOCK_ROWS, n - block * BLOCK_ROWS), k,
+                     &rotation[0, 0], <floating *> (scratch.first + threadid() * scratch.step))
 
 
 def observed_losses(const int64_t[::1] indptr, const int32_t[::1] indices, const floating[::1] strength,
@@ -356,7 +367,7 @@ def observed_losses(const int64_t[::1] indptr, const int32_t[::1] indices, const
 
 
 def transpose(const int64_t[::1] indptr, const int32_t[::1] indices, const floating[::1] data, int64_t n_columns):
-    """(indptr, indices, data) of the transposed CSR matrix, its rows sorted."""
+    """(indptr, indices, data) of the transposed CSR matrix, with sorted indices."""
     cdef int64_t n_rows = indptr.shape[0] - 1, row, i, place
     starts, rows, values = np.zeros(n_columns + 1, np.int64), np.empty(len(indices), np.int32), np.empty_like(data)
     cdef int64_t[::1] start = starts
@@ -373,5 +384,5 @@ def transpose(const int64_t[::1] indptr, const int32_t[::1] indices, const float
                 out_rows[place] = <int32_t> row
                 out_values[place] = data[i]
                 start[indices[i]] = place + 1
-    # each start now stands where the next row begins
+    # each start is now where the next row begins
     return np.concatenate([np.zeros(1, np.int64), starts[:n_columns]]), rows, values

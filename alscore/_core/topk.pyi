@@ -1,3 +1,5 @@
+from typing import Any
+
 from numpy import uint8
 from numpy.typing import NDArray
 
@@ -6,13 +8,8 @@ from alscore._support.arrays import Doubles, Floats, Int32s, Int64s
 def search(
     queries: Floats,
     query_norm: Doubles,
-    factors: Floats,
-    order: Int32s,
-    scale: Floats | None,
-    norm: Doubles,
-    packed: Floats | None,
-    exclude_indptr: Int64s | None,
-    exclude_indices: Int32s | None,
+    candidates: Any,
+    exclude: Any,
     banned: NDArray[uint8] | None,
     n: int,
     num_threads: int,

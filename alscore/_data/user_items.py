@@ -12,11 +12,11 @@ from alscore._support.arrays import Bools, Int64s
 from alscore._support.checks import require
 
 
-def matrix_of(user_items: Any) -> sparse.csr_array:
-    """Return the entries in canonical form: float64 if the matrix is float64, else float32."""
+def matrix_of(user_items: Any, name: str = "user_items") -> sparse.csr_array:
+    """Return the entries in canonical form: float64 if the matrix is float64, else float32. Messages use `name`."""
     matrix = getattr(user_items, "matrix", user_items)
     dtype = np.float64 if getattr(matrix, "dtype", None) == np.float64 else np.float32
-    return canonical_csr(matrix, dtype, "user_items")
+    return canonical_csr(matrix, dtype, name)
 
 
 def timestamps_of(user_items: Any, matrix: sparse.csr_array, timestamps: Any) -> Int64s:

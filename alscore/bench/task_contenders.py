@@ -196,10 +196,10 @@ def _alscore_half_sweep(folder: str, settings: dict[str, Any]) -> TimedFunction:
 
     def half_sweep() -> NDArray[Any]:
         rows = Side.of("user", objective, canonical_csr(plays[users]), X.shape[1], settings["threads"])
-        found = np.zeros((len(users), X.shape[1]), X.dtype)
+        solved = np.zeros((len(users), X.shape[1]), X.dtype)
         with one_blas_thread():
-            rows.update(solver, Y, found)
-        return found
+            rows.update(solver, Y, solved)
+        return solved
 
     return half_sweep
 

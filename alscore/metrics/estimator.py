@@ -1,23 +1,23 @@
-"""The habits that scikit-learn expects of an estimator, without importing it."""
+"""The methods that scikit-learn expects of an estimator. This module does not import scikit-learn."""
 
 import inspect
 from typing import Any, Self
 
 
 class Estimator:
-    """Base class: the constructor's parameters are attributes of the same names."""
+    """Base class. Each parameter of the constructor is an attribute of the same name."""
 
     @classmethod
     def _defaults(cls) -> dict[str, Any]:
         return {name: p.default for name, p in inspect.signature(cls).parameters.items()}
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's parameters by name.
+        """Return the constructor's parameters by name.
 
         Parameters
         ----------
         deep : bool
-            There for scikit-learn; changes nothing.
+            Ignored; scikit-learn passes it.
 
         Returns
         -------
@@ -26,7 +26,7 @@ class Estimator:
         return {name: getattr(self, name) for name in self._defaults()}
 
     def set_params(self, **params: Any) -> Self:
-        """Set constructor parameters by name; they count from the next call on.
+        """Set constructor parameters by name. They take effect from the next call of a method.
 
         Parameters
         ----------
@@ -40,7 +40,7 @@ class Estimator:
         Raises
         ------
         ValueError
-            There is no parameter of this name; none is set then.
+            A name is not a parameter. Then no parameter is set.
         """
         unknown = params.keys() - self._defaults().keys()
         if unknown:
@@ -52,21 +52,26 @@ class Estimator:
         return self
 
     def score(self, X: Any, y: Any = None) -> float:
-        """The score that scikit-learn's searches take without `scoring`: NDCG@10 on users folded in.
+        """Return NDCG@10 on users that are folded in. scikit-learn's searches use it if `scoring` is None.
 
         Parameters
         ----------
         X : sparse matrix, shape (n_users, n_items), or Interactions
-            Of users whom the model need not know.
+            Rows of users. The model need not be trained on them.
         y : None
-            There for scikit-learn.
+            Ignored; scikit-learn passes it.
 
         Returns
         -------
         float
-            That of ``alscore.tuning.ranking_scorer()``, where more is said; so are the errors raised.
+            Higher is better. See `alscore.tuning.ranking_scorer`, whose defaults are used.
+
+        Raises
+        ------
+        ValueError, NotFittedError
+            Same errors as the function that ``alscore.tuning.ranking_scorer()`` returns.
         """
-        from alscore.metrics.validation import ranking_scorer  # late: it takes time to import
+        from alscore.metrics.validation import ranking_scorer  # here: it imports pandas
 
         return ranking_scorer()(self, X)
 
@@ -80,6 +85,6 @@ class Estimator:
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def __sklearn_tags__(self) -> Any:
-        from sklearn.utils import InputTags, Tags, TargetTags  # only scikit-learn, from 1.6 on, asks for them
+        from sklearn.utils import InputTags, Tags, TargetTags  # here: only scikit-learn, from 1.6 on, calls this
 
         return Tags(estimator_type=None, target_tags=TargetTags(required=False), input_tags=InputTags(sparse=True))

@@ -1,4 +1,4 @@
-"""How good a model's rankings are: metrics of every user, means with intervals, and whether two models differ."""
+"""Evaluation of models: metrics of each user, means with confidence intervals, and tests of two models."""
 
 import functools
 import zlib
@@ -7,48 +7,57 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+from scipy import sparse
 
 from alscore import metrics as definitions
 from alscore._core import ranking
-from alscore._data.user_items import matrix_of, part_of
 from alscore._support.arrays import Doubles, Ints
 from alscore._support.checks import require, require_integer
 from alscore._support.figures import figure
 from alscore._support.threads import one_blas_thread, resolve_threads
 from alscore.interactions import Interactions
-from alscore.metrics.rankings import Judged, judgeable, overlap, ranked_batches, refuse_overlap, relevant, rows
+from alscore.metrics.rankings import (
+    HeldOut,
+    RankedHits,
+    RankingOptions,
+    positive_entries,
+    progress_bar,
+    ranked_batches,
+    take_rows,
+)
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 _OF_SCORES = {"auc": definitions.area_under_curve, "mpr": definitions.percentile_rank}
 _OF_COUNTS = {"coverage": definitions.covered, "gini": definitions.concentration}
-_DRAWN = 1 << 21  # random numbers in memory at a time
+_BLOCK_NUMBERS = 1 << 21  # random numbers of a block: 16 MB in float64
 
 METRICS = (*definitions.AT_K, *_OF_SCORES, *_OF_COUNTS, "novelty", "diversity")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
-    """What `evaluate` found. ``evaluation["ndcg@10"]`` is the mean of a metric.
+    """The result of `evaluate`. ``evaluation["ndcg@10"]`` is the mean of a metric.
 
     Attributes
     ----------
     values : dict
-        By name, "ndcg@10" or "auc", the metric of each user: float64 array (n_judged,).
+        The metric of each user, by name ("ndcg@10", "auc"): float64 array (len(users),).
     catalogue : dict
-        By name, "coverage@10" or "gini@10", what is about all rankings together: float.
-    users : int64 array, shape (n_judged,)
+        The metrics of all rankings together, by name ("coverage@10", "gini@10"): float.
+    users : int64 array
         Row numbers of the users with test items, ascending.
     n_users_without_test : int
-        The others, who do not count.
+        Number of users without test items. They do not count.
     n_overlapping : int
-        Test entries that were left out, since the user has the item in train.
+        Number of test entries that were left out because the user has the item in `train`.
     weights : dict
-        By name, what the mean weighs users by, where not all alike: for "mpr" the sum of their test values.
+        Weights of the users in the mean, by name, for metrics whose mean is weighted: for "mpr" the sum of each user's
+        test values.
     test_checksum : int
-        CRC-32 of the test entries that counted, by which `compare` knows them again.
+        CRC-32 of the test entries that counted. `compare` uses it to see whether two evaluations have the same.
     """
 
     values: dict[str, Doubles]
@@ -60,12 +69,12 @@ class Evaluation:
     test_checksum: int
 
     def mean(self, name: str) -> float:
-        """The figure of one metric.
+        """Return the mean of a metric over the users, or the value of a metric of all rankings.
 
         Parameters
         ----------
         name : str
-            Such as "ndcg@10".
+            Name and cut-off, such as "ndcg@10".
 
         Returns
         -------
@@ -74,7 +83,7 @@ class Evaluation:
         Raises
         ------
         KeyError
-            It was not asked for.
+            The metric was not evaluated.
         """
         if name in self.catalogue:
             return self.catalogue[name]
@@ -90,47 +99,51 @@ class Evaluation:
 
     def table(
         self, confidence: float = 0.95, *, n_resamples: int = 1000, random_state: int = 0, show_progress: bool = True
-    ) -> "pd.DataFrame":
-        """Means and their intervals: percentile bootstrap over users.
+    ) -> pd.DataFrame:
+        """Return the means with confidence intervals: percentile bootstrap over users.
 
         Parameters
         ----------
         confidence : float
-            Of the interval, above 0 and below 1.
+            Confidence level of the intervals, above 0 and below 1.
         n_resamples : int
-            Samples of as many users, with replacement.
+            Number of bootstrap samples, at least 1. Each draws as many users as there are, with replacement.
         random_state : int
+            Seed. The same seed gives the same intervals.
         show_progress : bool
-            After two seconds.
+            Show a progress bar after two seconds.
 
         Returns
         -------
         pandas.DataFrame
-            A row for each metric and cut-off: `metric`, `k` (Int64, NA without cut-off), `mean`, `lower` and `upper`;
-            NaN for what is no mean over users.
-        """
-        import pandas as pd
+            A row for each metric and cut-off. Columns: `metric`, `k` (Int64, NA for metrics without a cut-off), `mean`,
+            `lower` and `upper` (NaN for metrics of all rankings together).
 
+        Raises
+        ------
+        ValueError
+            A parameter is out of range.
+        """
         lower, upper = _interval(self.values, self.weights, confidence, n_resamples, random_state, show_progress)
         names = list(self.values)
         table = pd.DataFrame({"mean": {name: self.mean(name) for name in [*names, *self.catalogue]}})
         table.loc[names, "lower"], table.loc[names, "upper"] = lower, upper
         return _named(table)
 
-    def plot(self, table: "pd.DataFrame | None" = None, *, show_progress: bool = True) -> "Figure":
-        """Draw each metric over the cut-offs, with its interval.
+    def plot(self, table: pd.DataFrame | None = None, *, show_progress: bool = True) -> "Figure":
+        """Draw each metric over the cut-offs, with its confidence interval.
 
         Parameters
         ----------
         table : pandas.DataFrame, optional
-            What `table` returned; by default it is made, with 95 % intervals.
+            Result of `table`. Default: a table with 95 % intervals.
         show_progress : bool
-            Of making it, after two seconds.
+            Show a progress bar after two seconds if the table must be computed.
 
         Returns
         -------
         matplotlib.figure.Figure
-            ``savefig`` writes it.
+            Its method ``savefig`` writes a file.
 
         Raises
         ------
@@ -163,39 +176,45 @@ def evaluate(
     num_threads: int = 0,
     show_progress: bool = True,
 ) -> Evaluation:
-    """Rank what each user does not have yet, and judge the rankings by what the user turned out to like.
+    """Rank the items that each user does not have in `train`, and score the rankings by the items in `test`.
 
-    All items are ranked, exactly; of equal scores the lower code is first. Results have the same bits on any number of
-    threads.
+    All items are ranked, exactly. Ties: lower id first. Results have the same bits for any number of threads.
 
     Parameters
     ----------
     model : object or function
-        One of: an object with float arrays `user_factors` (n_users, k) and `item_factors` (n_items, k), whose inner
-        products are the scores, of this package or another; one with a method ``scores(user_items)`` from rows of
-        `train`, a csr_matrix, to a float array (n, n_items); a function from an int64 array (n,) of row numbers to such
-        an array, or to ranked ids, an int array (n, m) of at least max(k) columns, best first, without the items that
-        the user has, and -1 where there are no more; a Recommender, whose model is asked. A score of -inf means never
-        to rank the item.
+        One of:
+
+        - an object with float arrays `user_factors` (n_users, k) and `item_factors` (n_items, k), of this package or
+          another. The scores are the inner products.
+        - a `Recommender`: its model is evaluated.
+        - an object with a method ``scores(user_items)``. It takes rows of `train` as a csr_matrix, and returns a float
+          array (n, n_items).
+        - a function of an int64 array (n,) of row numbers. It returns scores, a float array (n, n_items), or ranked
+          ids, an int array (n, m) with m >= max(k): best first, without the items in the user's row of `train`, and -1
+          in places without an item.
+
+        An item with the score -inf is never ranked.
     train : sparse matrix, shape (n_users, n_items), or Interactions
-        What is known of the users: all entries are left out of their rankings.
+        Known entries of the users. Their items are left out of the rankings.
     test : sparse matrix, shape (n_users, n_items), or Interactions
-        What they should find: entries above 0.
+        Held-out entries of the same users. The entries above 0 are the test items.
     k : int or several
         Cut-offs, each at least 1.
     metrics : sequence of str
         Some of "ndcg", "ndcg_graded", "recall", "precision", "normalized_precision", "hit_rate", "map", "mrr",
-        "coverage", "gini", "novelty", "diversity", and without cut-off "auc" and "mpr": see `alscore.metrics`. The last
-        three take much longer, as all items must be scored, or all their users compared.
+        "coverage", "gini", "novelty", "diversity", and without a cut-off "auc" and "mpr": see `alscore.metrics`. The
+        last three take much longer: "auc" and "mpr" need the scores of all items, "diversity" compares the users of
+        all ranked items.
     new_users : bool
-        Strong generalisation: `user_factors` are of other users, and these are solved from their rows of `train` by
-        ``model.recalculate_user(users, rows)``. The other kinds of model are asked as ever.
+        Strong generalisation: the users are not those of `user_factors`. A model with factors folds them in from their
+        rows of `train` by ``model.recalculate_user(users, rows)``. Other kinds of model are called as usual.
     on_overlap : {"error", "drop"}
-        What becomes of a test entry whose item the user has in `train`, where no ranking can have it.
+        What to do with a test entry whose item is in the user's row of `train`, so that no ranking can contain it.
     num_threads : int
-        0 takes all CPUs of this process.
+        0 means all CPUs of this process.
     show_progress : bool
-        After two seconds.
+        Show a progress bar after two seconds.
 
     Returns
     -------
@@ -204,11 +223,11 @@ def evaluate(
     Raises
     ------
     ValueError
-        Matrices of different shapes or labels, an item of a user in both of them, no test item at all, scores that are
-        NaN, factors that are not finite or so large that scores may not be, rankings with ids out of range, repeated or
-        known already, or an unknown metric.
+        The matrices differ in shape or labels, have an entry in common (unless `on_overlap` is "drop"), or there is no
+        test item. Scores are NaN. Factors are not finite, or so large that scores may not be finite. Ranked ids are
+        out of range, repeated, or in `train`. A metric is unknown.
     TypeError
-        `model` is none of the above, or a part is no sparse matrix.
+        `model` is none of the kinds above, or `train` or `test` is not a sparse matrix.
     NotFittedError
         The model has no factors.
 
@@ -223,46 +242,47 @@ def evaluate(
     cutoffs, metrics = _checked_cutoffs(k), checked_metrics(metrics)
     require(on_overlap in ("error", "drop"), "on_overlap", "'error' or 'drop'", on_overlap)
     check_labels(train, test, "train and test", ("users", "items"))
-    if isinstance(getattr(model, "interactions", None), Interactions):  # as of a Recommender: labels beside a model
+    if isinstance(getattr(model, "interactions", None), Interactions):  # a Recommender: labels and a model
         check_labels(model.interactions, train, "model and train", ("items",) if new_users else ("users", "items"))
         model = model.model
-    train, test = matrix_of(train), relevant(test)
-    users = judgeable(train, test)
-    shared = overlap(test, train)
+    held_out = HeldOut.of(train, test)
     if on_overlap == "error":
-        refuse_overlap(test, shared, "leave them out of one part, or pass on_overlap='drop'")
-    elif shared.any():
-        test = part_of(test, test, ~shared)
-        users = judgeable(train, test)
+        held_out.refuse_overlap("leave them out of one part, or pass on_overlap='drop'")
+    held_out = held_out.without_overlap()
+    return evaluate_held_out(model, held_out, cutoffs, metrics, RankingOptions(new_users, num_threads, show_progress))
 
-    measures = _measures(metrics, train, num_threads)
-    scored = [name for name in metrics if name in _OF_SCORES]
-    values = {f"{name}@{at}": np.empty(len(users)) for name in metrics if name in measures for at in cutoffs}
-    values |= {name: np.empty(len(users)) for name in scored}
-    counts = {at: np.zeros(test.shape[1], np.int64) for at in cutoffs}
-    for batch in ranked_batches(
-        model, train, users, cutoffs[-1], with_scores=bool(scored), new_users=new_users, num_threads=num_threads,
-        show_progress=show_progress,
-    ):  # fmt: skip
-        wanted = rows(test, users[batch.at])
-        judged = Judged(batch.ids, wanted, resolve_threads(num_threads, 64 * batch.ids.size))
-        for at in cutoffs:
-            counts[at] += definitions.counts(batch.ids, test.shape[1], at)
-            for name, measure in measures.items():
-                values[f"{name}@{at}"][batch.at] = measure(judged, at)
+
+def evaluate_held_out(
+    model: Any, held_out: HeldOut, cutoffs: Sequence[int], metrics: Sequence[str], options: RankingOptions
+) -> Evaluation:
+    """`evaluate` for arguments that are verified: ascending cut-offs, distinct names of metrics."""
+    users, test = held_out.users, held_out.test
+    n_users, n_items = test.shape
+    per_user = _metrics_per_user(metrics, held_out.train, options.num_threads)
+    of_scores = [name for name in metrics if name in _OF_SCORES]
+    values = {f"{name}@{k}": np.empty(len(users)) for name in metrics if name in per_user for k in cutoffs}
+    values |= {name: np.empty(len(users)) for name in of_scores}
+    counts = {k: np.zeros(n_items, np.int64) for k in cutoffs}
+    for batch in ranked_batches(model, held_out, cutoffs[-1], options, with_scores=bool(of_scores)):
+        batch_test = take_rows(test, users[batch.at])
+        ranked = RankedHits(batch.ids, batch_test, resolve_threads(options.num_threads, 64 * batch.ids.size))
+        for k in cutoffs:
+            counts[k] += definitions.counts(batch.ids, n_items, k)
+            for name, metric in per_user.items():
+                values[f"{name}@{k}"][batch.at] = metric(ranked, k)
         if batch.scores is not None:
-            places = ranking.places(
-                batch.scores, batch.seen.indptr, batch.seen.indices, wanted.indptr, wanted.indices,
-                resolve_threads(num_threads, wanted.nnz * test.shape[1]),
+            n_above = ranking.places(
+                batch.scores, batch.seen.indptr, batch.seen.indices, batch_test.indptr, batch_test.indices,
+                resolve_threads(options.num_threads, batch_test.nnz * n_items),
             )  # fmt: skip
-            for name in scored:
-                values[name][batch.at] = _OF_SCORES[name](places, wanted, batch.seen)
+            for name in of_scores:
+                values[name][batch.at] = _OF_SCORES[name](n_above, batch_test, batch.seen)
     return Evaluation(
         values,
-        {f"{name}@{at}": _OF_COUNTS[name](counts[at]) for name in metrics if name in _OF_COUNTS for at in cutoffs},
+        {f"{name}@{k}": _OF_COUNTS[name](counts[k]) for name in metrics if name in _OF_COUNTS for k in cutoffs},
         users,
-        test.shape[0] - len(users),
-        int(np.count_nonzero(shared)),
+        n_users - len(users),
+        held_out.n_dropped,
         {"mpr": np.add.reduceat(test.data, test.indptr[users])} if "mpr" in metrics else {},
         functools.reduce(lambda crc, array: zlib.crc32(array, crc), (test.indptr, test.indices, test.data), 0),
     )
@@ -277,38 +297,37 @@ def compare(
     n_resamples: int = 1000,
     random_state: int = 0,
     show_progress: bool = True,
-) -> "pd.DataFrame":
-    """Whether two models differ on the same users and test items.
+) -> pd.DataFrame:
+    """Test whether two models differ, on the same users and test items.
 
     Parameters
     ----------
     a, b : Evaluation
         From `evaluate` with the same `train` and `test`.
     confidence, n_resamples, random_state, show_progress
-        As for `Evaluation.table`; the interval is that of the difference.
+        As for `Evaluation.table`. The interval is that of the difference.
     n_permutations : int
-        Of the paired permutation test (Fisher 1935; Smucker, Allan and Carterette 2007): under the null hypothesis the
-        two figures of a user may as well be exchanged. p is the share of random exchanges, and of the observed one,
-        that give an absolute difference at least as large, so that it is never 0.
+        Number of permutations of the paired permutation test, at least 1 (Fisher 1935; Smucker, Allan and Carterette
+        2007). Under the null hypothesis the two values of a user may be exchanged. p is the share of the random
+        exchanges, together with the observed assignment, whose absolute difference is at least the observed one. So
+        p is never 0.
 
     Returns
     -------
     pandas.DataFrame
-        A row for each metric of users that both have: `metric`, `k`, `mean_a`, `mean_b`, `difference` (a - b), `lower`,
-        `upper` and `p_value`. Who reads many rows should correct p for their number.
+        A row for each metric of users that both evaluations have. Columns: `metric`, `k`, `mean_a`, `mean_b`,
+        `difference` (a - b), `lower`, `upper` and `p_value`. If you test many rows, correct p for their number.
 
     Raises
     ------
     ValueError
-        The users or their test items are not the same, or no metric is.
+        The users or their test items differ, or the evaluations have no metric of users in common.
     """
-    import pandas as pd
-
     require_integer(n_permutations, "n_permutations", 1)
     if not np.array_equal(a.users, b.users):
-        raise ValueError("a and b judge different users: evaluate both on the same train and test")
+        raise ValueError("a and b have different users: evaluate both on the same train and test")
     if a.test_checksum != b.test_checksum:
-        raise ValueError("a and b judge by different test items: evaluate both on the same train and test")
+        raise ValueError("a and b have different test items: evaluate both on the same train and test")
     differences = {name: a.values[name] - b.values[name] for name in a.values if name in b.values}
     if not differences:
         raise ValueError("a and b have no metric of users in common: evaluate both with the same metrics and k")
@@ -325,7 +344,7 @@ def compare(
 
 
 def checked_metrics(metrics: Sequence[str]) -> list[str]:
-    """Distinct names of metrics, verified."""
+    """Return the distinct names of metrics, verified."""
     names = [metrics] if isinstance(metrics, str) else list(metrics) if np.iterable(metrics) else []
     require(len(names) > 0, "metrics", "a name or several", metrics)
     for name in names:
@@ -334,7 +353,7 @@ def checked_metrics(metrics: Sequence[str]) -> list[str]:
 
 
 def require_cutoff(metrics: Iterable[str]) -> None:
-    """Raise a ValueError if none of these metrics has a cut-off."""
+    """Raise a ValueError if no metric of these has a cut-off."""
     if set(metrics) <= _OF_SCORES.keys():
         raise ValueError(f"{' and '.join(_OF_SCORES)} have no cut-off to draw them over: add another metric")
 
@@ -355,25 +374,27 @@ def check_labels(a: Any, b: Any, what: str, names: tuple[str, ...]) -> None:
                 raise ValueError(f"{what} have different {name}: take both from one split")
 
 
-def _measures(metrics: Sequence[str], train: Any, num_threads: int) -> dict[str, Callable[[Judged, int], Doubles]]:
-    """By name, the metrics at a cut-off that each user has."""
-    measures = {name: definitions.AT_K[name] for name in metrics if name in definitions.AT_K}
+def _metrics_per_user(
+    metrics: Sequence[str], train: sparse.csr_array, num_threads: int
+) -> dict[str, Callable[[RankedHits, int], Doubles]]:
+    """Return, by name, the functions of those metrics that have a cut-off and a value for each user."""
+    functions = {name: definitions.AT_K[name] for name in metrics if name in definitions.AT_K}
     if "novelty" in metrics:
-        information = definitions.self_information(relevant(train, "train"))
-        measures["novelty"] = lambda judged, k: definitions.mean_of_ranked(judged.ids, information, k)
+        information = definitions.self_information(positive_entries(train, "train"))
+        functions["novelty"] = lambda ranked, k: definitions.mean_of_ranked(ranked.ids, information, k)
     if "diversity" in metrics:
-        item_users, threads = definitions.transposed(relevant(train, "train")), resolve_threads(num_threads)
+        item_users, threads = definitions.transposed(positive_entries(train, "train")), resolve_threads(num_threads)
 
-        @functools.lru_cache(1)  # of one batch, for all cut-offs
-        def similarities(judged: Judged) -> Doubles:
-            return definitions.similarities(judged.ids, item_users, threads)
+        @functools.lru_cache(1)  # all cut-offs of a batch use the same similarities
+        def similarities(ranked: RankedHits) -> Doubles:
+            return definitions.similarities(ranked.ids, item_users, threads)
 
-        measures["diversity"] = lambda judged, k: definitions.unlikeness(judged.ids, similarities(judged), k)
-    return measures
+        functions["diversity"] = lambda ranked, k: definitions.dissimilarity(ranked.ids, similarities(ranked), k)
+    return functions
 
 
-def _named(table: "pd.DataFrame") -> "pd.DataFrame":
-    """Split an index of names such as "ndcg@10" into the columns `metric` and `k`."""
+def _named(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with its index, names such as "ndcg@10", split into the columns `metric` and `k`."""
     names = [name.partition("@") for name in table.index]
     table.insert(0, "metric", [metric for metric, _, _ in names])
     table.insert(1, "k", [int(k) if k else None for _, _, k in names])
@@ -388,49 +409,47 @@ def _interval(
     random_state: int,
     show_progress: bool,
 ) -> Doubles:
-    """Ends of the percentile bootstrap interval of each mean, float64 (2, n_values)."""
+    """Return the ends of the percentile bootstrap interval of each mean: float64 array (2, len(values))."""
     require(0 < confidence < 1, "confidence", "above 0 and below 1", confidence)
     require_integer(n_resamples, "n_resamples", 1)
     if not values:
         return np.empty((2, 0))
-    of_user = np.column_stack([weights.get(name, np.ones(len(each))) for name, each in values.items()])
-    sums = np.column_stack([np.column_stack(list(values.values())) * of_user, of_user])
-    n = len(sums)
+    user_weights = np.column_stack([weights.get(name, np.ones(len(each))) for name, each in values.items()])
+    summands = np.column_stack([np.column_stack(list(values.values())) * user_weights, user_weights])
+    n = len(summands)
 
-    def resampled(rng: np.random.Generator, some: int) -> Doubles:
-        return np.stack([np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(some)]).astype(float)
+    def resample(rng: np.random.Generator, n_draws: int) -> Doubles:
+        return np.stack([np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(n_draws)]).astype(float)
 
-    found = _in_blocks(resampled, sums, n_resamples, random_state, "resample", show_progress)
-    means = found[:, : len(values)] / found[:, len(values) :]
+    sums = _random_sums(resample, summands, n_resamples, random_state, "resample", show_progress)
+    means = sums[:, : len(values)] / sums[:, len(values) :]
     return np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
 
 
 def _p_values(contributions: Doubles, n_permutations: int, random_state: int, show_progress: bool) -> Doubles:
-    def exchanged(rng: np.random.Generator, some: int) -> Doubles:
-        return rng.integers(0, 2, (some, len(contributions)), np.int8) * 2.0 - 1
+    def exchange(rng: np.random.Generator, n_draws: int) -> Doubles:
+        return rng.integers(0, 2, (n_draws, len(contributions)), np.int8) * 2.0 - 1
 
-    found = _in_blocks(exchanged, contributions, n_permutations, random_state, "permutation", show_progress)
-    observed = np.abs(contributions.sum(axis=0)) * (1 - 1e-12)  # sums in another order round otherwise
-    as_large: Ints = np.count_nonzero(np.abs(found) >= observed, axis=0)
+    sums = _random_sums(exchange, contributions, n_permutations, random_state, "permutation", show_progress)
+    observed = np.abs(contributions.sum(axis=0)) * (1 - 1e-12)  # a sum in another order rounds otherwise
+    as_large: Ints = np.count_nonzero(np.abs(sums) >= observed, axis=0)
     return (1 + as_large) / (1 + n_permutations)
 
 
-def _in_blocks(
+def _random_sums(
     draw: Callable[[np.random.Generator, int], Doubles],
-    values: Doubles,
-    times: int,
+    summands: Doubles,
+    n_draws: int,
     random_state: int,
     unit: str,
     show_progress: bool,
 ) -> Doubles:
-    """``draw(rng, times) @ values``, with a few rows of the large first factor at a time."""
-    from tqdm import tqdm
-
-    rng, block = np.random.default_rng(random_state), max(1, _DRAWN // len(values))
-    out = np.empty((times, values.shape[1]))
-    with one_blas_thread(), tqdm(total=times, disable=not show_progress, delay=2, unit=unit) as progress:
-        for start in range(0, times, block):
-            some = min(block, times - start)
-            out[start : start + some] = draw(rng, some) @ values
-            progress.update(some)
+    """Return ``draw(rng, n_draws) @ summands``, computed in blocks: the first factor is large."""
+    rng, block = np.random.default_rng(random_state), max(1, _BLOCK_NUMBERS // len(summands))
+    out = np.empty((n_draws, summands.shape[1]))
+    with one_blas_thread(), progress_bar(n_draws, show_progress, unit) as progress:
+        for start in range(0, n_draws, block):
+            n = min(block, n_draws - start)
+            out[start : start + n] = draw(rng, n) @ summands
+            progress.update(n)
     return out

@@ -1,4 +1,4 @@
-"""A model judged by held-out interactions: while it trains, in a search, and by scikit-learn."""
+"""Scores of a model on held-out entries: after each sweep of a training, in a search, and for scikit-learn."""
 
 import dataclasses
 import functools
@@ -13,60 +13,59 @@ from alscore._support.checks import require, require_integer
 from alscore.interactions import Interactions
 from alscore.metrics import AT_K
 from alscore.metrics.evaluation import check_labels, evaluate
-from alscore.metrics.rankings import judgeable, overlap, refuse_overlap, relevant
+from alscore.metrics.rankings import HeldOut
 
 
 def validator(validation: Any, metric: str = "ndcg@10") -> "Validator":
-    """Make a function that judges a model by held-out interactions.
+    """Return a function that scores a model on held-out entries.
 
     Parameters
     ----------
     validation : (train, test), Split or UserSplit
-        Sparse matrices or Interactions. Two parts are of the users that the model is trained on. A UserSplit has users
-        that the model does not know: they are folded in.
+        Sparse matrices or Interactions. The users of (train, test) and of a Split are those that the model is trained
+        on. The users of a UserSplit are new to the model: it folds them in.
     metric : str
-        A metric of `alscore.evaluate` that is better the higher it is, and a cut-off: "ndcg@10".
+        A metric of `alscore.evaluate` for which higher is better, and a cut-off: "ndcg@10".
 
     Returns
     -------
     Validator
-        A function from a model, which has `user_factors` and `item_factors`, to the mean over the users with anything
-        to find. It raises what `alscore.evaluate` raises.
+        A function from a model with `user_factors` and `item_factors` to the mean of the metric over the users with
+        test items. Same errors as `alscore.evaluate`.
 
     Raises
     ------
     TypeError
-        `validation` is not as above.
+        `validation` is none of the forms above.
     ValueError
-        The parts differ in shape or labels, or have an entry in common; there is nothing to find, or no such metric.
+        The parts differ in shape or labels, or have an entry in common. There is no test item. The metric is unknown
+        or has no cut-off.
     """
     name, k = parsed(metric)
     new_users = isinstance(validation, splits.UserSplit)
     if not new_users and not (isinstance(validation, tuple) and len(validation) == 2):
         raise TypeError(f"validation must be (train, test), a Split or a UserSplit, not {type(validation).__name__}")
-    known, hidden = (validation.fold_in, validation.test) if new_users else validation
-    check_labels(known, hidden, "the parts of validation", ("users", "items"))
-    test = relevant(hidden)
-    train = matrix_of(known)
-    judgeable(train, test)
-    refuse_overlap(test, overlap(test, train), "leave them out of one part")
-    return Validator(known, train, test, name, k, new_users)
+    known, test = (validation.fold_in, validation.test) if new_users else validation
+    check_labels(known, test, "the parts of validation", ("users", "items"))
+    held_out = HeldOut.of(known, test)
+    held_out.refuse_overlap("leave them out of one part")
+    return Validator(known, held_out.train, held_out.test, name, k, new_users)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Validator:
-    """What `validator` makes, a function of a model.
+    """A function that scores a model on held-out entries. `validator` makes it.
 
     Attributes
     ----------
     known : sparse matrix or Interactions, shape (n_users, n_items)
-        What is known of the users, as it was given.
+        The train or fold-in part, as it was given.
     train, test : csr_array, shape (n_users, n_items)
-        The same, and what is to be found, both canonical.
+        `known` and the test items, canonical.
     metric : str
     k : int
     new_users : bool
-        Whether the users are to be folded in.
+        Whether the model folds the users in.
     """
 
     known: Any
@@ -80,7 +79,7 @@ class Validator:
         return _mean(model, self.train, self.test, self.metric, self.k, self.new_users)
 
     def refuse(self, user_items: Any) -> None:
-        """Refuse what a model must not be trained on, if this is to judge it.
+        """Raise an error if a model that this function scores must not be trained on `user_items`.
 
         Parameters
         ----------
@@ -89,9 +88,10 @@ class Validator:
         Raises
         ------
         ValueError
-            It has other users or items, or holds what is to be found.
+            `user_items` has other users or items than the validation data, or has a held-out entry. With
+            `new_users`, the items must be the same and no user may be in both.
         """
-        matrix, first = matrix_of(user_items), int(self.new_users)  # new users are others than those trained on
+        matrix, first = matrix_of(user_items), int(self.new_users)  # new users need not be as many
         if matrix.shape[first:] != self.train.shape[first:]:
             raise ValueError(
                 f"user_items has shape {matrix.shape} and the parts of validation {self.train.shape}: take all of them "
@@ -103,11 +103,11 @@ class Validator:
             if len(known):
                 raise ValueError(f"validation is by new users, but {known[0]!r} is trained on: train without them")
         if not self.new_users:
-            refuse_overlap(self.test, overlap(self.test, matrix), "train without what validation holds out")
+            HeldOut(matrix, self.test).refuse_overlap("train without the held-out entries of validation")
 
 
 def parsed(metric: str) -> tuple[str, int]:
-    """Name and cut-off of a metric such as "ndcg@10"; ValueError if there is none of that name with a cut-off."""
+    """Return name and cut-off of a metric such as "ndcg@10". ValueError if no metric with a cut-off has the name."""
     name, _, k = str(metric).partition("@")
     valid = name in AT_K and k.isdecimal() and int(k) > 0
     require(valid, "metric", f"one of {', '.join(AT_K)} and a cut-off of at least 1, such as 'ndcg@10'", metric)
@@ -131,43 +131,45 @@ def _mean(model: Any, train: Any, test: Any, metric: str, k: int, new_users: boo
 def ranking_scorer(
     metric: str = "ndcg", k: int = 10, held_out: float = 0.2, random_state: int = 0
 ) -> Callable[..., float]:
-    """Make a scorer for ``GridSearchCV(scoring=...)`` and its kin.
+    """Return a scorer for ``GridSearchCV(scoring=...)`` and scikit-learn's other searches.
 
-    They split the rows, so a model is judged on users that it never saw (strong generalisation: Liang et al. 2018).
-    Of each such user a share of the items is hidden, the user is folded in exactly on the rest, and the items not
-    among the rest are ranked::
+    These searches split the rows, so a model is scored on users that it was not trained on (strong generalisation:
+    Liang et al. 2018). For each of these users a share of the items is held out. The user is folded in, exactly, from
+    the other items, and all items except these are ranked::
 
         model, scorer = AlternatingLeastSquares(num_threads=1), ranking_scorer("ndcg", k=10)
         search = GridSearchCV(model, {"factors": [32, 64], "alpha": [1, 10]}, scoring=scorer, n_jobs=-1)
         search.fit(interactions, show_progress=False)
         search.best_params_, search.best_estimator_
 
-    and at random, ``RandomizedSearchCV(model, {"alpha": scipy.stats.loguniform(1, 100)}, scoring=scorer)``.
-    Without `scoring` they take the model's method `score`, which is the scorer made by ``ranking_scorer()``.
+    A random search is ``RandomizedSearchCV(model, {"alpha": scipy.stats.loguniform(1, 100)}, scoring=scorer)``.
+    Without `scoring`, the searches use the model's method `score`, which uses ``ranking_scorer()``.
 
     Parameters
     ----------
     metric : str
-        "ndcg", "recall", "precision" or another metric of `alscore.evaluate` that is better the higher it is.
+        "ndcg", "recall", "precision" or another metric of `alscore.evaluate` that has a cut-off and for which higher is
+        better.
     k : int
         Length of the ranking, at least 1.
     held_out : float
-        Share to hide of each user's items, above 0 and below 1: rounded down, but at least one, and at least one stays.
-        Dislikes (values below 0) stay all.
+        Share of each user's items to hold out, above 0 and below 1. The number is rounded down; at least one item is
+        held out and at least one is kept. Dislikes (values below 0) are never held out.
     random_state : int
-        The same hides the same items of the same rows, so that all candidates of a search are judged alike.
+        Seed, >= 0. The same seed holds out the same items of the same rows, so all candidates of a search are scored
+        on the same data.
 
     Returns
     -------
     function ``(estimator, X, y=None) -> float``
-        The mean over the users who like at least two items; the others cannot be judged. `X` is a scipy sparse matrix
-        (n_users, n_items) or an Interactions, `estimator` a fitted model with the item codes of `X`. It raises
-        ValueError if there is no such user, and NotFittedError.
+        The mean over the users who like at least two items; the other users have no items to hold out. `X` is a scipy
+        sparse matrix (n_users, n_items) or Interactions. `estimator` is a fitted model with the item ids of `X`. The
+        function raises a ValueError if there is no such user, and a NotFittedError.
 
     Raises
     ------
     ValueError
-        A parameter is not as above.
+        A parameter is out of range, or the metric is unknown or has no cut-off.
     """
     parsed(f"{metric}@{k}")
     require_integer(random_state, "random_state", 0)
@@ -176,5 +178,5 @@ def ranking_scorer(
 
 
 def _score(estimator: Any, X: Any, y: Any = None, *, metric: str, k: int, held_out: float, random_state: int) -> float:
-    rest, hidden = splits.hide_share(X, held_out, random_state)
-    return _mean(estimator, rest, hidden, metric, k, new_users=True)
+    fold_in, test = splits.hide_share(X, held_out, random_state)
+    return _mean(estimator, fold_in, test, metric, k, new_users=True)

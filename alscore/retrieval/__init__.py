@@ -103,6 +103,11 @@ class Candidates:
             self.order = np.arange(len(factors), dtype=np.int32)
             self.norm = np.full(len(factors), np.inf)
 
+    @property
+    def panels(self) -> Floats | None:
+        """The packed rows, or None if they are in the layout of another kernel set than the one in use."""
+        return self.packed if self.isa == kernel_table.isa() else None
+
     def _keep(self, positions: Ints) -> None:
         self.norm = self.norm[positions]
         if self.scale is not None:
@@ -167,7 +172,7 @@ def top_n(
     queries = np.ascontiguousarray(queries, dtype)
     if queries.ndim != 2 or queries.shape[1] != size[1]:
         raise ValueError(f"queries have shape {queries.shape}, but must have (n_queries, {size[1]}), as the factors")
-    indptr = indices = banned = None
+    banned = None
     if exclude is not None:
         if not isinstance(exclude, CanonicalRows):
             exclude = canonical_rows(exclude, dtype, "exclude")
@@ -176,7 +181,6 @@ def top_n(
                 f"exclude has shape {exclude.shape}, but must have {(len(queries), size[0])}: "
                 "one row for each query, one column for each factor"
             )
-        indptr, indices = exclude.indptr, exclude.indices
     if allow is not None or deny is not None:
         banned = np.full(size[0], allow is not None, np.uint8)
         if allow is not None:
@@ -193,13 +197,8 @@ def top_n(
     ids, scores = topk.search(
         queries,
         norm,
-        factors.factors,
-        factors.order,
-        factors.scale,
-        factors.norm,
-        factors.packed if factors.isa == kernel_table.isa() else None,
-        indptr,
-        indices,
+        factors,
+        exclude,
         banned,
         min(int(n), size[0]),
         resolve_threads(num_threads, len(queries) * len(factors.order) * size[1] * factors.scored),

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from alscore._core import builtin_solvers, sweeps
+from alscore._core import builtin_solvers, nonnegative, sweeps
 from alscore._support.arrays import Doubles, Floats, Int32s, Int64s
 from alscore._support.checks import require_integer
 
@@ -96,7 +96,7 @@ class NonNegative:
     """
 
     def capsule(self) -> object:
-        return builtin_solvers.publish_nonnegative()
+        return nonnegative.publish()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -175,34 +175,20 @@ class CompiledSolver:
 
     def sweep(self, half_sweep: HalfSweep, out: Floats, loss: Doubles | None = None) -> None:
         """Solve every row into `out`. Write each row's part of the objective to `loss` (float64, n_rows), if given."""
-        h = half_sweep
-        row, code = sweeps.sweep(
-            self._capsule,
-            h.indptr,
-            h.indices,
-            h.strength,
-            h.order,
-            h.factors,
-            h.gram,
-            h.diag,
-            h.regularization,
-            h.confidence,
-            out,
-            loss,
-            h.num_threads,
-        )
+        row, code = sweeps.sweep(self._capsule, half_sweep, out, loss)
         if row < 0:
             return
+        where = f"{half_sweep.side} row {row}"
         if code == sweeps.NOT_POSITIVE_DEFINITE:
             raise NotPositiveDefiniteError(
-                f"{h.side} row {row}: the system is not positive definite, or too near to that for {out.dtype}; raise "
+                f"{where}: the system is not positive definite, or too near to that for {out.dtype}; raise "
                 "regularization, lower unobserved_weight below the confidence of the entries, or use dtype=float64"
             )
         if code == sweeps.NOT_FINITE:
             raise FloatingPointError(
-                f"{h.side} row {row}: the solution is not finite; scale the values or alpha down, or use dtype=float64"
+                f"{where}: the solution is not finite; scale the values or alpha down, or use dtype=float64"
             )
-        raise RuntimeError(f"{h.side} row {row}: the solver failed with its error code {code}")
+        raise RuntimeError(f"{where}: the solver failed with its error code {code}")
 
 
 def keeps_basis(solver: Any) -> bool:

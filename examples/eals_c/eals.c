@@ -1,4 +1,4 @@
-/* Element-wise ALS (He, Zhang, Kan, Chua 2016): a compiled solver in plain C. Everything it knows of alscore is alscore.h. */
+/* Element-wise ALS (He, Zhang, Kan, Chua 2016): a compiled solver in plain C, which needs only alscore.h. */
 #include <Python.h>
 
 #include "alscore.h"

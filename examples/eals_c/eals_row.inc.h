@@ -1,10 +1,11 @@
-/* One row by element-wise ALS, for one REAL and one ROW: each factor in turn moves to its minimum, the others fixed. */
+/* One row by element-wise ALS, for one REAL and one ROW. Each factor in turn moves to its minimum while the others are
+ * fixed. */
 
 static int NAME(const void *params, const ROW *row, void *work)
 {
     const int64_t n = row->n, k = row->k;
     const REAL *w = row->weight;
-    REAL *x = row->x, *s = work; /* s = t - D Y x, kept up to date */
+    REAL *x = row->x, *s = work; /* s = t - D Y x, updated with every step */
     (void)params;
 
     for (int64_t i = 0; i < n; i++) {
@@ -14,7 +15,7 @@ static int NAME(const void *params, const ROW *row, void *work)
         s[i] = row->target[i] - w[i] * score;
     }
     for (int64_t j = 0; j < k; j++) {
-        const REAL *y = row->factors + j; /* its column, k apart */
+        const REAL *y = row->factors + j; /* its numbers are k apart */
         REAL slope = -row->diag[j] * x[j], curvature = row->diag[j];
         for (int64_t i = 0; i < n; i++) {
             slope += s[i] * y[row->cols[i] * k];

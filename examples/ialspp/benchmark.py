@@ -1,4 +1,4 @@
-"""Prints this example's table: CPU seconds and objective after some sweeps, of the built-in solvers and of this one."""
+"""Print the table of this example: CPU seconds and objective of each solver after some sweeps."""
 
 import argparse
 import time
@@ -10,17 +10,17 @@ SOLVERS = ("cholesky", "auto", "cg", "ialspp")
 
 
 def progress(plays, solver, factors):
-    """(CPU seconds of training, objective) after each of SWEEPS; the objective's own time is not counted."""
+    """(CPU seconds of training, objective) after each of SWEEPS. The time to compute the objective is not counted."""
     objective = {"regularization": 30, "confidence": "log"}
     model = AlternatingLeastSquares(factors, solver=solver, iterations=1, num_threads=1, random_state=0, **objective)
-    seconds, found = 0.0, []
+    seconds, results = 0.0, []
     for sweep in range(1, max(SWEEPS) + 1):
         start = time.process_time()
         model.set_params(warm_start=sweep > 1).fit(plays, show_progress=False)
         seconds += time.process_time() - start
         if sweep in SWEEPS:
-            found.append((seconds, calculate_loss(plays, model.user_factors, model.item_factors, **objective)))
-    return found
+            results.append((seconds, calculate_loss(plays, model.user_factors, model.item_factors, **objective)))
+    return results
 
 
 def main():

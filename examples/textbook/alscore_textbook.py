@@ -1,10 +1,10 @@
-"""A solver for alscore in Python: the place to try an idea before it is worth compiling."""
+"""A solver for alscore in Python, to try an idea before it is compiled."""
 
 import numpy as np
 
 
 class Textbook:
-    """Equation 4 of Hu, Koren, Volinsky (2008): each row's k x k system by LAPACK."""
+    """Equation 4 of Hu, Koren, Volinsky (2008): LAPACK solves the k x k system of each row."""
 
     original_basis = True
 

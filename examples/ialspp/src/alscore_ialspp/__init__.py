@@ -12,7 +12,8 @@ class IALSpp:
     Parameters
     ----------
     block : int
-        Factors solved at a time, at least 1. From k on the row is solved exactly.
+        Number of factors that are solved together, from 1 to 2**31 - 1. A block of k factors or more solves the row
+        exactly.
     """
 
     block: int = 32
