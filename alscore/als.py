@@ -92,9 +92,9 @@ class AlternatingLeastSquares(Estimator, FoldInModel):
     ----------
     user_factors : array (n_users, factors)
     item_factors : array (n_items, factors)
-        None before `fit`. Read-only. They are in the canonical basis: ``item_factors.T @ item_factors`` is diagonal with
-        a descending diagonal, and each column's number of largest magnitude in `item_factors` is positive. Solvers that
-        ask for the original basis keep it. Factors from elsewhere can be assigned, in any basis. They are copied,
+        None before `fit`. Read-only. They are in the canonical basis: ``item_factors.T @ item_factors`` is diagonal, its
+        diagonal descends, and in each column of `item_factors` the number of largest magnitude is positive. Solvers
+        that ask for the original basis keep it. Factors from elsewhere can be assigned, in any basis. They are copied,
         unless the array is read-only already.
     training_loss : list of float
         The objective after each sweep of the last `fit` or `partial_fit`, if it was computed.

@@ -470,7 +470,7 @@ def test_command_prints_the_table(files, capsys):
     assert err == "alscore: left out 2 plays of users or items unknown to the model\n"
     assert main(command) == 0
     others = train.n_users - len(oracle.users)
-    assert f"{len(oracle.users)} users evaluated; {others} other users have no plays in the test" in capsys.readouterr().out
+    assert f"{len(oracle.users)} users evaluated; {others} others have no test plays" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["model.als", "test.tsv"])

@@ -104,7 +104,7 @@ def _print_document(model: str, result: "Evaluation", n_unknown: int, table: "pd
 
 def _print_figures(result: "Evaluation", table: "pd.DataFrame", say: console.Say) -> None:
     say(
-        f"{len(result.users):,} users evaluated; {result.n_users_without_test:,} other users have no plays in the test; "
+        f"{len(result.users):,} users evaluated; {result.n_users_without_test:,} others have no test plays; "
         f"left out {result.n_overlapping:,} plays of items that the user has in the model\n"
     )
     figures = table[["mean", "lower", "upper"]].map(lambda figure: f"{figure:.4f}").replace("nan", "-")
