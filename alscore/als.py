@@ -92,8 +92,8 @@ class AlternatingLeastSquares(Estimator, FoldInModel):
     ----------
     user_factors : array (n_users, factors)
     item_factors : array (n_items, factors)
-        None before `fit`. Read-only. They are in the canonical basis: ``item_factors.T @ item_factors`` is diagonal, its
-        diagonal descends, and in each column of `item_factors` the number of largest magnitude is positive. Solvers
+        None before `fit`. Read-only. The basis is canonical: ``item_factors.T @ item_factors`` is diagonal with
+        descending numbers, and in each column of `item_factors` the number of largest magnitude is positive. Solvers
         that ask for the original basis keep it. Factors from elsewhere can be assigned, in any basis. They are copied,
         unless the array is read-only already.
     training_loss : list of float
