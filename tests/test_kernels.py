@@ -42,7 +42,7 @@ def test_environment_chooses_the_set(run_python):
 def test_unknown_set_in_the_environment_is_refused(run_python):
     result = run_python(SHOW, ALSCORE_ISA="sse9")
     assert result.returncode != 0
-    assert "kernel set 'sse9' is not available" in result.stderr
+    assert "ALSCORE_ISA: kernel set 'sse9' is not available" in result.stderr
 
 
 def test_sets_train_the_same_model(solver, dtype, plays):

@@ -108,6 +108,7 @@ cdef void multiply(const als_row *row, const floating *p, floating *out, als_ahe
     cdef const floating *Y = <const floating *> row.factors
     cdef floating s[CHUNK_ENTRIES]
     cdef int64_t k = row.k, i, j, chunk, start, count
+    # entries of a chunk: both products read its factors, so they should fit CHUNK_BYTES; a multiple of 4, at least 8
     cdef int64_t size = max(8, min(CHUNK_ENTRIES, CHUNK_BYTES / (k * sizeof(floating))) // 4 * 4)
     for j in range(k):
         out[j] = row.diag[j] * p[j]

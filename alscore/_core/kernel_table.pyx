@@ -38,4 +38,7 @@ def use(name):
 
 active = als_available()[0]
 if os.environ.get("ALSCORE_ISA"):
-    use(os.environ["ALSCORE_ISA"])
+    try:
+        use(os.environ["ALSCORE_ISA"])
+    except ValueError as error:
+        raise ValueError(f"the environment variable ALSCORE_ISA: {error}") from None

@@ -108,8 +108,9 @@ def solver_flags(capsule):
 
 cdef inline void weigh(const Confidence *confidence, int64_t n, const floating *strength, floating *weight,
                        floating *target) noexcept nogil:
+    """weight = c - unobserved and target = c p of each entry, from its strength"""
     cdef floating base = <floating> confidence.base, scale = <floating> confidence.scale
-    # base = unobserved = 1 in the usual case: to add and subtract them for each entry would round small strengths
+    # The difference is taken once: it is 1 - 1 in the usual case, and adding 1 to each strength would round small ones.
     cdef floating offset = <floating> (confidence.base - confidence.unobserved)
     cdef floating r
     cdef int64_t i

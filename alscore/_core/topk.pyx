@@ -100,7 +100,7 @@ cdef void replace_worst(int64_t n, int32_t *ids, floating *scores, int32_t new_i
 
 
 cdef void sort_best_first(int64_t n, int32_t *ids, floating *scores) noexcept nogil:
-    """Sort a heap."""
+    """Sort a heap whose root is its worst result, in place."""
     cdef int64_t last
     cdef int32_t worst_id
     cdef floating worst_score
