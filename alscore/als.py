@@ -46,9 +46,9 @@ class AlternatingLeastSquares(Estimator, FoldInModel):
     factors : int
         Length k of every factor vector, at least 1.
     regularization : float
-        λ, at least 0. Directions in which the factors of the fixed side have no energy get a small ridge in addition,
-        for example where there are more factors than items: 16 eps of the largest eigenvalue in float32, 1e-12 of it in
-        float64. The ridge keeps rows near 0 in these directions, also with λ = 0.
+        λ, at least 0. Directions of the fixed side whose eigenvalue is only rounding, for example where there are more
+        factors than items, get a small ridge: 16 eps of the largest eigenvalue in float32, 1e-12 of it in float64. The
+        ridge keeps rows near 0 in these directions, also with λ = 0.
     alpha : float
         Scale of the confidence, above 0.
     iterations : int
@@ -164,9 +164,8 @@ class AlternatingLeastSquares(Estimator, FoldInModel):
             raise ValueError(f"tol must be None, or at least 0 and below 1, not {self.tol!r}")
         return self._objective(), dtype, solvers.resolve(self.solver)
 
-    def _initial_factors(self, n_items: int, dtype: np.dtype) -> Floats:
-        nonnegative = solvers.is_nonnegative(solvers.resolve(self.solver))
-        return initial_factors(n_items, self.factors, dtype, self.random_state, nonnegative)
+    def _initial_factors(self, n_items: int, dtype: np.dtype, solver: Any) -> Floats:
+        return initial_factors(n_items, self.factors, dtype, self.random_state, solvers.is_nonnegative(solver))
 
     def fit(
         self,
@@ -190,8 +189,8 @@ class AlternatingLeastSquares(Estimator, FoldInModel):
         validation : (train, test), Split, UserSplit or function, optional
             Held-out data, or a function ``model -> float`` (higher is better). The model is scored after every sweep,
             and the model of the best sweep is kept. Ties: the earliest sweep. Held-out data are scored by NDCG@10; for
-            other metrics pass `alscore.tuning.validator`. The training data must not contain the held-out entries of
-            their own users. ::
+            other metrics pass `alscore.tuning.validator`. `user_items` must not contain held-out entries. With a
+            UserSplit it must not contain the users of the validation. ::
 
                 split = splits.leave_k_out(plays, 0.2)
                 model.fit(split.train, validation=split)
@@ -218,7 +217,7 @@ class AlternatingLeastSquares(Estimator, FoldInModel):
             objective, dtype, solver = self._checked(self.iterations, show_progress)
             matrix = canonical_csr(getattr(user_items, "matrix", user_items), dtype)
             users = Side.of("user", objective, matrix, self.factors, self.num_threads)
-            initial = self._initial_factors(matrix.shape[1], dtype)
+            initial = self._initial_factors(matrix.shape[1], dtype, solver)
             training = Training.afresh(users, initial, solver, self._wants_loss(callback))
         return self._train(training, self.iterations, show_progress, callback, score)
 
@@ -232,8 +231,8 @@ class AlternatingLeastSquares(Estimator, FoldInModel):
         """Continue training from the present factors, on all entries as they are now.
 
         New users are solved exactly on the item factors, then new items on the factors of all users. The sweeps over
-        all rows follow. The users are solved once more at the end: the model comes nearer to a new fit by more than
-        this half-sweep costs.
+        all rows follow. At the end the users are solved once more. This half-sweep is worth its time: it brings the
+        model nearer to a new fit.
 
         Parameters
         ----------
@@ -272,8 +271,8 @@ class AlternatingLeastSquares(Estimator, FoldInModel):
         n_users, (n_items, k) = len(known_users.array), known_items.array.shape
         if (k, known_items.array.dtype) != (self.factors, dtype):
             raise ValueError(
-                f"the model has k = {k} factors of {known_items.array.dtype} to go on from, but factors={self.factors} "
-                f"and dtype is {dtype}: set both to those of the model, or fit afresh with warm_start=False"
+                f"cannot continue: the model has factors={k}, {known_items.array.dtype}; the parameters say "
+                f"factors={self.factors}, {dtype}. Set them alike, or call fit with warm_start=False"
             )
         matrix = canonical_csr(getattr(user_items, "matrix", user_items), dtype)
         if matrix.shape[0] < n_users or matrix.shape[1] < n_items:
@@ -286,7 +285,7 @@ class AlternatingLeastSquares(Estimator, FoldInModel):
             (known_users.array, known_items.array),
             solver,
             functools.partial(known_items.fold_in, self.num_threads),
-            functools.partial(self._initial_factors, dtype=dtype) if iterations else None,
+            functools.partial(self._initial_factors, dtype=dtype, solver=solver) if iterations else None,
             self._wants_loss(callback),
         )
 
@@ -299,7 +298,11 @@ class AlternatingLeastSquares(Estimator, FoldInModel):
         score: Callable[[Any], float] | None = None,
         users_last: bool = False,
     ) -> Self:
-        """Sweep at most `iterations` times, with `users_last` half a sweep more; keep the model of the best score."""
+        """Run up to `iterations` sweeps. With `users_last`, solve the users once more at the end.
+
+        With `score`, keep the factors of the best sweep. An exception of `score` or `callback`, or Ctrl-C, ends the
+        training. It is raised after the factors are stored.
+        """
         best: tuple[Factors, Factors] | None = None
         scores: list[float] = []
         stopped_by: BaseException | None = None
@@ -346,6 +349,9 @@ class AlternatingLeastSquares(Estimator, FoldInModel):
         file : str, path or binary file object
             Same as for `alscore.persistence.save`.
         """
+        self._write(file)
+
+    def _write(self, file: str | os.PathLike[str] | BinaryIO) -> None:
         container.write(file, *self._parts(), {})
 
     @classmethod

@@ -56,7 +56,8 @@ class _Baseline(Estimator):
             A parameter or the matrix is not valid, or the matrix has no items.
         """
         matrix = _rows(user_items)
-        require(matrix.shape[1] > 0, "user_items", "a matrix with items", matrix)
+        if not matrix.shape[1]:
+            raise ValueError(f"user_items has no items (shape {matrix.shape})")
         self._learn(matrix, show_progress)
         self._n_items = matrix.shape[1]
         return self
@@ -109,7 +110,8 @@ class MostPopular(_Baseline):
 
 
 class ItemKNN(_Baseline):
-    """Items that are similar to the items of the user: ``score_ui = sum_j r_uj s_ji`` over the j with neighbour i.
+    """Items that are similar to the items of the user: ``score_ui = sum_j r_uj s_ji``
+    over the items j that have i as a neighbour.
 
     The neighbours of item j are the k other items with the largest similarity s_ji above 0 (ties: lower id first). With
     x_i the column of item i: ::

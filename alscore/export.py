@@ -12,7 +12,6 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet
-from threadpoolctl import threadpool_limits
 
 from alscore import retrieval
 from alscore._data.label_columns import labels_to_arrow
@@ -358,7 +357,10 @@ def _labelled(model: Model, side: str) -> tuple["pd.Index[Any]", Floats]:
 
 
 def _labels_to_numpy(labels: "pd.Index[Any]", name: str) -> dict[str, NDArray[Any]]:
-    """Return the labels as arrays that need no pickle: `name`, and for text also the ends."""
+    """Return labels as arrays by member name, without pickle.
+
+    Text: UTF-8 bytes in `name`, and the end of each label in ``{name}_ends``.
+    """
     array = labels.to_numpy()
     if pd.api.types.infer_dtype(array) in ("string", "empty"):  # "empty": no labels, dtype object
         encoded = [label.encode() for label in array]
@@ -433,6 +435,8 @@ def _search_hnswlib(index: AnnIndex, queries: Floats, n: int, ef: int) -> Any:
 
 
 def _build_faiss(graph: _Graph) -> None:
+    from threadpoolctl import threadpool_limits  # sets the environment variable KMP_DUPLICATE_LIB_OK
+
     faiss = _faiss()
     metric = faiss.METRIC_INNER_PRODUCT if graph.index.metric == "ip" else faiss.METRIC_L2
     hnsw = faiss.IndexHNSWFlat(graph.index.dimension, graph.connectivity, metric)
@@ -444,6 +448,8 @@ def _build_faiss(graph: _Graph) -> None:
 
 
 def _search_faiss(index: AnnIndex, queries: Floats, n: int, ef: int) -> Any:
+    from threadpoolctl import threadpool_limits
+
     hnsw = _faiss().read_index(str(index.path))
     hnsw.hnsw.efSearch = ef
     with threadpool_limits(1, user_api="openmp"):

@@ -19,13 +19,14 @@ from alscore import statistics
 from alscore._data import container
 from alscore._data.canonical import canonical_csr as canonical_csr
 from alscore._data.canonical import (
-    check_codes,
+    check_ids,
     checked_timestamps,
     entry_rows,
     from_canonical,
     part_of_matrix,
-    recoded,
+    renumbered,
 )
+from alscore._data.filters import kept_entries
 from alscore._data.label_columns import labels_writer, read_labels
 from alscore._data.labels import Labels
 from alscore._data.observations import check_choices, collected, summed
@@ -183,7 +184,7 @@ class Interactions:
         """Return the rows of some users, and the positions of their entries in the matrix."""
         codes = np.asarray(codes)
         if codes.size:
-            check_codes(codes, self.n_users, "row", "codes", int, "position")
+            check_ids(codes, self.n_users, "row", "codes", int, "position")
         codes = codes.astype(np.int64)
         starts, ends = self.matrix.indptr[codes], self.matrix.indptr[codes + 1]
         indptr = np.concatenate([[0], np.cumsum(ends - starts)])
@@ -191,7 +192,7 @@ class Interactions:
         data, indices = self.matrix.data[entries], self.matrix.indices[entries]
         return from_canonical(data, indices, indptr, (len(codes), self.n_items)), entries
 
-    def part(self, entries: Bools, users: Any = slice(None)) -> "Interactions":
+    def _part(self, entries: Bools, users: Any = slice(None)) -> "Interactions":
         """Return some entries and some users, with all items.
 
         Parameters
@@ -211,7 +212,7 @@ class Interactions:
         return copy_with(self, matrix=matrix, users=self.users[users], report=None, timestamps=timestamps)
 
     def __len__(self) -> int:
-        """Number of users, as ``interactions[codes]`` takes users. Interactions without users are false."""
+        """Number of users, because ``interactions[codes]`` selects users. Interactions without users are false."""
         return self.n_users
 
     __iter__ = None  # else Python would iterate by __getitem__: one Interactions for each user
@@ -245,7 +246,10 @@ class Interactions:
         """
         codes = np.atleast_1d(np.arange(self.n_users)[codes])
         if codes.ndim > 1:
-            raise IndexError(f"codes must have one dimension, not {codes.ndim}: all items are kept")
+            raise IndexError(
+                f"codes must have one dimension, not {codes.ndim}: select users only, e.g. plays[rows]; items cannot "
+                "be selected here"
+            )
         users = self.users.take(codes)
         if not users.is_unique:
             at = int(users.duplicated().argmax())
@@ -298,7 +302,7 @@ class Interactions:
         # This does not sort all entries again. The float32 sum of two values is the rounded float64 sum.
         indptr = np.pad(self.matrix.indptr, (0, len(users) - self.n_users), mode="edge")
         own = from_canonical(self.matrix.data, self.matrix.indices, indptr, shape)
-        return type(self)(canonical_csr(own + recoded(other.matrix, rows, columns, shape), name=name), users, items)
+        return type(self)(canonical_csr(own + renumbered(other.matrix, rows, columns, shape), name=name), users, items)
 
     def filter(self, min_user: int = 1, min_item: int = 1, k_core: int | None = None) -> "Interactions":
         """Leave out items and users with few entries.
@@ -318,15 +322,15 @@ class Interactions:
         ValueError
             Same errors as `alscore.statistics.filter`.
         """
-        filtered = statistics.filtered(self.matrix, min_user, min_item, k_core)
-        rest = self.part(filtered.reason_of_entry == 0, filtered.users)
-        new_ids = np.cumsum(filtered.items, dtype=np.int32) - np.int32(1)
+        kept = kept_entries(self.matrix, min_user, min_item, k_core)
+        rest = self._part(kept.reason_of_entry == 0, kept.users)
+        new_ids = np.cumsum(kept.items, dtype=np.int32) - np.int32(1)
         shape = rest.n_users, int(new_ids[-1]) + 1
-        renumbered = from_canonical(rest.matrix.data, new_ids[rest.matrix.indices], rest.matrix.indptr, shape)
-        lost = np.flatnonzero(filtered.reason_of_entry)
-        reasons = np.array(filtered.reasons, object)[filtered.reason_of_entry[lost]]
+        matrix = from_canonical(rest.matrix.data, new_ids[rest.matrix.indices], rest.matrix.indptr, shape)
+        lost = np.flatnonzero(kept.reason_of_entry)
+        reasons = np.array(kept.reasons, object)[kept.reason_of_entry[lost]]
         report = Report(self.nnz, rest.nnz, 0, pd.DataFrame({"number": lost, "reason": reasons}))
-        return copy_with(rest, matrix=renumbered, items=self.items[filtered.items], report=report)
+        return copy_with(rest, matrix=matrix, items=self.items[kept.items], report=report)
 
     def summary(self, top: int = 10) -> pd.DataFrame:
         """Describe the interactions by numbers.
@@ -376,11 +380,14 @@ class Interactions:
         TypeError, OSError
             Same errors as `alscore.persistence.save`.
         """
+        self._write(file)
+
+    def _write(self, file: str | os.PathLike[str] | BinaryIO) -> None:
         container.write(file, "Interactions", None, *self._parts())
 
     @classmethod
     def load(cls, file: str | os.PathLike[str] | BinaryIO, mmap: bool = True) -> "Interactions":
-        """Map a file of `save` into memory, or read it.
+        """Load Interactions that `save` wrote. By default a file with a path is mapped into memory.
 
         Parameters
         ----------
@@ -395,7 +402,7 @@ class Interactions:
         Raises
         ------
         FormatError
-            The file holds a model, or same errors as `alscore.load`.
+            The file holds a model. Also: same errors as `alscore.load`.
         OSError
             The file cannot be opened or read.
         """
@@ -512,7 +519,8 @@ class Interactions:
             The file cannot be opened.
         """
         check_choices(duplicates, errors)
-        text = TextOptions(delimiter, quoting, column_names, integers)
+        # an empty sequence of names, or None, means: not given
+        text = TextOptions(delimiter, quoting, column_names or None, integers or ())
         observations = read_observations(source, ColumnNames(user, item, value, timestamp), text)
         return cls._from_observations(observations, duplicates, errors)
 

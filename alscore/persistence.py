@@ -28,7 +28,7 @@ def save(obj: Recommender | AlternatingLeastSquares | Interactions, file: str | 
     Raises
     ------
     TypeError
-        `obj` is of another type, Arrow cannot hold the labels, or the solver is an object without an installed name.
+        `obj` is of another type, Arrow cannot hold the labels, or the solver's class is not installed as a plug-in.
     NotFittedError
         Factors were assigned to one side only.
     ValueError
@@ -38,7 +38,7 @@ def save(obj: Recommender | AlternatingLeastSquares | Interactions, file: str | 
     """
     if not isinstance(obj, Recommender | AlternatingLeastSquares | Interactions):
         raise TypeError(f"can save a Recommender, an AlternatingLeastSquares or Interactions, not {type(obj).__name__}")
-    obj.save(file)
+    obj._write(file)
 
 
 def load(file: str | os.PathLike[str] | BinaryIO, mmap: bool = True) -> Any:

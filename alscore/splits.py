@@ -133,7 +133,7 @@ def leave_last_k_out(
 ) -> Split:
     """Hold out the latest k likes of each user. Ties: the higher item id counts as later.
 
-    The training part still has what other users did afterwards, and dislikes from afterwards. `time_split` avoids both.
+    The training part still has later entries of other users, and later dislikes. `time_split` avoids both.
 
     Parameters
     ----------
@@ -192,8 +192,12 @@ def time_split(user_items: Any, test: float = 0.2, at: Any = None, timestamps: n
     at = seconds_of(at, "at")
     in_test = seconds >= at
     if in_test.all() or not in_test.any():
-        span = f"run from {seconds.min()} to {seconds.max()}" if seconds.size else "are none"
-        raise ValueError(f"at={at} leaves one of the parts empty: timestamps {span}; choose an instant between")
+        if not seconds.size:
+            raise ValueError("user_items has no entries to split")
+        raise ValueError(
+            f"at={at} leaves one of the parts empty: timestamps run from {seconds.min()} to {seconds.max()}; choose a "
+            "time between them"
+        )
     return _split(user_items, matrix, in_test)
 
 
@@ -238,7 +242,10 @@ def user_split(
     enough, kept = np.flatnonzero(n_test), _is_kept(n_test, too_few)
     number = _n_test(test, "test", int(kept.sum()), "users")
     if number > enough.size:
-        raise ValueError(f"test={test!r} asks for {number} users, but k={k!r} leaves {enough.size} with enough likes")
+        raise ValueError(
+            f"test={test!r} asks for {number} users, but only {enough.size} users have enough entries above 0 for "
+            f"k={k!r}; lower test or change k"
+        )
     is_test = _mask(matrix.shape[0], enough[_draw(bits, enough.size, number)])
     is_train = kept & ~is_test
     held_out = _last(matrix, _random_keys(matrix, bits), np.where(is_test, n_test, 0))
@@ -286,13 +293,16 @@ def hide_share(X: Any, share: float, random_state: int = 0) -> Split:
 
 
 def _random_bits(random_state: int) -> np.random.PCG64:
-    """Return a stream of random bits. Of its random numbers, numpy promises that only this stream never changes."""
+    """Return a stream of random bits. numpy guarantees that it never changes, unlike the distributions made from it."""
     require_integer(random_state, "random_state", 0)
     return np.random.PCG64(random_state)
 
 
 def _n_test_of_each(value: float, name: str, available: Ints) -> Int64s:
-    """Return the number that `value`, a number or a share, means for each of `available`; 0 if it is none or all."""
+    """Convert `value`, a number or a share, to a number for each of `available`.
+
+    0 where it would take all or none of them.
+    """
     is_number = hasattr(value, "__index__") and not isinstance(value, bool)
     require(
         value >= 1 if is_number else isinstance(value, float | np.floating) and 0 < value < 1,
@@ -311,10 +321,11 @@ def _share_of(available: Ints, share: float) -> Int64s:
 
 
 def _n_test(value: float, name: str, available: int, what: str) -> int:
-    """Return the number that `value`, a number or a share, means for `available`. Raise if it is none or all."""
+    """Convert `value`, a number or a share, to a number of `what`. Raise if it takes all or none of `available`."""
     number = int(_n_test_of_each(value, name, np.array(available)))
     if not number:
-        raise ValueError(f"{name}={value!r} of {available} {what} leaves one of the parts empty")
+        remedy = f"choose a number from 1 to {available - 1}, or a share" if available > 1 else "at least 2 are needed"
+        raise ValueError(f"{name}={value!r} of {available} {what} leaves one of the parts empty; {remedy}")
     return number
 
 
@@ -328,7 +339,7 @@ def _n_test_by_user(matrix: sparse.csr_array, k: float, too_few: str) -> Int64s:
     if short.size == number.size or (short.size and too_few == "error"):
         raise ValueError(
             f"user_items: {short.size} of {number.size} users have too few entries above 0 for k={k!r}, at rows "
-            f"{first_few(short)}; choose a smaller k, or leave such users out"
+            f"{first_few(short)}; choose another k, or leave such users out"
         )
     return number
 
@@ -352,7 +363,7 @@ def _draw(bits: np.random.PCG64, size: int, number: int) -> Ints:
 
 
 def _key_bits(matrix: sparse.csr_array) -> int:
-    """Return the number of bits for a key beside the row number in 64 bits."""
+    """Return how many of 64 bits are left for a key after those of the row number."""
     n_rows: int = matrix.shape[0]
     return 64 - n_rows.bit_length()
 
@@ -367,7 +378,10 @@ def _time_keys(matrix: sparse.csr_array, seconds: Ints) -> Ints:
     """Return a key of `_key_bits` for each entry that ascends with its time."""
     span = int(seconds.max()) - int(seconds.min())
     if span.bit_length() > _key_bits(matrix):
-        raise ValueError(f"timestamps span {span} seconds, which is too much to sort for {matrix.shape[0]} users")
+        raise ValueError(
+            f"timestamps span {span} seconds, too many to sort for {matrix.shape[0]} users; give whole seconds since "
+            "1970, not milli-, micro- or nanoseconds"
+        )
     keys: Ints = (seconds - seconds.min()).astype(np.uint64)
     return keys
 

@@ -1,13 +1,11 @@
 """Statistics of interactions: a table, a plot, and a filter by the number of entries of users and items."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
-from alscore._data.canonical import entry_rows
-from alscore._support.arrays import Bools, Ints
+from alscore._support.arrays import Ints
 from alscore._support.checks import require_integer
 from alscore._support.figures import figure
 
@@ -15,38 +13,19 @@ if TYPE_CHECKING:  # matplotlib is optional
     from matplotlib.figure import Figure
 
 
-class HasEntries(Protocol):
+class _HasEntries(Protocol):
     """The part of `alscore.Interactions` that this module uses. That class imports this module, not the reverse."""
 
     matrix: Any
     items: Any
 
-    def filter(self: "T", min_user: int = 1, min_item: int = 1, k_core: int | None = None) -> "T": ...
+    def filter(self: "Filterable", min_user: int = 1, min_item: int = 1, k_core: int | None = None) -> "Filterable": ...
 
 
-T = TypeVar("T", bound=HasEntries)
+Filterable = TypeVar("Filterable", bound=_HasEntries)
 
 
-class Filtered(NamedTuple):
-    """The result of a filter of a matrix.
-
-    Attributes
-    ----------
-    reason_of_entry : int8 array of length nnz
-        For each entry an index into `reasons`; 0 for the entries that stay.
-    reasons : list of str
-        The reasons to leave entries out.
-    users, items : bool arrays
-        Masks of the rows and the columns that stay.
-    """
-
-    reason_of_entry: Ints
-    reasons: list[str]
-    users: Bools
-    items: Bools
-
-
-def filter(interactions: T, min_user: int = 1, min_item: int = 1, k_core: int | None = None) -> T:
+def filter(interactions: Filterable, min_user: int = 1, min_item: int = 1, k_core: int | None = None) -> Filterable:
     """Leave out items and users with few entries.
 
     Parameters
@@ -74,38 +53,7 @@ def filter(interactions: T, min_user: int = 1, min_item: int = 1, k_core: int | 
     return interactions.filter(min_user, min_item, k_core)
 
 
-def filtered(matrix: sparse.csr_array, min_user: int, min_item: int, k_core: int | None) -> Filtered:
-    """Filter the entries of a canonical matrix. See `filter` for the arguments."""
-    require_integer(min_user, "min_user", 0)
-    require_integer(min_item, "min_item", 0)
-    if k_core is not None:
-        require_integer(k_core, "k_core", 1)
-        if (min_user, min_item) != (1, 1):
-            raise ValueError("give either k_core, or min_user and min_item")
-        min_user = min_item = k_core
-
-    users, items = entry_rows(matrix), matrix.indices
-    reasons = ["", f"item with fewer than {min_item} entries", f"user with fewer than {min_user} entries"]
-    reason_of_entry = np.zeros(matrix.nnz, np.int8)
-    left = np.arange(matrix.nnz)
-    while True:
-        before = left.size
-        for reason, ids, least in ((1, items, min_item), (2, users, min_user)):
-            stays = (np.bincount(ids[left]) >= least)[ids[left]]
-            reason_of_entry[left[~stays]] = reason
-            left = left[stays]
-        if k_core is None or left.size == before:
-            break
-    if not left.size:
-        raise ValueError("no entry is left; choose lower numbers")
-
-    # Items were counted before users were left out: those that still have an entry stay.
-    is_user = np.bincount(users[left], minlength=matrix.shape[0]) >= min_user
-    is_item = np.bincount(items[left], minlength=matrix.shape[1]) >= min(min_item, 1)
-    return Filtered(reason_of_entry, reasons, is_user, is_item)
-
-
-def summary(interactions: HasEntries, top: int = 10) -> pd.DataFrame:
+def summary(interactions: _HasEntries, top: int = 10) -> pd.DataFrame:
     """Describe interactions by numbers.
 
     Parameters
@@ -159,7 +107,7 @@ def summary(interactions: HasEntries, top: int = 10) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["of", "statistic", "value"]).astype({"value": np.float64})
 
 
-def plot(interactions: HasEntries) -> "Figure":
+def plot(interactions: _HasEntries) -> "Figure":
     """Draw how many entries users and items have, on logarithmic axes.
 
     Parameters

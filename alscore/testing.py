@@ -25,7 +25,6 @@ from alscore._support.moved import renamed
 from alscore._support.threads import one_blas_thread, resolve_threads
 from alscore.solvers.half_sweeps import Side
 from alscore.solvers.objective import Objective
-from alscore.solvers.training import Training
 
 Array = npt.NDArray[Any]
 
@@ -174,9 +173,9 @@ def loss(user_items: Array, user_factors: Array, item_factors: Array, **paramete
     float
     """
     item_regularization = dense_problem(np.transpose(user_items), **parameters)[2]
-    item_energy = (np.asarray(item_factors, np.float64) ** 2).sum(axis=1)
+    squared_norms = (np.asarray(item_factors, np.float64) ** 2).sum(axis=1)
     rows = row_losses(user_items, user_factors, item_factors, **parameters)
-    return float(rows.sum() + item_regularization @ item_energy)
+    return float(rows.sum() + item_regularization @ squared_norms)
 
 
 def exact_top_n(scores: Array, n: int, excluded: Array | bool = False) -> tuple[Array, Array]:
@@ -285,7 +284,7 @@ def run_half_sweep(
     users.num_threads = resolve_threads(num_threads)  # little work too
     X, Y = np.array(start, order="C"), np.array(item_factors, start.dtype, order="C")
     with one_blas_thread():
-        Training(users, users.transposed("item"), X, Y, solvers.resolve(solver)).solve_users()
+        users.update(solvers.resolve(solver), Y, X)
     return X, Y
 
 
@@ -338,7 +337,7 @@ def check_solver(solver: Any, *, exact: bool = False) -> tuple[str, ...]:
 
     The contract: rows without entries become 0. Every number is finite, and at least 0 if the solver is non-negative.
     The arrays of the half-sweep are not modified. The bits do not depend on the number of threads. The objective of a
-    row does not end above both that of its previous factors and that of factors of 0.
+    row does not end above the larger of two values: its value at the previous factors, and its value at 0.
 
     Parameters
     ----------

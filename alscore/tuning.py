@@ -4,6 +4,7 @@ import dataclasses
 import math
 import numbers
 import os
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -20,6 +21,7 @@ from alscore._support.figures import figure
 from alscore._support.train_options import train_command
 from alscore.als import AlternatingLeastSquares
 from alscore.metrics.validation import Validator as Validator
+from alscore.metrics.validation import _score as _score  # pickles that version 0.1.0 wrote name it here
 from alscore.metrics.validation import parsed as parsed
 from alscore.metrics.validation import ranking_scorer as ranking_scorer
 from alscore.metrics.validation import validator as validator
@@ -109,11 +111,16 @@ def tune(
     search = _Search.of(split, metric, space, model, random_state)
     require_integer(n_trials, "n_trials", 1)
     problem = search.problem()
-    if storage is not None and " object at 0x" in problem:  # this repr has an address, so it never repeats
-        raise ValueError(f"storage needs a solver with a repr of its own: give its class a __repr__; {problem}")
+    if storage is not None and (plain := re.search(r'[^\s=(\[]+ object (?:"[^"]*" )?at 0x\w+>?', problem)):
+        # This repr has an address, so it never repeats.
+        raise ValueError(
+            f"storage: the solver {plain[0]} has no repr of its own; give its class a __repr__, or leave out storage"
+        )
     study = _study(storage, problem)
     reason = _run_trials(search, study, n_trials, show_progress)
     if not _ended(study, ["COMPLETE"]):
+        if reason is None:  # this call ran no trial
+            raise ValueError(f"no trial of {n_trials} has a score: all trials in storage were stopped; raise n_trials")
         raise ValueError(f"no trial of {n_trials} could be trained: {reason}")
     return Tuned(study, metric, search.fixed)
 
@@ -344,7 +351,10 @@ def _distribution(name: str, values: Any) -> "optuna.distributions.BaseDistribut
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     parameters = AlternatingLeastSquares().get_params()
-    require(name in parameters, "space", f"of parameters of the model, which are {', '.join(parameters)}", name)
+    if name not in parameters:
+        raise ValueError(
+            f"space has {name!r}, which is not a parameter of the model; parameters: {', '.join(parameters)}"
+        )
     if isinstance(values, list) and values:
         return CategoricalDistribution(values)
     whole = type(parameters[name]) is int
@@ -398,9 +408,32 @@ def _study(storage: str | os.PathLike[str] | None, problem: str) -> "optuna.Stud
         optuna.logging.set_verbosity(verbosity)
     stored = study.user_attrs.get("problem", problem)
     if stored != problem:
-        raise ValueError(f"storage: {storage} has trials of {stored}, not of {problem}; give another file")
+        raise ValueError(
+            f"storage: {storage} belongs to another search: {_difference(stored, problem)}; give another file"
+        )
     study.set_user_attr("problem", problem)
     return study
+
+
+def _difference(stored: str, problem: str) -> str:
+    """Describe how two texts of `_Search.problem` differ."""
+    form = re.compile(r"(?P<metric>\S+) of (?P<data>.+?), \w+\((?P<model>.*)\), {(?P<space>.*)}", re.DOTALL)
+    before, now = form.fullmatch(stored), form.fullmatch(problem)
+    if not (before and now):
+        return f"stored {stored}"
+    differences = []
+    for part in form.groupindex:
+        if before[part] == now[part]:
+            continue
+        if part == "data":
+            differences.append("it has other data")
+            continue
+        was, is_now = (re.split(r", (?=\w+=|'\w+': )", match[part]) for match in (before, now))
+        lost = ", ".join(each for each in was if each not in is_now) or "-"
+        new = ", ".join(each for each in is_now if each not in was) or "-"
+        how = "has another order" if lost == new else f"differs (stored: {lost}; now: {new})"
+        differences.append(f"its {part} {how}")
+    return ", ".join(differences)
 
 
 def _ended(study: "optuna.Study", states: Sequence[str] = ("COMPLETE", "PRUNED")) -> list["optuna.trial.FrozenTrial"]:

@@ -6,8 +6,9 @@ matrix is float64, else float32. From an Interactions it returns one with the sa
 entries stay the same; the result shares the indices of a canonical matrix. Weights are computed in float64. A weight
 that the dtype of the result cannot hold, or rounds to 0, is a ValueError.
 
-In the formulas r_ui is the value of user u and item i, and w_ui its weight. `AlternatingLeastSquares` makes a
-confidence of a weight as of any value: 1 + alpha w_ui, or alpha w_ui with ``confidence="raw"``.
+In the formulas r_ui is the value of user u and item i, and w_ui the weighted value that replaces it.
+`AlternatingLeastSquares` turns w_ui into a confidence like any other value: 1 + alpha w_ui, or alpha w_ui with
+``confidence="raw"``.
 """
 
 import math

@@ -137,7 +137,7 @@ static void FN(gather_columns)(ptrdiff_t n, ptrdiff_t k, const int32_t *cols, co
 }
 
 /* acc[r][c] += or -= sum over p < depth of a[p][r] b[c][p]. a points to the first of `rows` lanes of a panel, b to the
- * first of `count` panels that are `panel` numbers apart. subtract, rows and count are constants in every call. */
+ * first of `count` panels that are `panel` numbers apart. subtract, rows and count are constants wherever it is inlined. */
 INLINE void FN(tile)(int subtract, int rows, int count, ptrdiff_t depth, const REAL *a, const REAL *b, ptrdiff_t panel,
                      vec acc[][TILE_PANELS])
 {

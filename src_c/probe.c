@@ -1,4 +1,4 @@
-/* Loops with a single limit of the machine each: fused multiply-adds in registers, and random rows from memory. */
+/* Loops that each meet one limit of the machine: fused multiply-adds in registers, and random rows from memory. */
 #include <stddef.h>
 #include <stdint.h>
 
@@ -57,7 +57,7 @@ double probe_fma(int bytes, ptrdiff_t steps, float multiplier, float addend)
     return fma_16(steps, multiplier, addend);
 }
 
-#define IN_L2 2 /* the locality of a prefetch into the second-level cache, from 0 to 3 */
+#define IN_L2 2 /* locality (0 to 3) of a prefetch; 2: into the second-level cache */
 
 /* Sum of the n rows rows[i] of a table with k numbers per row, as integers modulo 2^32: such a sum does not depend on
  * its order or on vectors. The row that is prefetched comes `ahead` rows after the one that is read. It goes into the

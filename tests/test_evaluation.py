@@ -187,9 +187,9 @@ def test_overlapping_parts(parts, model):
         ({"k": ()}, "k must be one cut-off or several"),
         ({"k": 10.0}, "k must be an integer of at least 1, not 10.0"),
         ({"k": [5, "a"]}, "k must be an integer of at least 1, not 'a'"),
-        ({"metrics": 5}, "metrics must be a name or several, not 5"),
-        ({"metrics": ()}, r"metrics must be a name or several, not \(\)"),
-        ({"metrics": ["ndcg", "accuracy"]}, "metrics must be of precision, .*, not 'accuracy'"),
+        ({"metrics": 5}, "metrics must be one name or a list of names, not 5"),
+        ({"metrics": ()}, r"metrics must be one name or a list of names, not \(\)"),
+        ({"metrics": ["ndcg", "accuracy"]}, "metrics must be one of precision, .*, not 'accuracy'"),
         ({"on_overlap": "ignore"}, "on_overlap must be 'error' or 'drop'"),
         ({"num_threads": -1}, "num_threads must be an integer from 0"),
     ],
@@ -277,6 +277,20 @@ def test_batches_grow_once_a_function_returns_ids(parts):
     found = evaluate_in_batches(empty, *parts, [10], ["ndcg"], batch_scores=7 * parts.train.shape[1])
     assert lengths == [7, len(found.users) - 7]
     assert not found.values["ndcg@10"].any()
+
+
+def test_recommender_without_interactions_is_its_model(parts, model):
+    assert str(evaluate(Recommender(model), *parts)) == str(evaluate(model, *parts))
+    with pytest.raises(NotFittedError):
+        evaluate(Recommender(), *parts)
+
+
+def test_a_model_may_have_an_attribute_interactions(parts, model):
+    class WithInteractions:
+        interactions = datasets.synthetic(5, 5)
+        user_factors, item_factors = model.user_factors, model.item_factors
+
+    assert str(evaluate(WithInteractions(), *parts)) == str(evaluate(model, *parts))
 
 
 def test_recommender_is_its_model(parts, model):
@@ -415,7 +429,7 @@ def test_evaluations_that_cannot_be_compared_are_refused(two, parts, model):
         compare(two[0], other)
     with pytest.raises(ValueError, match="a and b have different users"):
         compare(two[0], Evaluation({}, {}, two[0].users[1:], 0, 0, {}, 0))
-    with pytest.raises(KeyError, match="'ndcg@7' was not evaluated; there are precision@5"):
+    with pytest.raises(KeyError, match="'ndcg@7' was not evaluated; evaluated: precision@5"):
         two[0]["ndcg@7"]
     with pytest.raises(ValueError, match="confidence must be above 0 and below 1, not 1"):
         two[0].table(1)
@@ -486,7 +500,7 @@ def test_command_does_not_replace_what_it_reads(files, name, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--metrics=accuracy"], "metrics must be of precision, "),
+        (["--metrics=accuracy"], "metrics must be one of precision, "),
         (["--metrics=auc", "--plot=plot.png"], "auc and mpr have no cut-off to draw them over"),
     ],
 )
@@ -499,9 +513,7 @@ def test_command_refuses_plays_that_are_all_unknown(files, tmp_path, capsys):
     folder, _, _ = files
     datasets.write_lastfm_360k(Interactions.from_arrays(["f" * 40] * 2, ["a", "b"]), tmp_path / "new.tsv")
     assert main(["evaluate", str(folder / "model.als"), "--test", str(tmp_path / "new.tsv"), "--quiet"]) == 1
-    assert (
-        "none of the 2 plays has a user and an item that the model knows: is --items as tra" in capsys.readouterr().err
-    )
+    assert "none of the 2 plays has a user and an item that the model knows; use the --items" in capsys.readouterr().err
 
 
 def test_command_names_the_remedy_for_overlap(files, capsys):

@@ -199,8 +199,8 @@ def test_eigenvalues_and_eigenvectors_are_those_of_the_gram_matrix(basis, dtype)
     fixed = factors(N_USERS, basis, dtype)
     fold_in, gram = FoldIn(fixed, 1), fixed.astype(np.float64).T @ fixed
     np.testing.assert_allclose(fold_in.gram, gram, rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(fold_in.energy, np.linalg.eigvalsh(gram)[::-1], rtol=1e-5)
-    np.testing.assert_allclose((fold_in.axes * fold_in.energy) @ fold_in.axes.T, gram, atol=1e-5 * gram.max())
+    np.testing.assert_allclose(fold_in.eigenvalues, np.linalg.eigvalsh(gram)[::-1], rtol=1e-5)
+    np.testing.assert_allclose((fold_in.axes * fold_in.eigenvalues) @ fold_in.axes.T, gram, atol=1e-5 * gram.max())
     np.testing.assert_allclose(fold_in.axes.T @ fold_in.axes, np.eye(K), atol=1e-12)
     assert np.array_equal(fold_in.axes, np.eye(K)) == (basis == "canonical")
 

@@ -13,8 +13,7 @@ from threadpoolctl import threadpool_info
 from alscore import __version__, solvers
 from alscore._core import kernel_table
 from alscore._support import threads
-from alscore.cli import info as installation
-from alscore.cli import main
+from alscore.cli import installation, main
 
 
 @pytest.fixture
@@ -80,6 +79,21 @@ def test_only_the_relevant_environment_is_reported(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "OMP_NUM_THREADS 3" in out
     assert "/home/me" not in out
+
+
+def test_the_environment_is_what_the_user_set(run_python):
+    code = """
+import json, os
+for name in [name for name in os.environ if name.startswith(("ALSCORE", "OMP", "GOMP", "KMP", "OPENBLAS", "MKL"))]:
+    del os.environ[name]
+before = dict(os.environ)
+import alscore.als, alscore.recommender
+assert dict(os.environ) == before
+from alscore.cli import main
+main(["info", "--json"])
+"""
+    result = run_python(code)
+    assert json.loads(result.stdout)["environment"] == {}, result.stderr
 
 
 def test_lines_say_the_same(info, capsys):

@@ -30,7 +30,7 @@ def test_labels_default_to_ids():
 @pytest.mark.parametrize(
     ("users", "message"),
     [
-        (["a"], "users has 1 labels for the 2"),
+        (["a"], "users has 1 labels, but the matrix has 2 users"),
         (["a", "a"], "users: label 'a' at position 1 is not unique"),
         (["b", "a", "c", "a"], "users: label 'a' at position 3 is not unique"),
         ([1, "a", 1, 2], "users: label 1 at position 2 is not unique"),
@@ -325,7 +325,7 @@ def test_ids_out_of_range_are_refused(codes):
 def test_part_keeps_some_entries_and_users():
     users = np.array([True, False, True, False, True])
     kept = (STAMPED.matrix.data == 2) & users[np.repeat(np.arange(5), np.diff(STAMPED.matrix.indptr))]
-    part = STAMPED.part(kept, users)
+    part = STAMPED._part(kept, users)
     assert entries(part) == {pair: 2 for pair, value in entries(STAMPED).items() if value == 2 and pair[0] in "ace"}
     assert times(part) == {pair: time for pair, time in times(STAMPED).items() if pair in entries(part)}
     assert (part.users.tolist(), part.items.tolist()) == (["a", "c", "e"], [10, 11, 12, 13])

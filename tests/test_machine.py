@@ -198,6 +198,7 @@ def test_sweep_flops_are_those_of_an_algorithm_that_solves_the_rows(k):
 
 
 def test_sweep_flops_beyond_32_bits():
+    assert machine.sweep_flops([3, 400], [5], np.int8(100)) == machine.sweep_flops([3, 400], [5], 100)
     assert machine.sweep_flops(np.array([2**31 - 1], np.int32), [0], 2) > 6 * 2**31
 
 

@@ -176,9 +176,22 @@ def test_only_solvers_with_a_name_are_saved():
             raise NotImplementedError
 
     file = io.BytesIO()
-    with pytest.raises(TypeError, match=r"cannot save the solver .*Mine.* choose another with set_params"):
+    with pytest.raises(TypeError, match=r"cannot save the solver .*Mine.*register it, or use set_params"):
         save(AlternatingLeastSquares(solver=Mine()), file)
     assert file.getvalue() == b""
+
+
+@pytest.mark.parametrize("kind", [AlternatingLeastSquares, Recommender])
+def test_a_subclass_may_save_by_the_function(tmp_path, kind):
+    class Own(kind):
+        def save(self, file):
+            alscore.persistence.save(self, file)
+
+    path = tmp_path / "own.alscore"
+    Own().save(path)
+    assert isinstance(load(path), kind)
+    with pytest.raises(TypeError, match="not a Own"):
+        Own.load(path)
 
 
 def test_other_objects_are_not_saved(tmp_path):
@@ -336,19 +349,19 @@ def float_factors(rows, columns=3):
         (update_manifest(params=None), ""),
         (update_params(colour="red"), "colour"),
         (update_params(dtype="nonsense"), "nonsense"),
-        (update_params(solver={"name": "magic"}), "solver 'magic' is not installed here"),
+        (update_params(solver={"name": "magic"}), "solver 'magic' is not installed; install the package"),
         (update_params(solver={"name": "cg", "options": {"steps": -1}}), "steps"),
         (update_manifest(kind="AlternatingLeastSquares"), "incomplete set of members"),
         (remove("item_factors.npy"), "incomplete set of members: data.npy"),
         (remove("indices.npy"), "incomplete set of members"),
         (remove("users.arrow"), "incomplete set of members"),
-        (swap("users.arrow", "items.arrow"), "users has 9 labels for the 7"),
+        (swap("users.arrow", "items.arrow"), "users has 9 labels, but the matrix has 7 users"),
         (swap("user_factors.npy", "item_factors.npy"), "indptr"),
         (swap("users.arrow", "data.npy"), ""),
         (edit("users.arrow", "ï".encode(), b"\xff\xfe"), "UTF8"),
         (edit("data.npy", b"}", b"\0"), ""),
         (replace(user_factors=float_factors(N_USERS + 1)), "indptr"),
-        (replace(item_factors=float_factors(N_ITEMS + 1)), "items has 9 labels for the 10"),
+        (replace(item_factors=float_factors(N_ITEMS + 1)), "items has 9 labels, but the matrix has 10 items"),
         (replace(user_factors=float_factors(N_USERS, 4)), r"user_factors float32 \(7, 4\) and .* \(9, 3\) do not fit"),
         (replace(user_factors=np.ones(N_USERS, np.float32)), r"is not the array .* float32 \(7,\)"),
         (replace(user_factors=np.ones((N_USERS, 3), np.int32)), r"is not the array .* int32 \(7, 3\)"),

@@ -195,7 +195,7 @@ def test_tables(folder, capsys):
     for table in tables:
         rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
         methods = [row[0].removeprefix("| ") for row in rows]
-        assert methods[:4] == ["most popular", "item-kNN", "item-kNN, log(1 + plays)", "EASE^R"]
+        assert methods[:4] == ["most popular", "item-kNN", "item-kNN, BM25 of log(1 + value)", "EASE^R"]
         assert all(0 < float(row[2]) <= 1 and 0 < float(row[3]) <= 1 for row in rows)
 
 

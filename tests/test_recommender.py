@@ -764,7 +764,7 @@ def test_warm_start_keeps_ids_and_labels_together():
     assert_same_factors(recommender.model, twin.fit(together, show_progress=False))
     other_items = Interactions(together.matrix, together.users, together.items[::-1])
     for wrong in (together[::-1], known, known[:9], other_items, Interactions(together.matrix, together.users)):
-        with pytest.raises(ValueError, match=r"with warm_start=True those fitted before must come first"):
+        with pytest.raises(ValueError, match=r"interactions must start with the .* of the last fit"):
             recommender.fit(wrong, show_progress=False)
     assert recommender.interactions.shape == (31, 26)
     recommender.model.set_params(warm_start=False)

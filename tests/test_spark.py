@@ -113,7 +113,7 @@ def single_machine(ratings, item_ids, iterations=2, **parameters):
     """A fit on the single machine, from the initial factors of Spark."""
 
     class FromIds(AlternatingLeastSquares):
-        def _initial_factors(self, n_items, dtype):
+        def _initial_factors(self, n_items, dtype, solver):
             return initial_factors(item_ids, self.factors, SEED, self.solver == "nonnegative").astype(dtype)
 
     defaults = {"alpha": 0.5, "regularization_exponent": 1.0, "regularization_count": "entries", "solver": "cholesky"}
@@ -287,7 +287,7 @@ def test_a_fit_that_fails_leaves_nothing_cached(spark):
         ({"implicitPrefs": False}, "implicitPrefs must be True"),
         ({"confidence": "squared"}, "confidence must be one of"),
         ({"coldStartStrategy": "zero"}, "coldStartStrategy must be 'nan' or 'drop'"),
-        ({"nonnegative": True, "solver": "cg"}, "leave out solver='cg', or nonnegative"),
+        ({"nonnegative": True, "solver": "cg"}, "nonnegative=True and solver='cg' exclude each other"),
         ({"solver": "magic"}, "no solver is named 'magic'"),
         ({"intermediateStorageLevel": "SHELF"}, "'SHELF' is not a storage level"),
     ],

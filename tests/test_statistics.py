@@ -67,7 +67,7 @@ def test_filter(dense, min_user, min_item):
     interactions = labelled(dense)
     left = slow_filter(dense, min_user, min_item, repeat=False)
     if not left.any():
-        with pytest.raises(ValueError, match="no entry is left"):
+        with pytest.raises(ValueError, match=r"leaves? no entry|has no entries"):
             statistics.filter(interactions, min_user, min_item)
         return
     filtered = statistics.filter(interactions, min_user, min_item)
@@ -81,7 +81,7 @@ def test_k_core(dense, k):
     interactions = labelled(dense)
     left = slow_filter(dense, k, k, repeat=True)
     if not left.any():
-        with pytest.raises(ValueError, match="no entry is left"):
+        with pytest.raises(ValueError, match=r"leaves? no entry|has no entries"):
             statistics.filter(interactions, k_core=k)
         return
     filtered = statistics.filter(interactions, k_core=k)
@@ -129,7 +129,7 @@ def test_k_core_repeats():
         ({"min_item": None}, "min_item must be an integer of at least 0, not None"),
         ({"k_core": 0}, "k_core must be an integer of at least 1, not 0"),
         ({"k_core": True}, "k_core must be an integer of at least 1, not True"),
-        ({"k_core": 2, "min_user": 5}, "give either k_core, or min_user and min_item"),
+        ({"k_core": 2, "min_user": 5}, "k_core cannot be combined with min_user or min_item; leave"),
     ],
 )
 def test_filter_refuses_bad_values_by_name(arguments, message):

@@ -116,7 +116,7 @@ def test_other_delimiters(write):
     path = write("u|größe\n1|2\n".encode(), "plays.dat")
     interactions = Interactions.from_table(path, "u", "größe", delimiter="|")
     assert entries(interactions) == {("1", "2"): (1,)}
-    with pytest.raises(ValueError, match=r"plays\.dat ends in none of .csv, .*; give the delimiter"):
+    with pytest.raises(ValueError, match=r"plays\.dat: unknown file type; use .csv, .* give delimiter="):
         Interactions.from_table(path, "u", "größe")
 
 
@@ -632,3 +632,13 @@ def test_polars():
     assert entries(interactions) == {("b", 1): (1, 0), ("a", 2): (1, 0)}
     assert rejected(interactions) == [(2, "u: missing label")]
     assert list(Interactions.from_table(frame, "c", "i", errors="report").users) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"column_names": ()}, {"column_names": None}, {"integers": None}, {"integers": ()}]
+)
+def test_no_names_are_the_same_as_none_given(tmp_path, options):
+    path = tmp_path / "plays.csv"
+    path.write_text("user,item\nann,x\nbob,y\n")
+    plays = Interactions.from_table(path, "user", "item", **options)
+    assert (list(plays.users), list(plays.items), plays.report.read) == (["ann", "bob"], ["x", "y"], 2)

@@ -32,7 +32,7 @@ from alscore import (
     tuning,
 )
 from alscore.cli import main
-from alscore.solvers import Cholesky
+from alscore.solvers import Auto, Cholesky
 from alscore.tuning import ranking_scorer, tune
 
 MODEL = AlternatingLeastSquares(factors=8, iterations=3, num_threads=1, dtype=np.float64, random_state=0)
@@ -340,11 +340,23 @@ def test_search_continues_from_its_file(found, split, tmp_path):
     assert same_trials(search_few(split, 5, storage=path), found)  # all trials have ended
 
 
-@pytest.mark.parametrize("change", [{"metric": "recall@10"}, {"space": {"factors": [2]}}, {"model": None}])
-def test_file_of_another_search_is_refused(split, tmp_path, change):
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"metric": "recall@10"}, r"its metric differs \(stored: ndcg@10; now: recall@10\);"),
+        ({"space": {"factors": [2]}}, r"its space differs \(stored: 'factors': .*; now: 'factors': \[2\]\);"),
+        ({"space": dict(reversed(FEW.items()))}, "its space has another order;"),
+        ({"model": None}, r"its model differs \(stored: .*; now: -\);"),
+        (
+            {"metric": "recall@10", "model": clone(BASE).set_params(solver=Auto())},
+            r"its metric differs \(.*\), its model differs \(stored: -; now: solver=Auto\(.*\)\);",
+        ),
+    ],
+)
+def test_file_of_another_search_is_refused(split, tmp_path, change, difference):
     path = tmp_path / "study.db"
     search_few(split, 1, storage=path)
-    with pytest.raises(ValueError, match=r"study.db has trials of ndcg@10.*give another file"):
+    with pytest.raises(ValueError, match=rf"study.db belongs to another search: {difference} give another file"):
         search_few(split, 1, storage=path, **change)
 
 
@@ -354,7 +366,7 @@ def test_file_of_other_data_is_refused(tmp_path, change):
     other = {"values": 2 * train, "rows": np.array([[1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 0, 0]])}[change]
     test = sparse.csr_array(np.array([[0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 1]]))
     search_few((sparse.csr_array(train), test), 1, storage=tmp_path / "study.db")
-    with pytest.raises(ValueError, match=r"has trials of .*give another file"):
+    with pytest.raises(ValueError, match="another search: it has other data; give another file"):
         search_few((sparse.csr_array(other), test), 1, storage=tmp_path / "study.db")
 
 
@@ -363,8 +375,10 @@ def test_file_needs_a_solver_with_a_repr_of_its_own(split, tmp_path):
         def sweep(self, half_sweep, out):
             raise AssertionError("the search must be refused before the first trial")
 
-    with pytest.raises(ValueError, match=r"storage needs a solver with a repr of its own"):
+    with pytest.raises(ValueError, match=r"storage: the solver <.*Mine object at 0x.* has no repr of its own"):
         search_few(split, 1, model=clone(BASE).set_params(solver=Mine()), storage=tmp_path / "study.db")
+    with pytest.raises(ValueError, match='storage: the solver <capsule object ".*" at 0x.* has no repr of its own'):
+        search_few(split, 1, model=clone(BASE).set_params(solver=Cholesky().capsule()), storage=tmp_path / "study.db")
     assert not (tmp_path / "study.db").exists()
 
 
@@ -409,7 +423,7 @@ def test_interrupt_of_the_first_trial(split, interrupt):
         search_few(split, 12)
 
 
-def test_trials_that_cannot_be_solved_are_pruned(split):
+def test_trials_that_cannot_be_solved_are_pruned(split, tmp_path):
     """Raw confidence below the weight of unobserved pairs: the systems are not positive definite."""
     space = {"unobserved_weight": [0.5, 1e6]}
     model = clone(BASE).set_params(confidence="raw", regularization=0.0)
@@ -417,8 +431,11 @@ def test_trials_that_cannot_be_solved_are_pruned(split):
     assert table["ndcg@10"].isna().equals(table["unobserved_weight"] == 1e6)
     assert table["pruned"][table["unobserved_weight"] == 1e6].all()
     assert 0 < table["ndcg@10"].isna().sum() < 8
+    wrong = {"space": {"unobserved_weight": [1e6]}, "model": model, "storage": tmp_path / "study.db"}
     with pytest.raises(ValueError, match=r"no trial of 2 could be trained: .*positive definite"):
-        search_few(split, 2, space={"unobserved_weight": [1e6]}, model=model)
+        search_few(split, 2, **wrong)
+    with pytest.raises(ValueError, match="no trial of 2 has a score: all trials in storage were stopped"):
+        search_few(split, 2, **wrong)
 
 
 @pytest.mark.parametrize(
@@ -443,7 +460,11 @@ def test_trials_that_cannot_be_solved_are_pruned(split):
             r"space\['calculate_training_loss'\] must be a list of choices, not \(0, 1\)",
         ),
         ({"space": {"random_state": (0, 40)}}, ValueError, r"space\['random_state'\] must be a list of choices"),
-        ({"space": {"lambda": (1, 2)}}, ValueError, "space must be of parameters of the model, .* not 'lambda'"),
+        (
+            {"space": {"lambda": (1, 2)}},
+            ValueError,
+            "space has 'lambda', which is not a parameter of the model; parameters: factors, ",
+        ),
         ({"space": {"alpha": (2, 1)}}, ValueError, r"space\['alpha'\] must be a tuple \(low, high\) of numbers, or"),
         ({"space": {"alpha": (1, math.inf)}}, ValueError, r"space\['alpha'\] must be .* not \(1, inf\)"),
         ({"space": {"alpha": (math.nan, 1)}}, ValueError, r"space\['alpha'\] must be .* not \(nan, 1\)"),

@@ -25,14 +25,14 @@ from alscore.solver cimport (ALSCORE_NOT_POSITIVE_DEFINITE, ALSCORE_OK, ALSCORE_
 cdef enum:
     # A float32 row of at most so many factors is solved in float64. It takes no longer there, and sums that cancel
     # keep their digits.
-    FEW_FACTORS = 4
+    FLOAT64_FACTORS = 4
     # Bytes of factors that CG multiplies by twice while they are in the first-level cache.
     CHUNK_BYTES = 24576
     # Bytes of the next row's factors to prefetch while this row is solved. For a second-level cache of 1 MB.
     NEXT_ROW_BYTES = 262144
     # From so many bytes of factors on, CG prefetches a row's own factors again in each pass over them. For a
     # second-level cache of 1 MB.
-    LONG_ROW_BYTES = 524288
+    UNCACHED_ROW_BYTES = 524288
     # Entries between the one that such a pass multiplies and the one that it prefetches.
     PREFETCH_ENTRIES = 8
     # A row of at least LONG_ROW_ENTRIES k entries is solved exactly if k is at most FACTORS_PER_PASS times the passes
@@ -301,7 +301,7 @@ cdef inline int exact(const als_row *row, floating *work) noexcept nogil:
     cdef double smallest = 0, largest = 0
 
     if als_row is als_row_f32:
-        if k <= FEW_FACTORS:
+        if k <= FLOAT64_FACTORS:
             return exact_in_float64(row, <double *> work)
     for j in range(k):
         e[j] = 1 / root(<floating> row.diag[j])
@@ -379,7 +379,7 @@ cdef inline int conjugate_gradient(const Params *params, const als_row *row, flo
     cdef int64_t n = row.n, k = row.k, j, _
     cdef double rz, rz_next, pAp, enough = 0
     cdef floating length, ratio
-    cdef bint long_row = n * k * sizeof(floating) > LONG_ROW_BYTES
+    cdef bint uncached = n * k * sizeof(floating) > UNCACHED_ROW_BYTES
     cdef als_ahead ahead
 
     for j in range(k):
@@ -391,7 +391,7 @@ cdef inline int conjugate_gradient(const Params *params, const als_row *row, flo
             z[j] = r[j] * inverse[j]
         enough = params.tol * params.tol * dot(k, r, z)
     # the first entries of a short row were prefetched while the row before it was solved
-    ahead = own_entries(row, PREFETCH_ENTRIES if long_row else min(n, entries_of_next(row)), n)
+    ahead = own_entries(row, PREFETCH_ENTRIES if uncached else min(n, entries_of_next(row)), n)
     residual(False, row, r, &ahead)
     for j in range(k):
         z[j] = r[j] * inverse[j]
@@ -401,7 +401,7 @@ cdef inline int conjugate_gradient(const Params *params, const als_row *row, flo
     for _ in range(params.steps):
         if rz <= enough:
             break
-        if long_row:
+        if uncached:
             ahead = own_entries(row, PREFETCH_ENTRIES, n)
         multiply(row, p, Ap, &ahead)
         pAp = dot(k, p, Ap)
@@ -423,10 +423,10 @@ cdef inline int conjugate_gradient(const Params *params, const als_row *row, flo
 
 cdef inline bint is_exact(const Params *params, const als_row *row) noexcept nogil:
     """Whether the row is solved exactly, not by steps of CG."""
-    cdef bint few_factors = row.k <= FACTORS_PER_PASS * (params.steps + 1)
+    cdef bint cheap_exact = row.k <= FACTORS_PER_PASS * (params.steps + 1)
     return (params.steps == 0
-            or (params.prefer_exact and (few_factors or row.n <= row.k or dot(row.k, row.x, row.x) == 0))
-            or (few_factors and row.n >= LONG_ROW_ENTRIES * row.k))
+            or (params.prefer_exact and (cheap_exact or row.n <= row.k or dot(row.k, row.x, row.x) == 0))
+            or (cheap_exact and row.n >= LONG_ROW_ENTRIES * row.k))
 
 
 cdef inline int solve_row(const Params *params, const als_row *row, floating *work) noexcept nogil:

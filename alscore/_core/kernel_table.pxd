@@ -157,7 +157,7 @@ cdef inline floating dot(ptrdiff_t k, const floating *a, const floating *b) noex
 
 
 cdef inline ptrdiff_t group(const floating *precision) noexcept nogil:
-    """Vectors in the panels that one call of `reach` multiplies by: a whole number of panels."""
+    """Rows of factors that one call of `reach` multiplies by: a multiple of `lanes`."""
     if floating is float:
         return active.f32.group
     else:

@@ -25,15 +25,15 @@ cdef struct Layout:
     size_t A         # k x k, row-major; only the lower triangle
     size_t b
     size_t x
-    size_t C         # Y'DY in panels; then A[passive][:, passive] and its Cholesky factor
     size_t ones      # scale of the factors in Y'DY, padded with zeros
+    size_t C         # Y'DY in panels; then A[passive][:, passive] and its Cholesky factor
     size_t system    # scratch memory of system_in_float64
-    size_t y         # the gradient A x - b
     size_t root      # square roots of A's diagonal
-    size_t step      # the Newton step; 0 where a coordinate is not passive
-    size_t packed    # the Newton step of the passive coordinates, padded with zeros
+    size_t y         # the gradient A x - b
     size_t x_next
     size_t y_next
+    size_t step      # the Newton step; 0 where a coordinate is not passive
+    size_t packed    # the Newton step of the passive coordinates, padded with zeros
     size_t passive   # int64: whether a coordinate is passive
     size_t kept      # int64: the passive coordinates
     size_t size

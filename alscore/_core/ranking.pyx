@@ -52,7 +52,7 @@ cdef void row_places(const floating *scores, int64_t n, const int32_t *seen, int
 
 def places(const floating[:, ::1] scores, const int64_t[::1] seen_indptr, const int32_t[::1] seen,
            const int64_t[::1] test_indptr, const int32_t[::1] test, int num_threads):
-    """Return the number of items above each test item of the row. Seen items do not count, equal scores count half."""
+    """Return the number of items above each test item of the row, without seen items. An equal score counts half."""
     cdef int64_t row
     cdef double[::1] out = np.empty(test.shape[0])
     cdef double *out_first = &out[0] if test.shape[0] > 0 else NULL
@@ -87,7 +87,7 @@ cdef void row_similarities(const int32_t *ranked, int64_t n_ranked, const int64_
 
 def similarities(const int32_t[:, ::1] ranked, const int64_t[::1] indptr, const int32_t[::1] users, int64_t n_users,
                  int num_threads):
-    """Return the sum of the cosines of each ranked item to the items before it in the row. Ids of -1 are left out.
+    """Return the sum of the cosines of each ranked item to the items before it in the row. An id of -1 gets 0.
 
     Item i is the set ``users[indptr[i]:indptr[i + 1]]``. An item without users has cosine 0 to all items.
     """

@@ -3,14 +3,6 @@
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
 
-cdef enum:
-    CACHE_LINE = 64   # bytes; the vectors of the widest kernel set are as long
-
-
-cdef inline size_t aligned(size_t size) noexcept nogil:
-    return (size + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE
-
-
 cdef class Scratch:
     """`size` bytes for each of `num_threads` threads, aligned to 64 bytes; freed with the object.
 

@@ -25,10 +25,8 @@ import numpy as np
 cdef enum:
     BLOCK_ROWS = 256       # rows of a factor matrix in one matrix product
     LOSS_ENTRIES = 128     # entries of a row whose scores are computed at a time
-    # Rows per thread that a thread takes one at a time, the first and longest of the order; and rows in a run, as which
-    # it takes those after them. A row can prefetch the row that follows in its run.
-    SINGLE_ROWS = 64
-    RUN_ROWS = 16
+    SINGLE_ROWS = 64       # rows per thread at the start of the order, the longest ones: taken one at a time
+    RUN_ROWS = 16          # rows after those that a thread takes together; a row can prefetch the next row of its run
     ALIGNED_NUMBERS = 64   # the length of an array in a thread's scratch memory is a multiple of this
 
 NOT_POSITIVE_DEFINITE = ALSCORE_NOT_POSITIVE_DEFINITE
@@ -69,7 +67,7 @@ cdef struct Problem:
     double *loss                  # one per row, or NULL
 
 
-cdef inline size_t aligned(size_t count) noexcept nogil:
+cdef inline size_t padded_length(size_t count) noexcept nogil:
     return (count + ALIGNED_NUMBERS - 1) // ALIGNED_NUMBERS * ALIGNED_NUMBERS
 
 
@@ -77,9 +75,9 @@ cdef inline Layout layout(int64_t k, int64_t n_max) noexcept nogil:
     """For k factors and rows of at most n_max entries."""
     cdef Layout at
     at.diag = 0
-    at.weight = at.diag + aligned(k)
-    at.target = at.weight + aligned(n_max)
-    at.work = at.target + aligned(n_max)
+    at.weight = at.diag + padded_length(k)
+    at.target = at.weight + padded_length(n_max)
+    at.work = at.target + padded_length(n_max)
     return at
 
 
@@ -220,7 +218,7 @@ cdef int64_t longest(const int64_t[::1] indptr, int64_t size) noexcept:
 
 
 cdef solve_all(const Problem *problem, const int64_t *order, int64_t n_rows, int num_threads,
-               const floating *precision):
+               const floating *precision):  # not read: its type chooses the version of the function
     """Solve the rows of `order`. Returns (row, code) of the lowest row that could not be solved, or (-1, 0)."""
     cdef const als_solver *solver = problem.solver
     cdef size_t thread_bytes = problem.at.work * sizeof(floating)
@@ -264,6 +262,7 @@ def sweep(capsule, half_sweep, floating[:, ::1] out, double[::1] loss):
     cdef int64_t n_rows = out.shape[0], k = out.shape[1], n_max
     cdef Problem problem
 
+    problem.solver = unpack(capsule)
     if (indptr.shape[0] != n_rows + 1 or order.shape[0] != n_rows or factors.shape[1] != k or diag.shape[0] != k
             or strength.shape[0] != indices.shape[0] or regularization.shape[0] not in (1, n_rows)
             or (loss is not None and loss.shape[0] != n_rows)
@@ -277,7 +276,6 @@ def sweep(capsule, half_sweep, floating[:, ::1] out, double[::1] loss):
         raise ValueError("indptr, indices or order of the half-sweep point outside of its arrays")
     if np.bincount(order, minlength=n_rows).max(initial=0) > 1:
         raise ValueError("the half-sweep needs each row once in its order")
-    problem.solver = unpack(capsule)
     if (problem.solver.solve_f32 == NULL) if floating is float else (problem.solver.solve_f64 == NULL):
         raise TypeError(f"the solver does not offer {'float32' if floating is float else 'float64'}: "
                         "choose the other dtype")

@@ -11,16 +11,15 @@ from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.string cimport memset
 
 from alscore._core.kernel_table cimport gather_columns, group, lanes, reach
-from alscore._core.scratch cimport Scratch
+from alscore._core.scratch cimport Scratch, aligned
 from alscore._core.search cimport position
 
 import numpy as np
 
 cdef enum:
-    TILE_GROUPS = 4           # groups of candidates in a tile; after each tile finished queries are looked for
+    TILE_GROUPS = 4           # groups of candidates in a tile; queries that are done are dropped after each tile
     BLOCK_QUERIES = 512       # queries in a block, at most
     BLOCK_BYTES = 1 << 18     # bytes of a block's queries, at most: they stay in the second-level cache
-    CACHE_LINE = 64           # bytes
 
 
 cdef struct Candidates:
@@ -118,6 +117,7 @@ cdef inline bint allowed(const uint8_t *banned, Excluded excluded, int64_t query
     return position(excluded.indices, excluded.indptr[query], excluded.indptr[query + 1], candidate) < 0
 
 
+# `precision` is never read: Cython chooses the version of a function by the types of its arguments.
 cdef inline double limit(const floating *precision) noexcept nogil:
     """Half the largest number. A product whose bound is below it cannot overflow."""
     return 1.7e38 if floating is float else 8.9e307
@@ -133,10 +133,6 @@ cdef inline double bound(double product_of_norms, int64_t k, const floating *pre
 cdef inline int64_t ceiling(int64_t a, int64_t b) noexcept nogil:
     """a / b, rounded up"""
     return (a + b - 1) // b
-
-
-cdef inline size_t aligned(size_t size) noexcept nogil:
-    return (size + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE
 
 
 cdef Layout layout(int64_t block, int64_t k, const floating *precision) noexcept nogil:
@@ -288,7 +284,8 @@ def search(const floating[:, ::1] queries, const double[::1] query_norm, candida
     """Each query's n best candidates, best first; id -1 and -inf where there are fewer.
 
     `candidates` is a `retrieval.Candidates` of the dtype of the queries. Row q of `exclude` (CanonicalRows or None) has
-    the candidates that query q leaves out. `banned` is as in `Candidates` above.
+    the candidates that query q leaves out. `banned`: uint8 by row of `candidates.factors`, not 0 where a row must not
+    be returned; or None.
     """
     cdef const floating[:, ::1] factors = candidates.factors
     cdef const floating[::1] scale = candidates.scale, packed = candidates.panels
@@ -347,7 +344,7 @@ cdef void split(Search *search, int64_t num_threads, const floating *precision) 
 
 
 cdef run(const Search *search, int num_threads, const floating *precision):
-    """All tasks, and then each query's results of all parts into those of the first, best first."""
+    """Run all tasks. Then merge the results of all parts of each query into those of the first part, best first."""
     cdef Layout at = layout(search.block, search.candidates.k, precision)
     cdef Scratch scratch = Scratch(num_threads, at.size)
     cdef int64_t n_tasks = ceiling(search.n_queries, search.block) * search.n_parts, task, query
@@ -410,7 +407,7 @@ def norms(const floating[:, ::1] factors, int num_threads):
 
 def pack(const floating[:, ::1] factors, const int32_t[::1] order, const floating[::1] scale, int64_t n,
          int num_threads):
-    """The first n candidates of `order`, rounded up to whole groups, in panels: `packed` of `search`."""
+    """Return the first n candidates of `order`, rounded up to whole groups, in panels (`retrieval.Candidates.panels`)."""
     cdef const floating *precision = NULL
     cdef int64_t width = group(precision), k = factors.shape[1], n_groups = ceiling(n, width), i
     dtype = np.float32 if floating is float else np.float64

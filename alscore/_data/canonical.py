@@ -74,7 +74,7 @@ def canonical_rows(
     else:
         matrix = matrix.tocoo(copy=False)
         for axis, ids in enumerate((matrix.row, matrix.col)):
-            check_codes(ids, matrix.shape[axis], ("row", "column")[axis], name, lambda at: matrix.row[at])
+            check_ids(ids, matrix.shape[axis], ("row", "column")[axis], name, lambda at: matrix.row[at])
         matrix = sparse.coo_array((matrix.data, (matrix.row, matrix.col)), shape=matrix.shape)
         matrix.has_canonical_format = True  # else tocsr sums, and small integers overflow before the cast
     matrix = matrix.tocsr(copy=False)
@@ -169,7 +169,7 @@ def row_of_entry(indptr: Int64s, entry: Any) -> Any:
     return np.searchsorted(indptr, entry, side="right") - 1
 
 
-def recoded(matrix: sparse.csr_array, rows: Ints, columns: Ints, shape: tuple[int, int]) -> sparse.csr_array:
+def renumbered(matrix: sparse.csr_array, rows: Ints, columns: Ints, shape: tuple[int, int]) -> sparse.csr_array:
     """Move the entries of a canonical matrix to other rows and columns.
 
     Parameters
@@ -228,23 +228,21 @@ def _check_compressed(matrix: Any, name: str) -> None:
     if indptr[-1] > stored:
         at = row_of_entry(indptr, stored)
         raise ValueError(f"{name}.indptr points past the {stored} stored elements at {major} {at}; {remedy}")
-    check_codes(indices[: indptr[-1]], n_minor, minor, name, lambda at: row_of_entry(indptr, at), major)
+    check_ids(indices[: indptr[-1]], n_minor, minor, name, lambda at: row_of_entry(indptr, at), major)
 
 
-def check_codes(
-    codes: Ints, size: int, axis: str, name: str, owner: Callable[[Any], Any], owner_axis: str = "row"
-) -> None:
-    """Verify that `codes`, row numbers or column numbers, are integers in [0, size).
+def check_ids(ids: Ints, size: int, axis: str, name: str, owner: Callable[[Any], Any], owner_axis: str = "row") -> None:
+    """Verify that `ids`, row numbers or column numbers, are integers in [0, size).
 
     `axis` says in messages which of the two they are: "row" or "column". For a wrong one the message names
     ``owner(position)`` too, the `owner_axis` that holds it.
     """
-    if codes.dtype.kind not in "iu":
-        raise TypeError(f"{name} has {axis} indices of dtype {codes.dtype}; convert them to integers")
-    if codes.size and (codes.min() < 0 or codes.max() >= size):
-        at = np.flatnonzero((codes < 0) | (codes >= size))[0]
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"{name} has {axis} indices of dtype {ids.dtype}; convert them to integers")
+    if ids.size and (ids.min() < 0 or ids.max() >= size):
+        at = np.flatnonzero((ids < 0) | (ids >= size))[0]
         raise ValueError(
-            f"{name}: {axis} index {codes[at]} at {owner_axis} {owner(at)} is outside of "
+            f"{name}: {axis} index {ids[at]} at {owner_axis} {owner(at)} is outside of "
             f"[0, {size}); correct the index, or give the matrix a larger shape"
         )
 

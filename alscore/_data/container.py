@@ -52,6 +52,8 @@ ALIGNMENT_BYTES = 64  # of members and arrays in the file; Arrow recommends it
 class FormatError(ValueError):
     """The file is not a model or Interactions, is damaged or incomplete, or was written by a newer alscore."""
 
+    __module__ = "alscore"  # its public home
+
 
 File = str | os.PathLike[str] | BinaryIO
 Restored = TypeVar("Restored")
@@ -62,14 +64,11 @@ class Parts:
 
     Attributes
     ----------
-    kind : str
-        The name of the class that was saved.
     params : dict
         Its parameters, from the manifest.
     """
 
     def __init__(self, archive: zipfile.ZipFile, manifest: dict[str, Any], mapped: memoryview | None) -> None:
-        self.kind: str = manifest["kind"]
         self.params: dict[str, Any] = manifest.get("params", {})
         self._archive, self._members, self._mapped = archive, manifest["members"], mapped
 
@@ -157,7 +156,11 @@ def read(
     Raises
     ------
     FormatError
-        Anything else is wrong with the file. The message says what.
+        The file is damaged, incomplete, of another format, or newer. The message says which.
+    OSError
+        The file cannot be opened or read.
+    Exception
+        The result of `refusal`: `restore` does not have the kind of the file.
     """
     if isinstance(file, str | os.PathLike):
         with open(file, "rb") as opened:

@@ -28,7 +28,10 @@ def labels_to_arrow(labels: "pd.Index[Any]", name: str) -> pa.Table:
 
 
 def labels_writer(labels: "pd.Index[Any]", name: str) -> Callable[[Any], None]:
-    """Return a function that writes labels to a file object."""
+    """Convert labels to Arrow now, and return a function that writes them to a file object.
+
+    Raises the TypeError of `labels_to_arrow` at once, before a file is opened.
+    """
     return functools.partial(_write, labels_to_arrow(labels, name))
 
 

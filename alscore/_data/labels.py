@@ -23,13 +23,15 @@ class UnknownLabelError(LookupError):
         The unknown labels, each once.
     """
 
+    __module__ = "alscore"  # its public home
+
     def __init__(self, message: str, labels: "pd.Index[Any]") -> None:
         super().__init__(message)
         self.labels = labels
 
 
 class Labels:
-    """The labels of one side. The position of a label is its id.
+    """The labels of one side. The position of a label is its id, or its code if the labels come from `factorized`.
 
     Parameters
     ----------
@@ -49,7 +51,9 @@ class Labels:
             return cls(pd.RangeIndex(length), name)
         index = pd.Index(labels, tupleize_cols=False).to_flat_index()
         if len(index) != length:
-            raise ValueError(f"{name} has {len(index)} labels for the {length} that the matrix needs")
+            raise ValueError(
+                f"{name} has {len(index)} labels, but the matrix has {length} {name}; give one label for each"
+            )
         faults: dict[str, Bools] = {"missing": np.asarray(index.isna())}
         if not _ascending(index):  # the search for repeats hashes all labels
             faults["not unique"] = index.duplicated()

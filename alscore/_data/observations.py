@@ -1,4 +1,4 @@
-"""Observations, the rows of a table, are verified and merged to the entries of one matrix. Bad rows are reported."""
+"""Observations, the rows of a table, are verified and merged into the entries of one matrix. Bad rows are reported."""
 
 import numbers
 from decimal import Decimal
@@ -91,7 +91,7 @@ def check_choices(duplicates: str, errors: str) -> None:
 
 
 def collected(observations: Observations, duplicates: str, errors: str) -> Collected:
-    """Merge observations to entries. `Interactions.from_table` describes `duplicates` and `errors`."""
+    """Merge observations into entries. `Interactions.from_table` describes `duplicates` and `errors`."""
     user, item, value, timestamp = names = observations.names
     users, user_labels = Labels.factorized(observations.users, user)
     items, item_labels = Labels.factorized(observations.items, item)

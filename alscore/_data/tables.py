@@ -1,4 +1,4 @@
-"""Tables read to observations, one for each row: from pandas, from files, and from any object that exports Arrow data.
+"""Reads tables into observations, one for each row: from pandas, from files, and from objects that export Arrow data.
 
 An observation is a row of a table: a user, an item, a value and a time. `alscore._data.observations` merges them to
 entries.
@@ -136,8 +136,8 @@ def _read_file(path: Path, names: ColumnNames, text: TextOptions) -> Observation
             return _observations(columns, names, where=f"{path}: ")
         if not (suffix in _DELIMITERS or text.delimiter):
             raise ValueError(
-                f"{path} ends in none of .csv, .tsv (also .gz, .bz2, .zst), .parquet, .arrow and .feather; give the "
-                f"delimiter of another text file"
+                f"{path}: unknown file type; use .csv, .tsv (also .gz, .bz2, .zst), .parquet, .arrow or .feather, or "
+                "give delimiter= for another text file"
             )
         delimiter = _DELIMITERS[suffix] if text.delimiter is None else text.delimiter
         text_file = _TextFile(path, replace(text, delimiter=delimiter))
@@ -183,7 +183,7 @@ def _to_pandas(parts: Iterable[Columns], names: ColumnNames) -> dict[str, pd.Ser
 
 
 def _typed(batch: pa.RecordBatch, names: ColumnNames) -> Columns:
-    """Return the columns that are needed, verified, with labels dictionary-encoded."""
+    """Return the needed columns, verified. `_encoded` encodes labels. Dates become timestamps in seconds."""
     columns = {argument: batch.column(name) for argument, name in names.given().items()}
     for argument, column in columns.items():
         column.validate(full=True)  # Arrow trusts the lengths and the text of a file
@@ -220,7 +220,7 @@ def _ipc(path: Path, names: ColumnNames) -> Iterator[pa.RecordBatch]:
 
 
 class _WithOneMoreLine(io.RawIOBase):
-    """A text file without its byte order mark, and with `line` after its last line unless it is empty."""
+    """The bytes of a text file without its byte order mark. `line` is added at the end, unless the file is empty."""
 
     def __init__(self, path: Path, line: bytes) -> None:
         self.stream, self.line = pa.input_stream(path), line

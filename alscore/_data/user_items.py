@@ -58,4 +58,4 @@ def part_of(user_items: Any, matrix: sparse.csr_array, entries: Bools, users: An
     users : bool array of length n_users or slice
         The users to keep, in the same order. Default: all.
     """
-    return user_items.part(entries, users) if hasattr(user_items, "part") else part_of_matrix(matrix, entries, users)
+    return user_items._part(entries, users) if hasattr(user_items, "_part") else part_of_matrix(matrix, entries, users)

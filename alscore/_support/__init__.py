@@ -1,1 +1,1 @@
-"""What every room needs: types, checks, files, threads. It imports nothing of alscore but itself."""
+"""What several rooms need: types, checks, files, threads, old names, the options of a model on the command line."""

@@ -5,10 +5,12 @@ import importlib.machinery
 import sys
 import types
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-HOMES = {
+NEW_MODULES = {  # by the old name
+    "alscore.bench.report": ("alscore.bench.presentation",),
+    "alscore.bench.training": ("alscore.bench.sweeps",),
     "alscore.canonical": ("alscore._data.canonical",),
     "alscore.evaluation": ("alscore.metrics.evaluation",),
     "alscore.explain": ("alscore.retrieval.explain",),
@@ -17,6 +19,7 @@ HOMES = {
     "alscore.half_sweeps": ("alscore.solvers.half_sweeps",),
     "alscore.objective": ("alscore.solvers.objective", "alscore.solvers.loss"),
     "alscore.rankings": ("alscore.metrics.rankings",),
+    "alscore.spark.training": ("alscore.spark.jobs",),
 }
 
 
@@ -26,16 +29,16 @@ class _Finder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        return importlib.machinery.ModuleSpec(name, self) if name in HOMES else None  # type: ignore[arg-type]
+        return importlib.machinery.ModuleSpec(name, self) if name in NEW_MODULES else None  # type: ignore[arg-type]
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
         return None
 
     def exec_module(self, module: types.ModuleType) -> None:
-        homes = HOMES[module.__name__]
+        homes = NEW_MODULES[module.__name__]
         warnings.warn(
-            f"{module.__name__} is now {' and '.join(homes)}, and its old name will go: import public names from the "
-            "modules that the reference lists",
+            f"{module.__name__} is now {' and '.join(homes)}; the old name will be removed in the next release. Import "
+            "public names from the modules that the reference lists",
             DeprecationWarning,
             stacklevel=2,
         )
@@ -48,14 +51,21 @@ def install() -> None:
     sys.meta_path.append(_Finder())
 
 
-def renamed(module: str, names: dict[str, str]) -> Callable[[str], Any]:
-    """Return a module's ``__getattr__`` that finds its names by their old names: `names` maps old to new."""
+def renamed(module: str, names: dict[str, str], homes: Mapping[str, str] | None = None) -> Callable[[str], Any]:
+    """Return a module's ``__getattr__`` that finds its names by their old names: `names` maps old to new.
+
+    It also finds the names in `homes`: each is imported on first use, from the module that `homes` maps it to.
+    """
 
     def find(name: str) -> Any:
+        if homes is not None and name in homes:
+            return getattr(importlib.import_module(homes[name]), name)
         if name not in names:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         warnings.warn(
-            f"{module}.{name} is now {names[name]}, and its old name will go", DeprecationWarning, stacklevel=2
+            f"{module}.{name} is now {names[name]}; the old name will be removed in the next release",
+            DeprecationWarning,
+            stacklevel=2,
         )
         return getattr(sys.modules[module], names[name])
 

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from threadpoolctl import OpenBLASController, ThreadpoolController
-
 from alscore._support.checks import require_integer
 
 _parallel_used = False  # this process has run an OpenMP loop on more than one thread
@@ -36,8 +34,8 @@ def available_cpus(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     return cpus
 
 
-# Multiplications from which on more than one thread is worth it: below, starting threads and their spinning at the end
-# cost more time than they save.
+# Multiplications of a call from which on it runs on several threads. For less work, threads cost more time (they start,
+# and spin at the end) than they save.
 _LEAST_WORK = 1 << 21
 _MAX_THREADS = 4096
 
@@ -56,7 +54,7 @@ def resolve_threads(num_threads: int, work: float = math.inf) -> int:
         Multiplications.
     """
     global _parallel_used
-    require_integer(num_threads, "num_threads", 0, _MAX_THREADS)
+    require_integer(num_threads, "num_threads", 0, _MAX_THREADS, " (0: all CPUs of this process)")
     if work < _LEAST_WORK:
         return 1
     threads = int(num_threads) or available_cpus()
@@ -79,6 +77,7 @@ def _shared_blas() -> Any:
     A BLAS on OpenMP is not among them: it starts no threads in a parallel loop.
     """
     import scipy.linalg.cython_blas  # noqa: F401  # loads scipy's copy of BLAS; numpy has another
+    from threadpoolctl import ThreadpoolController  # sets the environment variable KMP_DUPLICATE_LIB_OK
 
     controller = ThreadpoolController().select(user_api="blas")
     libraries = controller.lib_controllers
@@ -88,6 +87,8 @@ def _shared_blas() -> Any:
 
 def _take_control_of_openblas() -> None:
     """Make this thread control OpenBLAS. Since threadpoolctl 3.8 requests of other threads silently have no effect."""
+    from threadpoolctl import OpenBLASController
+
     if hasattr(OpenBLASController, "clear_controlling_thread"):
         OpenBLASController.clear_controlling_thread(force=True)
 

@@ -1,6 +1,6 @@
 """The options of ``alscore train`` that set a model's parameters, and the command line that trains a given model.
 
-The command line imports this module at its start: it imports no numpy.
+The command line imports this module at its start: only `train_command` imports numpy, when it is called.
 """
 
 import numbers

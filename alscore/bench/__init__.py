@@ -12,7 +12,7 @@ The contenders in training are in `alscore.bench.contenders.CONTENDERS`, those o
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # The module and the name of each function. They are imported on first use: ``alscore --help`` imports this package, and
 # must not wait for numpy.
@@ -23,10 +23,20 @@ _HOMES = {
     "foldin": ("alscore.bench.tasks", "foldin"),
     "update": ("alscore.bench.tasks", "update"),
     "load": ("alscore.bench.tasks", "load"),
-    "evaluate": ("alscore.bench.tasks", "evaluation"),
+    "evaluate": ("alscore.bench.tasks", "evaluate"),
     "spark": ("alscore.bench.on_spark", "spark"),
 }
 __all__ = [*_HOMES]
+
+if TYPE_CHECKING:  # the same names, in the form that type checkers treat as public
+    from alscore.bench.on_spark import spark as spark
+    from alscore.bench.sweeps import converge as converge
+    from alscore.bench.sweeps import sweep as sweep
+    from alscore.bench.tasks import evaluate as evaluate
+    from alscore.bench.tasks import foldin as foldin
+    from alscore.bench.tasks import load as load
+    from alscore.bench.tasks import topn as topn
+    from alscore.bench.tasks import update as update
 
 
 def __getattr__(name: str) -> Any:

@@ -62,6 +62,9 @@ REFERENCE_SWEEPS = Option(Kind.AT_LEAST_1, 30, "number of exact sweeps whose low
 ITERATIONS = Option(Kind.AT_LEAST_1, 2, "number of timed iterations of a fit, after one to warm up")
 BLOCKS = Option(Kind.AT_LEAST_0, 0, "number of blocks of users, and of blocks of items; 0: the number of threads")
 MEMORY = Option(Kind.TEXT, "8g", "maximum heap of Java, for example 12g")
+SPARK_USERS = Option(
+    Kind.AT_LEAST_1, None, "number of users to recommend to, those with the lowest ids; default: all users"
+)  # fmt: skip
 SPARK_TOP = TOP._replace(kind=Kind.AT_LEAST_0, help="number of items for each user; 0: do not time recommending")
 ISA = Option(Kind.KERNEL_SETS, (), "kernel sets: each contender of ours runs with each of them", "SETS", reported=False)
 PYTHON = Option(
@@ -290,7 +293,7 @@ class Spark(OnFactors):
     blocks: int = BLOCKS.field()
     iterations: int = ITERATIONS.field()
     top: int = SPARK_TOP.field()
-    users: int | None = USERS._replace(reported=True).field()
+    users: int | None = SPARK_USERS.field()
     memory: str = MEMORY.field()
 
 

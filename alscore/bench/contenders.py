@@ -63,7 +63,7 @@ def _alscore(solver: str, plays: Any, start: Floats, settings: dict[str, Any]) -
         training = Training.afresh(users, initial, resolved)
 
         def sweep(number: int) -> None:
-            if number == 0:
+            if number == 0:  # `_timed` restores the initial factors after the sweep that warms up
                 training.restart()
             training.sweep()
 

@@ -41,6 +41,11 @@ def settings_of(benchmark: type[B], options: dict[str, Any]) -> B:
     """
     if "threads" in benchmark.options():
         options = options | {"threads": resolve_threads(options.get("threads", 0))}
+    for name in options:
+        if name not in (*benchmark.options(), "say"):
+            raise TypeError(
+                f"{benchmark.name} has no option {name!r}; its options are: {', '.join(benchmark.options())}"
+            )
     return benchmark(**options)
 
 
@@ -88,7 +93,7 @@ def find(
         if shutil.which(path) is None:
             raise ValueError(f"python for {prefix!r}: there is no interpreter {path!r}; give the path of an executable")
         if not any(name.startswith(prefix) for name in names):
-            raise ValueError(f"python for {prefix!r}: no contender's name starts so; they are: {', '.join(names)}")
+            raise ValueError(f"python for {prefix!r}: no contender's name begins with it; they are: {', '.join(names)}")
     jobs: dict[str, Job] = {}
     skipped: dict[str, str] = {}
     for name in names:

@@ -96,6 +96,7 @@ def gather_bandwidth(
     rows = rows_beyond_cache(k, _cache_bytes()) if rows is None else rows
     require_integer(rows, "rows", 1, _MAX_INT32)
     threads = resolve_threads(threads)
+    rows, k = int(rows), int(k)  # small NumPy integers would overflow below
     table = _aligned_ones(rows, k)
     order = np.random.default_rng(0).permutation(np.arange(rows, dtype=np.int32))
     seconds_each = seconds / len(_PREFETCH_ROWS)
@@ -137,6 +138,7 @@ def sweep_flops(user_entries: npt.ArrayLike, item_entries: npt.ArrayLike, k: int
         `user_entries` or `item_entries` is not a one-dimensional array of integers >= 0, or k < 1.
     """
     require_integer(k, "k", 1, _MAX_INT32)
+    k = int(k)  # a small NumPy integer would overflow below
     flops = 0.0
     for name, entries in (("user_entries", user_entries), ("item_entries", item_entries)):
         counts = np.asarray(entries)

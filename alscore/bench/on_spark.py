@@ -104,9 +104,9 @@ def spark(
     skipped = {"mllib": "its ids have 32 bits"} if isinstance(plays, int) and "mllib" in contenders else {}
     jobs = {name: {"package": CONTENDERS[name]} for name in contenders if name not in skipped}
     baseline = harness.chosen_baseline(settings.baseline, jobs)
-    with session(settings.threads, settings.memory) as started, _table(plays, started) as table:
-        native_blas = _native_blas(started)
-        trial = _Trial(started, plays, table, settings, inspect)
+    with session(settings.threads, settings.memory) as spark_session, _table(plays, spark_session) as table:
+        native_blas = _native_blas(spark_session)
+        trial = _Trial(spark_session, plays, table, settings, inspect)
         warm, failed = harness.alternate(jobs, 1, trial.warm_up, settings.say)
         runs, failed_later = harness.alternate(warm, settings.repeats, trial.time, settings.say)
         data, sent_bytes = _shape(table), 4 * settings.factors * _rows_sent(table, settings.blocks)
@@ -153,11 +153,11 @@ def require_java() -> None:
         )
 
 
-def _native_blas(started: "SparkSession") -> bool:
+def _native_blas(spark_session: "SparkSession") -> bool:
     """Return whether MLlib uses a native BLAS instead of the one written in Java."""
     from py4j.protocol import Py4JJavaError
 
-    jvm: Any = started._jvm
+    jvm: Any = spark_session._jvm
     try:
         jvm.dev.ludovic.netlib.blas.NativeBLAS.getInstance()
     except Py4JJavaError:
@@ -186,14 +186,14 @@ def session(threads: int, memory: str) -> "Iterator[SparkSession]":
         "spark.log.level": "ERROR",
         "spark.sql.shuffle.partitions": str(4 * threads),  # Spark's default is 200, each of which is a task to start
     }
-    started = SparkSession.builder.master(f"local[{threads}]").config(map=options).getOrCreate()
+    spark_session = SparkSession.builder.master(f"local[{threads}]").config(map=options).getOrCreate()
     try:
-        yield started
+        yield spark_session
     finally:
-        started.stop()
+        spark_session.stop()
 
 
-def made_plays(started: "SparkSession", interactions: int, seed: int = 0) -> "DataFrame":
+def made_plays(spark_session: "SparkSession", interactions: int, seed: int = 0) -> "DataFrame":
     """Make plays in the proportions of Last.fm 360K on Spark's workers, without the driver.
 
     A user has 49 draws on average, from a Zipf-Mandelbrot law whose most popular item has a fifth of the users. A pair
@@ -201,11 +201,11 @@ def made_plays(started: "SparkSession", interactions: int, seed: int = 0) -> "Da
 
     Parameters
     ----------
-    started : SparkSession
+    spark_session : SparkSession
     interactions : int
         Approximate number of rows.
     seed : int
-        The same seed gives the same table, whatever the partitions.
+        The same seed gives the same table, for any number of partitions.
 
     Returns
     -------
@@ -224,29 +224,29 @@ def made_plays(started: "SparkSession", interactions: int, seed: int = 0) -> "Da
     draws = 30 + functions.pmod(functions.xxhash64(functions.lit(seed), "id"), functions.lit(39))
     share = 1 - ((n_items + offset) / offset) ** -exponent
     rank = functions.floor(offset * (functions.pow(1 - uniform("item") * share, -1 / exponent) - 1)).cast("long")
-    loudness = functions.sqrt(-2 * functions.log(1 - uniform("radius"))) * functions.cos(2 * np.pi * uniform("angle"))
-    drawn = started.range(n_users).select(
+    normal = functions.sqrt(-2 * functions.log(1 - uniform("radius"))) * functions.cos(2 * np.pi * uniform("angle"))
+    drawn = spark_session.range(n_users).select(
         functions.col("id").alias("number"),
         functions.explode(functions.sequence(functions.lit(1), draws)).alias("draw"),
     )
     plays = drawn.select(
         functions.xxhash64(functions.lit("user"), "number").alias("user"),
         functions.xxhash64(functions.lit("item"), rank).alias("item"),
-        functions.ceil(functions.exp(4.54 + 1.2 * loudness)).cast("float").alias("plays"),
+        functions.ceil(functions.exp(4.54 + 1.2 * normal)).cast("float").alias("plays"),
     )
     return plays.groupBy("user", "item").agg(functions.max("plays").alias("plays"))
 
 
 @contextlib.contextmanager
-def _table(plays: Any, started: "SparkSession") -> "Iterator[DataFrame]":
-    """Give the plays as a table in Spark's memory."""
+def _table(plays: Any, spark_session: "SparkSession") -> "Iterator[DataFrame]":
+    """Yield the plays as a cached DataFrame. If `plays` is an int, Spark makes about that many."""
     with tempfile.TemporaryDirectory() as folder:
         if isinstance(plays, int):
-            table = made_plays(started, plays)
+            table = made_plays(spark_session, plays)
         else:
             path = Path(folder, "plays.parquet")
             _write(plays, path)
-            table = started.read.parquet(str(path)).repartition(started.sparkContext.defaultParallelism)
+            table = spark_session.read.parquet(str(path)).repartition(spark_session.sparkContext.defaultParallelism)
         table = table.cache()
         table.count()
         yield table
@@ -283,11 +283,12 @@ class _Trial:
     """Fits and recommendations of any contender on one table."""
 
     def __init__(
-        self, started: "SparkSession", plays: Any, table: "DataFrame", settings: Spark, inspect: InspectFactors
+        self, spark_session: "SparkSession", plays: Any, table: "DataFrame", settings: Spark, inspect: InspectFactors
     ) -> None:
-        self.started, self.plays, self.table, self.settings, self.inspect = started, plays, table, settings, inspect
+        self.spark_session, self.plays, self.table = spark_session, plays, table
+        self.settings, self.inspect = settings, inspect
         queries = table.select("user").distinct()
-        if settings.users:
+        if settings.users is not None:
             queries = queries.orderBy("user").limit(settings.users)
         self.queries = queries.cache()
         self.queries.count()
@@ -305,7 +306,7 @@ class _Trial:
         """Time the iterations of a fit, and recommendations from it."""
         with self._run(name) as run:
             before, began = self._jobs(), time.perf_counter()
-            with _peaks(self.started) as peaks:
+            with _peaks(self.spark_session) as peaks:
                 model = self._fit(name, 1 + self.settings.iterations)
             seconds = time.perf_counter() - began
             iterations, run["shuffle_bytes"] = self._iterations(run["package"], self._jobs()[len(before) :])
@@ -359,7 +360,7 @@ class _Trial:
     @property
     def _store(self) -> Any:
         """Spark's record of its jobs and stages, up to date."""
-        context = self.started.sparkContext._jsc.sc()
+        context = self.spark_session.sparkContext._jsc.sc()
         context.listenerBus().waitUntilEmpty()
         return context.statusStore()
 
@@ -369,7 +370,10 @@ class _Trial:
         return sorted((jobs.apply(at) for at in range(jobs.size())), key=lambda job: job.jobId())
 
     def _iterations(self, package: str, jobs: list[Any]) -> tuple[list[float], float]:
-        """Return the seconds of each timed iteration of a fit with these jobs, and the shuffle bytes of one."""
+        """Return the seconds of each timed iteration of a fit, and the mean shuffle bytes per iteration.
+
+        `jobs` are those of the fit.
+        """
         prefix, n_jobs = _HALF_SWEEP_JOBS[package], 1 + 2 * self.settings.iterations
         timed = [job for job in jobs if job.name().startswith(prefix)][-n_jobs:]
         if len(timed) < n_jobs:
@@ -385,7 +389,7 @@ class _Trial:
         return seconds, written / self.settings.iterations
 
     def _cached(self) -> dict[int, Any]:
-        return dict(self.started.sparkContext._jsc.getPersistentRDDs())
+        return dict(self.spark_session.sparkContext._jsc.getPersistentRDDs())
 
     def _forget(self) -> None:
         """Free the tables that a fit has cached."""
@@ -418,9 +422,9 @@ def _dense(frame: "DataFrame", n: int) -> Floats:
 
 
 @contextlib.contextmanager
-def _peaks(started: "SparkSession") -> Iterator[dict[str, int]]:
+def _peaks(spark_session: "SparkSession") -> Iterator[dict[str, int]]:
     """Give peaks of memory while the block runs: of Java's heap, and of the Python workers that Java has started."""
-    java: Any = started.sparkContext._jvm
+    java: Any = spark_session.sparkContext._jvm
     java = java.java.lang
     java.System.gc()
     pools = [

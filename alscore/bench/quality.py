@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from alscore import datasets, splits, weighting
-from alscore._data.canonical import canonical_csr, entry_rows, from_canonical, recoded
+from alscore import datasets, solvers, splits, weighting
+from alscore._data.canonical import canonical_csr, entry_rows, from_canonical, renumbered
 from alscore.als import AlternatingLeastSquares
 from alscore.baselines import EASE, ItemKNN, MostPopular
 from alscore.bench import harness
@@ -111,7 +111,7 @@ _NEIGHBOURS = 5, 10, 20, 50, 100, 200  # candidates for the number of neighbours
 BASELINES = (
     Method("most popular", [MostPopular()], binary),
     Method("item-kNN", [ItemKNN(k) for k in _NEIGHBOURS], binary),
-    Method("item-kNN, log(1 + plays)", [ItemKNN(k, "bm25") for k in _NEIGHBOURS], weighting.log),
+    Method("item-kNN, BM25 of log(1 + value)", [ItemKNN(k, "bm25") for k in _NEIGHBOURS], weighting.log),
     Method("EASE^R", [EASE(regularization) for regularization in (50, 100, 200, 500, 1000, 2000)], binary),
 )
 
@@ -143,7 +143,7 @@ def epinions(folder: Path) -> tuple[Part, list[Part]]:
     def matrix(path: Path) -> sparse.csr_array:
         part = read(path)
         codes = whole.users.get_indexer(part.users), whole.items.get_indexer(part.items)
-        return weighting.clip(recoded(part.matrix, *codes, whole.shape), 1, 1)
+        return weighting.clip(renumbered(part.matrix, *codes, whole.shape), 1, 1)
 
     folds = []
     for fold in range(5):
@@ -189,7 +189,10 @@ def irspack(python: str, model: AlternatingLeastSquares, part: Part, weigh: Weig
     }
     with tempfile.TemporaryDirectory() as folder:
         sparse.save_npz(Path(folder, "plays.npz"), plays)
-        np.save(Path(folder, "start.npy"), model._initial_factors(plays.shape[1], np.dtype(np.float32)))
+        np.save(
+            Path(folder, "start.npy"),
+            model._initial_factors(plays.shape[1], np.dtype(np.float32), solvers.resolve(model.solver)),
+        )
         run = train(python, folder, settings, model.iterations)
         X, Y = (np.load(Path(folder, f"{_IRSPACK}.{side}.npy")) for side in "XY")
     seconds = sum(sweep["seconds"] for sweep in run["measured"])

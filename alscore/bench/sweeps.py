@@ -49,7 +49,8 @@ def sweep(
     contenders : sequence of str
         Keys of `alscore.bench.contenders.CONTENDERS`. Contenders that are not installed are named and skipped.
     peaks : function
-        Called with the number of factors and of threads, before and after the measurement. The higher figures count.
+        Called with the number of factors and of threads, before and after the measurement. The higher of the two
+        figures is used.
     **options
         Fields of `alscore.bench.benchmarks.Sweep`. They hold for every contender, translated into its own terms.
 
@@ -61,9 +62,9 @@ def sweep(
         "results", a list with a dict for each contender: the statistics of `alscore.bench.harness.compare`; the float64
         "objective" after each sweep, the first of which is the one to warm up; and "peak_bytes", the peak of memory
         above the input, None where unknown. Our contenders also have "gather_share", the share of the peak of
-        gathering. Our exact ones have "flops" (FLOP/s) and "fma_share", their share of the peak. Both count what an
-        exact sweep needs at least in our formulation, which other packages may not use. "note" says how to read the
-        figures of a contender.
+        gathering. Our exact ones have "flops" (FLOP/s) and "fma_share", their share of the peak. Both count the
+        minimum that our method needs for an exact sweep. Other packages may use another method. "note" says how to read
+        the figures of a contender.
 
         "failed" and "skipped", contenders with the reason; "noise", messages about conclusions that the spread does not
         allow.

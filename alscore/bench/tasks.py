@@ -21,7 +21,7 @@ from alscore.solvers.loss import calculate_loss
 _TRAINING_SWEEPS = 5  # enough sweeps for norms and scores to be spread as in a finished model
 _TIMES = 2  # measurements of each timed process, the first of which warms it up
 _NEW_SHARE = 0.05  # of the entries, in `update`
-_HELD_OUT_SHARE = 0.1  # of the entries, in `evaluation`
+_HELD_OUT_SHARE = 0.1  # of the entries, in `evaluate`
 
 Outcome = dict[str, Any]
 Results = dict[str, NDArray[Any]]  # the array that the timed function of each contender returned
@@ -136,7 +136,7 @@ def load(path: Any, contenders: Sequence[str] = Load.contenders(), **options: An
     return outcome
 
 
-def evaluation(plays: Any, contenders: Sequence[str] = Evaluate.contenders(), **options: Any) -> Outcome:
+def evaluate(plays: Any, contenders: Sequence[str] = Evaluate.contenders(), **options: Any) -> Outcome:
     """Time NDCG and recall on held-out entries: a tenth of the users' entries, which training does not see.
 
     Parameters

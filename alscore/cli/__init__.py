@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from alscore._support.version import __version__
-from alscore.cli import bench, evaluate, recommend, train
-from alscore.cli.console import print_json
+from alscore.cli import bench, evaluate, fetch, info, recommend, train
 
 
 class Command(NamedTuple):
@@ -86,37 +85,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _fetch_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", choices=("lastfm-360k", "lastfm-1k", "hetrec-lastfm-2k"), help="name of the data set")
-    parser.add_argument("--folder", help="folder for the archive; default: $ALSCORE_DATA, or else a cache folder")
-
-
-def _fetch(args: argparse.Namespace) -> None:
-    from alscore import datasets
-
-    print(datasets.fetch(args.name, args.folder, show_progress=sys.stderr.isatty()))
-
-
-def _info_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-
-
-def _info(args: argparse.Namespace) -> None:
-    from alscore.cli import info
-
-    collected = info.collect()
-    if args.json:
-        print_json(collected)
-    else:
-        print(*info.lines(collected), sep="\n")
-
-
 COMMANDS = {
     "demo": Command(
         train.run_demo, train.demo_arguments, "make a file of plays, read it, train and recommend; needs no data"
     ),
     "fetch": Command(
-        _fetch, _fetch_arguments, "download a published data set if it is missing, and print the path of its archive"
+        fetch.run,
+        fetch.add_arguments,
+        "download a published data set if it is missing, and print the path of its archive",
     ),
     "train": Command(train.run_train, train.train_arguments, "train a model on a file of plays and save it"),
     "tune": Command(
@@ -134,5 +110,5 @@ COMMANDS = {
     ),
     "evaluate": Command(evaluate.run, evaluate.add_arguments, "evaluate a trained model on plays that it has not seen"),
     "bench": Command(bench.run, bench.add_arguments, "compare the speed of alscore and other packages on this machine"),
-    "info": Command(_info, _info_arguments, "show versions, kernels, BLAS and threads, for a bug report"),
+    "info": Command(info.run, info.add_arguments, "show versions, kernels, BLAS and threads, for a bug report"),
 }

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any
 
-Say = Callable[..., None]  # called as print is
+Print = Callable[..., None]  # takes the arguments of print
 
 
 def _integer(least: int, text: str) -> int:
@@ -44,7 +44,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="print no progress and no messages")
 
 
-def messages(args: argparse.Namespace) -> Say:
+def messages(args: argparse.Namespace) -> Print:
     """Return a function that prints messages: nothing with ``--quiet``, to stderr with ``--json``."""
     if args.quiet:
         return lambda *values, **kwargs: None

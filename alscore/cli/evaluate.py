@@ -6,9 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from alscore.cli import console
-from alscore.cli.recommend import load_recommender
-from alscore.cli.train import read_plays
+from alscore.cli import console, inputs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,10 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``alscore evaluate``."""
     parser.add_argument("model", metavar="MODEL", help="file written by alscore train")
     parser.add_argument("--test", metavar="PATH", required=True, help="later plays, in a file as for alscore train")
+    inputs.add_items_option(parser)
     parser.add_argument(
-        "--items", choices=("name", "mbid"), default="name", help="as in alscore train; default: %(default)s"
+        "-k", "--k", type=console.at_least_1, nargs="+", default=[10, 20, 50], help="cut-offs; default: 10 20 50"
     )
-    parser.add_argument("-k", "--k", type=console.at_least_1, nargs="+", default=[10, 20, 50], help="default: 10 20 50")
     parser.add_argument("--metrics", nargs="+", default=argparse.SUPPRESS, help="names, as for alscore.evaluate")
     parser.add_argument(
         "--drop-overlap", action="store_true", help="leave out plays of items that the user has in the model"
@@ -42,9 +40,9 @@ def run(args: argparse.Namespace) -> None:
 
     say, show_progress = console.messages(args), sys.stderr.isatty() and not args.quiet
     options = _checked_options(args)
-    recommender, known = load_recommender(args.model)
+    recommender, known = inputs.load_recommender(args.model)
     with atomic_writer(args.plot) if args.plot else contextlib.nullcontext() as plot:
-        plays = read_plays(args.test, say, items=args.items)
+        plays = inputs.read_and_report(args.test, say, items=args.items)
         test = _test_matrix(plays, known)
         n_unknown = plays.nnz - test.nnz
         result = evaluation.evaluate(
@@ -61,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _checked_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the metrics, if given; check everything that can be checked before the files are read."""
+    """Check the arguments before any file is read. Return {"metrics": names}, or {} for the default."""
     from alscore.datasets.lastfm import plays_file
     from alscore.metrics import evaluation
 
@@ -77,13 +75,14 @@ def _checked_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def _test_matrix(plays: "Interactions", known: "Interactions") -> "sparse.csr_array":
     """Return `plays` as a matrix with the users and items of `known`, without users and items that it lacks."""
-    from alscore._data.canonical import recoded
+    from alscore._data.canonical import renumbered
 
     users, items = known.users.get_indexer(plays.users), known.items.get_indexer(plays.items)
-    test = recoded(plays[users >= 0].matrix, users[users >= 0], items, known.shape)
+    test = renumbered(plays[users >= 0].matrix, users[users >= 0], items, known.shape)
     if not test.nnz:
         raise ValueError(
-            f"none of the {plays.nnz:,} plays has a user and an item that the model knows: is --items as trained?"
+            f"none of the {plays.nnz:,} plays has a user and an item that the model knows; use the --items of alscore "
+            "train"
         )
     if n_unknown := plays.nnz - test.nnz:
         print(f"alscore: left out {n_unknown:,} plays of users or items unknown to the model", file=sys.stderr)
@@ -102,7 +101,7 @@ def _print_document(model: str, result: "Evaluation", n_unknown: int, table: "pd
     )
 
 
-def _print_figures(result: "Evaluation", table: "pd.DataFrame", say: console.Say) -> None:
+def _print_figures(result: "Evaluation", table: "pd.DataFrame", say: console.Print) -> None:
     say(
         f"{len(result.users):,} users evaluated; {result.n_users_without_test:,} others have no test plays; "
         f"left out {result.n_overlapping:,} plays of items that the user has in the model\n"

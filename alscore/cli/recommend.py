@@ -7,13 +7,10 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from alscore.cli import console
+from alscore.cli import console, inputs
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from alscore.interactions import Interactions
-    from alscore.recommender import Recommender
 
 
 def recommend_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +26,7 @@ def run_recommend(args: argparse.Namespace) -> None:
     """Recommend items to users, or to all users into a file."""
     if args.all is not None:
         console.check_output(args.all, args.model, "table")
-    recommender, interactions = load_recommender(args.model)
+    recommender, interactions = inputs.load_recommender(args.model)
     deny = _labels(args.filter, interactions.items, args.skip_unknown)
     if args.all is None:
         users = _labels(args.user, interactions.users, args.skip_unknown)
@@ -51,7 +48,7 @@ def similar_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_similar(args: argparse.Namespace) -> None:
     """Print the items that are most similar to each given one."""
-    recommender, interactions = load_recommender(args.model)
+    recommender, interactions = inputs.load_recommender(args.model)
     items = _labels(args.item, interactions.items, args.skip_unknown)
     _print_results(args, recommender.similar_items, items.known, "similar_items", items.unknown)
 
@@ -67,17 +64,6 @@ def _add_common_arguments(parser: argparse.ArgumentParser, side: str) -> argpars
     parser.add_argument("--skip-unknown", action="store_true", help="leave out labels that the model does not know")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     return queries
-
-
-def load_recommender(path: str) -> tuple["Recommender", "Interactions"]:
-    """Read a fitted Recommender; return it and its interactions."""
-    from alscore.persistence import load
-    from alscore.recommender import Recommender
-
-    recommender = load(path)
-    if not isinstance(recommender, Recommender) or recommender.interactions is None:
-        raise ValueError(f"{path} holds a model without labels; save a fitted alscore.Recommender")
-    return recommender, recommender.interactions
 
 
 class _Labels(NamedTuple):

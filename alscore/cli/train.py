@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alscore._support.train_options import MODEL_OPTIONS, ModelOption
-from alscore.cli import console
+from alscore.cli import console, inputs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,9 @@ def demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--factors", type=console.at_least_1, default=64, help="length of the factors; default: %(default)s"
     )
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the plays and of the factors; default: %(default)s"
+    )
 
 
 def run_demo(args: argparse.Namespace) -> None:
@@ -49,7 +51,7 @@ def run_demo(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "plays.tsv")
         datasets.write_lastfm_360k(datasets.synthetic(args.users, args.items, seed=args.seed), path)
-        interactions = read_plays(path, print)
+        interactions = inputs.read_and_report(path, print)
 
     # With a linear confidence, few but very large counts would outweigh all others.
     recommender = Recommender(
@@ -87,9 +89,7 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_source(parser: argparse.ArgumentParser, help: str) -> None:
     parser.add_argument("path", metavar="PATH", help=help)
-    parser.add_argument(
-        "--items", choices=("name", "mbid"), default="name", help="labels of the items; default: %(default)s"
-    )
+    inputs.add_items_option(parser)
 
 
 def _add_model_option(group: Any, option: ModelOption, kind: Callable[[str], Any]) -> None:
@@ -114,7 +114,7 @@ def run_train(args: argparse.Namespace) -> None:
     console.check_output(args.output, plays_file(args.path), "model")
     # The output is opened first: a path that cannot be written to fails before the training.
     with atomic_writer(args.output) as file:
-        interactions = read_plays(args.path, say, items=args.items)
+        interactions = inputs.read_and_report(args.path, say, items=args.items)
         sweeps = _fit(recommender, interactions, say)
         recommender.save(file)
     seconds = time.perf_counter() - started
@@ -137,18 +137,7 @@ def run_train(args: argparse.Namespace) -> None:
         )
 
 
-def read_plays(path: str | os.PathLike[str], say: console.Say, **options: str) -> "Interactions":
-    """Read a file of plays; print how many lines were read, kept and rejected."""
-    from alscore import datasets
-
-    say(f"reading {path}", flush=True)
-    interactions = datasets.lastfm_360k(path, **options)
-    say(interactions.report)
-    say(f"{interactions.n_users:,} users × {interactions.n_items:,} items, {interactions.nnz:,} entries\n")
-    return interactions
-
-
-def _fit(recommender: "Recommender", interactions: "Interactions", say: console.Say) -> list[dict[str, float]]:
+def _fit(recommender: "Recommender", interactions: "Interactions", say: console.Print) -> list[dict[str, float]]:
     """Fit; print the seconds and the loss of each sweep, and return them."""
     sweeps: list[dict[str, float]] = []
     n_sweeps = recommender.model.iterations
@@ -182,7 +171,9 @@ def tune_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=console.at_least_0, default=0, help="seed of the search; default: %(default)s")
     console.add_output_options(parser)
     model = parser.add_argument_group(
-        "model", "a fixed value, or values to search: a range of numbers LOW,HIGH, or names NAME,NAME,..."
+        "model",
+        "a fixed value, or values to search: a range of numbers LOW,HIGH, or names NAME,NAME,...; default: as in "
+        "alscore.tuning.SPACE, or the default of the model",
     )
     for option in MODEL_OPTIONS:
         if option.parameter not in ("iterations", "num_threads", "random_state"):
@@ -212,7 +203,7 @@ def run_tune(args: argparse.Namespace) -> None:
     space = {name: value for name, value in {**tuning.SPACE, **given}.items() if isinstance(value, list | tuple)}
     with atomic_writer(args.plot) if args.plot else contextlib.nullcontext() as plot:
         tuned = tuning.tune(
-            splits.leave_k_out(read_plays(args.path, say, items=args.items), 0.2),
+            splits.leave_k_out(inputs.read_and_report(args.path, say, items=args.items), 0.2),
             args.metric,
             args.trials,
             space=space,

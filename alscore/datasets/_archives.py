@@ -27,9 +27,9 @@ def open_data(path: str | os.PathLike[str], name: str) -> AbstractContextManager
     The content of `path` decides how it is read; its name does not matter. Nothing is unpacked to disk. Memory holds
     one buffer and one header of at most 1 MiB.
 
-    An archive is refused if any member has no place in a data set. Such members are absolute paths, paths with
-    ``..``, links, devices, sparse files and encrypted files. The archive is also refused if the size of the member
-    `name` is not the declared one.
+    An archive is refused if any member has no place in a data set. Such members have an absolute path or ``..`` in the
+    path, or are links, devices, sparse files or encrypted. The archive is also refused if the size of the member `name`
+    is not the declared one.
 
     Parameters
     ----------

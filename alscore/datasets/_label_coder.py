@@ -10,8 +10,8 @@ from alscore._support.arrays import Int32s
 
 Coded = tuple[Int32s, pa.Array]  # int32 codes, and the labels (large_string) that they number
 MAX_LABELS = np.iinfo(np.int32).max
-# Labels that wait before they are joined with few known ones, and codes that are recoded at a time: enough that the
-# cost of a call does not matter.
+# More than twice this number of labels (or twice the known labels, if more) wait before they are joined. This many
+# codes are recoded at a time. At this number the cost of a call does not matter.
 _BATCH = 1 << 16
 
 
@@ -25,7 +25,7 @@ class LabelCoder:
     max_labels : int
         The largest number of distinct labels.
     batch : int
-        Number of labels that are joined, and of codes that are recoded, at a time.
+        More than twice as many labels wait before they are joined. This many codes are recoded at a time.
     """
 
     def __init__(self, name: str, max_labels: int = MAX_LABELS, batch: int = _BATCH) -> None:

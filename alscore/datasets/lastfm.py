@@ -70,7 +70,7 @@ def read_plays(lines: Lines, **limits: int) -> Interactions:
         plays.frombytes(table["plays"].to_numpy().astype(np.float32).view(np.uint8))
     with ThreadPoolExecutor() as pool:
         (rows, row_labels), (columns, column_labels) = pool.map(LabelCoder.sorted, (users, artists))
-    pa.default_memory_pool().release_unused()  # can be more memory than the matrix takes
+    pa.default_memory_pool().release_unused()  # Arrow's unused memory can be larger than the matrix
     matrix = _csr(rows, columns, np.frombuffer(plays, np.float32), (len(row_labels), len(column_labels)))
     interactions = Interactions(matrix, row_labels.to_pandas(), column_labels.to_pandas())
     interactions.report = lines.report(interactions.nnz)

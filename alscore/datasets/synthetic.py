@@ -91,7 +91,7 @@ _NOUNS = (
 # to Last.fm 360K: at full size the first artist has about 20 % of the users, the 7,900th 128 listeners, the median one
 # or two.
 _OFFSET, _EXPONENT, _TOP_SHARE = 135, 1.55, 0.2
-_CROSSING_SHARE = 0.1  # share of all users at which half of an artist's listeners are no fans of its genre
+_CROSSING_SHARE = 0.1  # share of all users at which half of an artist's listeners are not fans of its genre
 _DRAWS = 96  # draws per user, enough for about 49 different artists
 _USERS_PER_BLOCK = 1 << 14  # users drawn at a time, which limits memory; another number gives other data
 _ENTRIES_PER_BLOCK = 1 << 20  # entries written at a time, about; limits memory

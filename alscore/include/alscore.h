@@ -47,7 +47,7 @@
         int64_t k;           /* factors */                                                                             \
         const int32_t *cols; /* n unique row numbers of `factors`, ascending */                                        \
         const real *factors; /* the fixed side, row-major, k numbers per row */                                        \
-        const real *weight;  /* n: confidence less the weight of unobserved entries; may be 0 or negative */           \
+        const real *weight;  /* n: confidence less that of unobserved pairs; may be 0 or negative */                   \
         const real *target;  /* n: confidence times preference */                                                      \
         const real *diag;    /* k: e above; positive, but may be 0 in the original basis */                            \
         const real *gram;    /* k x k: A0 above; or NULL */                                                            \

@@ -53,9 +53,10 @@ float64 array, shape (n,)
 Raises
 ------
 TypeError
-    `ranked` does not hold integers, or `test` is not a sparse matrix.
+    `test` is not a sparse matrix.
 ValueError
-    An id is out of range or twice in a row, shapes do not fit each other, or `k` is below 1.
+    `ranked` does not hold integers, an id is out of range or twice in a row, shapes do not fit each other, or `k` is
+    below 1.
 """
 
 
@@ -206,7 +207,7 @@ def mpr(scores: Any, test: Any, seen: Any = None) -> Doubles:
     Parameters
     ----------
     scores, test, seen
-        As for `auc`.
+        Same as for `auc`.
 
     Returns
     -------
@@ -246,11 +247,11 @@ def coverage(ranked: Any, n_items: int, k: int) -> float:
     Parameters
     ----------
     ranked : int array, shape (n, m)
-        As for `precision`.
+        Same as for `precision`.
     n_items : int
         Number of all items.
     k : int
-        As for `precision`.
+        Same as for `precision`.
 
     Returns
     -------
@@ -270,7 +271,7 @@ def gini(ranked: Any, n_items: int, k: int) -> float:
     Parameters
     ----------
     ranked, n_items, k
-        As for `coverage`.
+        Same as for `coverage`.
 
     Returns
     -------
@@ -300,11 +301,11 @@ def novelty(ranked: Any, train: Any, k: int) -> Doubles:
     Parameters
     ----------
     ranked : int array, shape (n, m)
-        As for `precision`.
+        Same as for `precision`.
     train : sparse matrix, shape (n_users, n_items), or Interactions
         Rows of all users. A user has the items of the entries above 0.
     k : int
-        As for `precision`.
+        Same as for `precision`.
 
     Returns
     -------
@@ -318,14 +319,14 @@ def novelty(ranked: Any, train: Any, k: int) -> Doubles:
 def diversity(ranked: Any, train: Any, k: int) -> Doubles:
     """Mean of 1 - cosine over all pairs of the first k items: intra-list diversity (Smyth and McClave 2001).
 
-    The cosine compares the sets of users who have the items: ``n_ij / sqrt(n_i n_j)``, or 0 if nobody has one of them.
-    So models of all kinds are measured alike. Other definitions use features or factors of the items. This metric takes
-    longer than the others: time is proportional to the train entries of all ranked items.
+    The cosine compares the sets of users who have the items: ``n_ij / sqrt(n_i n_j)``, or 0 if one of the two
+    items has no users. So models of all kinds are measured alike. Other definitions use features or factors of the
+    items. This metric takes longer than the others: time is proportional to the train entries of all ranked items.
 
     Parameters
     ----------
     ranked, train, k
-        As for `novelty`.
+        Same as for `novelty`.
 
     Returns
     -------
@@ -384,7 +385,7 @@ def ranking_metrics_at_k(
     Parameters
     ----------
     model : object
-        As for `alscore.evaluate`.
+        Same as for `alscore.evaluate`.
     train_user_items, test_user_items : sparse matrix, shape (n_users, n_items), or Interactions
     K : int
         Length of the rankings, at least 1.
@@ -465,7 +466,7 @@ def _metric_at_k(function: str, key: str, title: str) -> _MetricAtK:
 Parameters
 ----------
 model, train_user_items, test_user_items, K, show_progress, num_threads
-    As for `ranking_metrics_at_k`.
+    Same as for `ranking_metrics_at_k`.
 
 Returns
 -------

@@ -1,4 +1,7 @@
-"""The methods that scikit-learn expects of an estimator. This module does not import scikit-learn."""
+"""The methods that scikit-learn expects of an estimator. `score` ranks held-out entries: hence the place.
+
+This module does not import scikit-learn.
+"""
 
 import inspect
 from typing import Any, Self
@@ -45,7 +48,8 @@ class Estimator:
         unknown = params.keys() - self._defaults().keys()
         if unknown:
             raise ValueError(
-                f"{', '.join(map(repr, sorted(unknown)))} is not a parameter; there are: {', '.join(self._defaults())}"
+                f"unknown parameters: {', '.join(map(repr, sorted(unknown)))}; {type(self).__name__} has "
+                f"{', '.join(self._defaults())}"
             )
         for name, value in params.items():
             setattr(self, name, value)

@@ -88,7 +88,7 @@ class Evaluation:
         if name in self.catalogue:
             return self.catalogue[name]
         if name not in self.values:
-            raise KeyError(f"{name!r} was not evaluated; there are {', '.join([*self.values, *self.catalogue])}")
+            raise KeyError(f"{name!r} was not evaluated; evaluated: {', '.join([*self.values, *self.catalogue])}")
         return float(np.average(self.values[name], weights=self.weights.get(name)))
 
     __getitem__ = mean
@@ -176,7 +176,7 @@ def evaluate(
     num_threads: int = 0,
     show_progress: bool = True,
 ) -> Evaluation:
-    """Rank the items that each user does not have in `train`, and score the rankings by the items in `test`.
+    """Rank the items that each user does not have in `train`, and measure the rankings on the items in `test`.
 
     All items are ranked, exactly. Ties: lower id first. Results have the same bits for any number of threads.
 
@@ -242,7 +242,7 @@ def evaluate(
     cutoffs, metrics = _checked_cutoffs(k), checked_metrics(metrics)
     require(on_overlap in ("error", "drop"), "on_overlap", "'error' or 'drop'", on_overlap)
     check_labels(train, test, "train and test", ("users", "items"))
-    if isinstance(getattr(model, "interactions", None), Interactions):  # a Recommender: labels and a model
+    if hasattr(model, "model") and hasattr(model, "interactions"):  # a Recommender: labels and a model
         check_labels(model.interactions, train, "model and train", ("items",) if new_users else ("users", "items"))
         model = model.model
     held_out = HeldOut.of(train, test)
@@ -305,7 +305,7 @@ def compare(
     a, b : Evaluation
         From `evaluate` with the same `train` and `test`.
     confidence, n_resamples, random_state, show_progress
-        As for `Evaluation.table`. The interval is that of the difference.
+        Same as for `Evaluation.table`. The interval is that of the difference.
     n_permutations : int
         Number of permutations of the paired permutation test, at least 1 (Fisher 1935; Smucker, Allan and Carterette
         2007). Under the null hypothesis the two values of a user may be exchanged. p is the share of the random
@@ -346,9 +346,9 @@ def compare(
 def checked_metrics(metrics: Sequence[str]) -> list[str]:
     """Return the distinct names of metrics, verified."""
     names = [metrics] if isinstance(metrics, str) else list(metrics) if np.iterable(metrics) else []
-    require(len(names) > 0, "metrics", "a name or several", metrics)
+    require(len(names) > 0, "metrics", "one name or a list of names", metrics)
     for name in names:
-        require(name in METRICS, "metrics", f"of {', '.join(METRICS)}", name)
+        require(name in METRICS, "metrics", f"one of {', '.join(METRICS)}", name)
     return list(dict.fromkeys(names))
 
 

@@ -87,12 +87,12 @@ class HeldOut:
 
 
 class RankingOptions(NamedTuple):
-    """How `ranked_batches` works.
+    """Options of `ranked_batches`.
 
     Attributes
     ----------
     new_users, num_threads, show_progress
-        As for `alscore.evaluate`.
+        Same as for `alscore.evaluate`.
     batch_users : int
         Users of a batch whose scores are not in memory.
     batch_scores : int

@@ -89,7 +89,7 @@ class Validator:
         ------
         ValueError
             `user_items` has other users or items than the validation data, or has a held-out entry. With
-            `new_users`, the items must be the same and no user may be in both.
+            `new_users`, only the items must be the same. If both are Interactions, no user may be in both.
         """
         matrix, first = matrix_of(user_items), int(self.new_users)  # new users need not be as many
         if matrix.shape[first:] != self.train.shape[first:]:

@@ -13,7 +13,7 @@ from pyarrow import parquet
 from tqdm import tqdm
 
 from alscore._data import container
-from alscore._data.canonical import recoded
+from alscore._data.canonical import renumbered
 from alscore._data.labels import Labels, as_index
 from alscore._data.labels import UnknownLabelError as UnknownLabelError
 from alscore._support.arrays import Floats, Ints
@@ -27,7 +27,7 @@ from alscore.retrieval.factors import NotFittedError
 class Recommender:
     """A model that speaks in labels.
 
-    Other threads may call any method while one thread trains. Each result comes from one model and its own labels.
+    Other threads may ask for results while one thread trains. Each result comes from one model and its own labels.
 
     Parameters
     ----------
@@ -113,8 +113,8 @@ class Recommender:
                 before = getattr(known, kind)
                 if not getattr(interactions, kind)[: len(before)].equals(before):
                     raise ValueError(
-                        f"{kind}: with warm_start=True those fitted before must come first, in their order; "
-                        f"take what Interactions.add returns, or give new plays to partial_fit"
+                        f"{kind}: with warm_start=True, interactions must start with the {kind} of the last fit, in "
+                        "the same order; use Interactions.add, or give the new plays to partial_fit"
                     )
         model = copy.copy(model)
         return self._train(model, model.fit, interactions, **kwargs)
@@ -214,7 +214,7 @@ class Recommender:
             The model does not know a user or an item, with ``on_unknown="raise"``.
         ValueError
             `n` is below 1, or is below 0, missing or repeated for one user; another `on_unknown`; a table with other
-            columns; a model with another number of factors than labels.
+            columns; the numbers of users and items of the model differ from those of the labels.
         TypeError
             `n` is not an integer, `interactions` has another type, or labels come in a table or in an array of several
             dimensions.
@@ -466,10 +466,13 @@ class Recommender:
         Raises
         ------
         ValueError
-            The model has another number of factors than there are labels.
+            The numbers of users and items of the model differ from those of the labels.
         ValueError, TypeError
             Same errors as `alscore.persistence.save`.
         """
+        self._write(file)
+
+    def _write(self, file: str | os.PathLike[str] | BinaryIO) -> None:
         model, interactions = self._known if self.interactions is None else self._fitted()
         if not isinstance(model, AlternatingLeastSquares):
             raise TypeError(f"can save a Recommender of an AlternatingLeastSquares, not {type(model).__name__}")
@@ -502,7 +505,7 @@ class Recommender:
         """
         return container.read(
             file,
-            {"Recommender": cls._restored},
+            {cls.__name__: cls._restored},
             lambda kind: TypeError(f"{file} holds a {kind}, not a {cls.__name__}: open it with alscore.load"),
         )
 
@@ -571,7 +574,7 @@ def _by_known_items(known: Interactions, interactions: Any, on_unknown: str) -> 
     """Return interactions with their own users and, as columns, the items of `known`."""
     plays = _as_interactions(interactions)
     columns = Labels(known.items, "items").find(plays.items, on_unknown)
-    matrix = recoded(plays.matrix, np.arange(len(plays)), columns, (len(plays), known.n_items))
+    matrix = renumbered(plays.matrix, np.arange(len(plays)), columns, (len(plays), known.n_items))
     return Interactions(matrix, plays.users)
 
 

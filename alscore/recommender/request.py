@@ -24,7 +24,7 @@ class Request:
     ----------
     model : AlternatingLeastSquares
     plays : Interactions
-        The rows of the users, by the item ids of the model.
+        The entries of the users. The columns are the item ids of the model.
     items : pandas.Index
         The labels of the model's items.
     ids : int array (n,)
@@ -51,7 +51,7 @@ class Request:
         users, (X, Y) = self.ids[part], self.model._fitted()
         n = self.n[part] * X.array[users].any(axis=1)
         items, scores = np.full(n.sum(), -1), np.empty(n.sum(), Y.array.dtype)
-        # Users with numbers of items of one magnitude are searched together: one large number would widen all rows.
+        # Users with similar n are searched together: a search returns the largest n for every row.
         _, magnitude = np.frexp(n)
         for group in np.unique(magnitude[n > 0]):
             in_group = magnitude == group
@@ -80,8 +80,7 @@ class Request:
 
     def batches(self, size: int) -> Iterator[pd.DataFrame]:
         """Return the recommendations for `size` users at a time."""
-        size = int(operator.index(size))
-        require_integer(size, "batch_size", 1)
+        size = number(size, "batch_size")
         return (self.result(slice(start, start + size)) for start in range(0, len(self.ids), size))
 
     def schema(self) -> pa.Schema:
@@ -111,10 +110,10 @@ def search_known(
     return ids, scores
 
 
-def number(n: Any) -> int:
+def number(n: Any, name: str = "n") -> int:
     """Return `n` as an int, verified to be at least 1."""
     whole = int(operator.index(n))
-    require_integer(whole, "n", 1)
+    require_integer(whole, name, 1)
     return whole
 
 
@@ -152,7 +151,7 @@ def table_of(
     ids: Ints,
     scores: Floats | None,
 ) -> pd.DataFrame:
-    """Return results as a table: a row for each candidate id, `rows` (ascending) says which query it belongs to."""
+    """Return results as a table with a row for each id of `ids`. `rows` (ascending) holds the query of each."""
     columns: dict[str, Any] = {names[0]: queries.take(rows), names[1]: candidates.take(ids)}
     if scores is not None:
         columns["score"] = scores

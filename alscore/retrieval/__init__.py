@@ -7,15 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alscore._core import kernel_table, topk
-from alscore._data.canonical import CanonicalRows, canonical_rows
+from alscore._data.canonical import MAX_LENGTH, CanonicalRows, canonical_rows
 from alscore._support.arrays import Doubles, Floats, Int32s, Int64s, Ints
 from alscore._support.checks import require_integer
 from alscore._support.moved import renamed
 from alscore._support.threads import resolve_threads
 
 PACKED_BYTES = 1 << 25  # bytes of the copy of the first candidates in the layout of the kernels: memory against speed
-# Queries from which on it takes less time to sort the candidates by norm than to score all of them, measured with
-# 292,385 candidates of 128 factors.
+# Number of queries from which it pays to sort the candidates by norm, measured with 292,385 candidates of 128 factors.
 WORTH_ORDERING = 16
 
 
@@ -41,6 +40,8 @@ def checked_ids(ids: Any, size: int, name: str) -> Int64s:
     outside = (array < 0) | (array >= size)
     if outside.any():
         at = outside.argmax()
+        if array[at] < 0 and size >= MAX_LENGTH:  # then `size` is not that of a model
+            raise IndexError(f"{name} {array[at]} (position {at}): ids must be at least 0")
         raise IndexError(f"{name} {array[at]} (position {at}) is outside of [0, {size})")
     return array.astype(np.int64, copy=False)
 
@@ -60,11 +61,11 @@ class Candidates:
         inverse of its norm, is out of the range of the dtype.
     ordered : bool
         Sort the factors by descending norm. A search then ends where no norm can reach the n-th best score any more.
-        Otherwise, and by cosine, every row is scored. The results have the same bits.
+        Otherwise, and by cosine, every row is scored. `ordered` does not change the bits of the results.
     num_threads : int
         Number of threads of the preparation. 0 takes all CPUs of this process.
     packed_bytes : int
-        Bytes of the copy of the first rows. A larger copy makes searches faster that score more rows.
+        Bytes of the copy of the first rows. A larger copy makes searches that score many rows faster.
     """
 
     def __init__(
@@ -179,7 +180,7 @@ def top_n(
         if exclude.shape != (len(queries), size[0]):
             raise ValueError(
                 f"exclude has shape {exclude.shape}, but must have {(len(queries), size[0])}: "
-                "one row for each query, one column for each factor"
+                "one row for each query, one column for each candidate"
             )
     if allow is not None or deny is not None:
         banned = np.full(size[0], allow is not None, np.uint8)

@@ -36,15 +36,15 @@ class UserWeights:
         strength, (base, scale, unobserved) = objective.strength(row.data), objective.weights
         confidence = base + scale * np.abs(strength)
         liked = strength > 0
-        energy = with_ridge(unobserved * fold_in.energy, fold_in.factors.dtype)
-        energy += objective.row_regularization(np.diff(row.indptr), row.shape[1])
+        eigenvalues = with_ridge(unobserved * fold_in.eigenvalues, fold_in.factors.dtype)
+        eigenvalues += objective.row_regularization(np.diff(row.indptr), row.shape[1])
         with one_blas_thread():
-            A = (fold_in.axes * energy) @ fold_in.axes.T + Y.T @ ((confidence - unobserved)[:, None] * Y)
+            A = (fold_in.axes * eigenvalues) @ fold_in.axes.T + Y.T @ ((confidence - unobserved)[:, None] * Y)
             try:
                 system = scipy.linalg.cho_factor(A, overwrite_a=True)
             except scipy.linalg.LinAlgError as error:
                 raise NotPositiveDefiniteError(
-                    f"user {userid}: the system is not positive definite; raise regularization, or lower "
+                    f"user {userid}: the system is not positive definite; raise regularization, or set "
                     "unobserved_weight below the confidence of the entries"
                 ) from error
         return cls(userid, objective, fold_in, row.indices[liked], confidence[liked, None] * Y[liked], system)
@@ -57,9 +57,8 @@ class UserWeights:
     def contributions(self, itemid: int) -> Doubles:
         """Return the contribution of each item of `liked` to the score of an item."""
         weighted_item = scipy.linalg.cho_solve(self.system, self.fold_in.factors[itemid].astype(np.float64))
-        contributions: Doubles = (self.weighted * weighted_item).sum(
-            axis=1
-        )  # not BLAS: equal rows must give equal sums
+        # Not BLAS: equal rows must give equal sums.
+        contributions: Doubles = (self.weighted * weighted_item).sum(axis=1)
         return contributions
 
 
@@ -68,7 +67,7 @@ def user_row(user_items: Any, userid: int, items: Factors) -> CanonicalRows:
     rows = getattr(user_items, "matrix", user_items)
     if sparse.issparse(rows) and rows.ndim == 2 and rows.shape[0] != 1:
         retrieval.checked_ids(userid, rows.shape[0], "userid")
-        if rows.format == "csr":  # first, since verifying all rows would take far longer than the rest
+        if rows.format == "csr":  # take the row out first: verifying all rows would take long
             entries = slice(*rows.indptr[userid : userid + 2])
             data, indices = rows.data[entries], rows.indices[entries]
             rows = sparse.csr_array((data, indices, [0, len(data)]), shape=(1, rows.shape[1]))

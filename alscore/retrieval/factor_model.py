@@ -62,7 +62,7 @@ class FactorModel:
 
     def _fold_in(self, side: str, rows: CanonicalRows, fixed: Factors) -> Floats:
         """Solve the factors of canonical `rows` of a side, "user" or "item", exactly on the fixed side."""
-        raise TypeError(f"{type(self).__name__} cannot solve {side}s from their rows")
+        raise NotImplementedError(f"{type(self).__name__} cannot solve {side}s from their rows")
 
     def recommend(
         self,
@@ -81,7 +81,7 @@ class FactorModel:
         userid : int or int array (n,)
         user_items : sparse matrix, shape (n, n_items), or Interactions
             One row for each id, such as ``user_items[userid]``; for one id also a row of one dimension. The rows say
-            what each user already likes, and `recalculate_user` solves from them. None if neither is needed.
+            what each user already likes, and `recalculate_user` solves from them. May be None if neither is set.
         N : int
         filter_already_liked_items : bool
             Leave out the items in the user's row.

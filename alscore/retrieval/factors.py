@@ -18,6 +18,8 @@ ANY_ID = np.iinfo(np.int64).max  # the size for `checked_ids` where ids need not
 class NotFittedError(ValueError, AttributeError):
     """The model has no factors yet."""
 
+    __module__ = "alscore"  # its public home
+
 
 class Factors:
     """The read-only factors of one side, with a search and a fold-in prepared when they are first needed.
@@ -100,6 +102,6 @@ def checked_rows(
     if rows.shape != (n_rows, len(columns.array)):
         raise ValueError(
             f"{name} has shape {rows.shape}, but must have {(n_rows, len(columns.array))}: one row for each "
-            f"id in {ids}, e.g. {name}[{ids}], and one column for each row of {columns.name}"
+            f"id in {ids}, e.g. {name}[{ids}], and a column for each row of {columns.name}"
         )
     return rows

@@ -110,7 +110,7 @@ class FoldInModel(FactorModel):
         NotFittedError
             The model has no factors.
         IndexError
-            An id is negative, or beyond 2**31 - 1.
+            An id is negative, or at least 2**31 - 1.
         ValueError
             An id is repeated, or `user_items` does not have the shape above.
         alscore.solvers.NotPositiveDefiniteError, FloatingPointError
@@ -161,7 +161,7 @@ class FoldInModel(FactorModel):
         ----------
         userid : int
         user_items : sparse matrix, shape (1, n_items) or (n_users, n_items), or Interactions
-            The row of the user, or the rows of all users. Not read if `user_weights` is given.
+            The row of the user, or the rows of all users: row `userid` is taken. Not read if `user_weights` is given.
         itemid : int
         user_weights : UserWeights, optional
             The third result of an earlier call for the same user. It makes this call faster.

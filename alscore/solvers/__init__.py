@@ -181,8 +181,8 @@ class CompiledSolver:
         where = f"{half_sweep.side} row {row}"
         if code == sweeps.NOT_POSITIVE_DEFINITE:
             raise NotPositiveDefiniteError(
-                f"{where}: the system is not positive definite, or too near to that for {out.dtype}; raise "
-                "regularization, lower unobserved_weight below the confidence of the entries, or use dtype=float64"
+                f"{where}: the system is not positive definite, or nearly singular in {out.dtype}; raise "
+                "regularization, set unobserved_weight below the confidence of the entries, or use dtype=float64"
             )
         if code == sweeps.NOT_FINITE:
             raise FloatingPointError(
@@ -208,13 +208,15 @@ def is_nonnegative(solver: Any) -> bool:
 
 @functools.cache
 def registered() -> dict[str, list[Any]]:
-    """Return the entry points of the installed solvers by name. A name that two packages register has several."""
+    """Return the entry points of the installed solvers by name. A name that two packages register
+    has several entry points.
+    """
     from importlib.metadata import entry_points
 
     found: dict[str, list[Any]] = {}
     for entry in entry_points(group="alscore.solvers"):
         same_name = found.setdefault(entry.name, [])
-        # the same distribution seen twice (an editable install beside its metadata) is no clash
+        # the same distribution seen twice (an editable install beside its metadata) is not a clash
         if all(entry.value != other.value for other in same_name):
             same_name.append(entry)
     return found
@@ -289,8 +291,8 @@ def to_json(solver: Any) -> str | dict[str, Any]:
     names = [name for name, entries in registered().items() if origin in (entry.value for entry in entries)]
     if not names or not dataclasses.is_dataclass(type(solver)):
         raise TypeError(
-            f"cannot save the solver {solver!r}, not an option object of an installed one; "
-            f"choose another with set_params(solver=...)"
+            f"cannot save the solver {solver!r}: its class is not a dataclass with an entry point in alscore.solvers; "
+            "register it, or use set_params(solver='auto') first"
         )
     return {"name": names[0], "options": dataclasses.asdict(solver)}
 
@@ -301,5 +303,5 @@ def from_json(solver: str | dict[str, Any]) -> Any:
         return solver
     name = solver["name"]
     if name not in registered():
-        raise ValueError(f"its solver {name!r} is not installed here")
+        raise ValueError(f"its solver {name!r} is not installed; install the package that registers it")
     return by_name(name)(**solver["options"])

@@ -28,7 +28,7 @@ class FoldIn:
     factors : array (n, k)
     gram : float64 array (k, k)
         ``factors.T @ factors``
-    energy, axes : float64 arrays (k,), (k, k)
+    eigenvalues, axes : float64 arrays (k,), (k, k)
         The eigenvalues of `gram`, descending, and its eigenvectors as columns. For a `gram` that is diagonal up to
         rounding, such as that of the item factors of a fitted model: its diagonal, and the identity.
     """
@@ -37,14 +37,14 @@ class FoldIn:
         self.factors = factors
         with one_blas_thread():
             self.gram = sweeps.gram(factors, resolve_threads(num_threads, factors.size * factors.shape[1]))
-            self.energy, self.axes = principal_axes(self.gram)
+            self.eigenvalues, self.axes = principal_axes(self.gram)
         diagonal = np.diag(self.gram).copy()
         # the largest relative error of a solution that treats `gram` as diagonal
-        scale = np.sqrt(diagonal + 1e-14 * self.energy.max(initial=np.finfo(float).tiny))
+        scale = np.sqrt(diagonal + 1e-14 * self.eigenvalues.max(initial=np.finfo(float).tiny))
         off = np.linalg.norm((self.gram - np.diag(diagonal)) / np.outer(scale, scale), 2)
         self._is_canonical = bool(off <= 32 * np.finfo(factors.dtype).eps)
         if self._is_canonical:
-            self.energy, self.axes = diagonal, np.eye(len(diagonal))
+            self.eigenvalues, self.axes = diagonal, np.eye(len(diagonal))
         self._rotation = self.axes.astype(factors.dtype)
         self._rotation_back = np.ascontiguousarray(self._rotation.T)
 
@@ -52,7 +52,7 @@ class FoldIn:
         """Return the exact factors (n_rows, k) of `rows`. A solver that keeps the original basis is used itself."""
         out = zero_factors(len(rows.order), self.factors.shape[1], self.factors.dtype)
         if self._is_canonical and not solvers.keeps_basis(solver):
-            rows.solve(_EXACT, self.factors, self.energy, out)  # needs no BLAS, so no limit of its threads
+            rows.solve(_EXACT, self.factors, self.eigenvalues, out)  # needs no BLAS, so no limit of its threads
             return out
         with one_blas_thread():
             if solvers.keeps_basis(solver):
@@ -60,7 +60,7 @@ class FoldIn:
             else:
                 rows, rotated = self._touched(rows)
                 sweeps.rotate(rotated, self._rotation, rows.num_threads)
-                rows.solve(_EXACT, rotated, self.energy, out)
+                rows.solve(_EXACT, rotated, self.eigenvalues, out)
                 sweeps.rotate(out, self._rotation_back, rows.num_threads)
         return out
 

@@ -25,20 +25,20 @@ def zero_factors(n: int, k: int, dtype: np.dtype) -> Floats:
 
 def principal_axes(gram: Doubles) -> tuple[Doubles, Doubles]:
     """Return the eigenvalues of a Gram matrix, descending and at least 0, and its eigenvectors as columns."""
-    energy, axes = np.linalg.eigh(gram)
-    return np.maximum(energy[::-1], 0), np.ascontiguousarray(axes[:, ::-1])
+    eigenvalues, axes = np.linalg.eigh(gram)
+    return np.maximum(eigenvalues[::-1], 0), np.ascontiguousarray(axes[:, ::-1])
 
 
-def with_ridge(energy: Doubles, dtype: np.dtype) -> Doubles:
+def with_ridge(eigenvalues: Doubles, dtype: np.dtype) -> Doubles:
     """Raise the eigenvalues that are only rounding errors of the Gram matrix to 16 eps or 1e-12 of the largest.
 
     In the direction of such an eigenvalue the factors of the fixed side hold nothing but rounding errors, for example
     where there are more factors than items. The ridge keeps rows from being fitted to these errors where the
     regularization is too small to do so.
     """
-    limits, largest = np.finfo(dtype), energy.max(initial=0)
+    limits, largest = np.finfo(dtype), eigenvalues.max(initial=0)
     ridge = max(16 * float(limits.eps), 1e-12) * largest
-    return np.where(energy > 1e-12 * largest, energy, max(ridge, float(limits.tiny)))
+    return np.where(eigenvalues > 1e-12 * largest, eigenvalues, max(ridge, float(limits.tiny)))
 
 
 @dataclasses.dataclass
@@ -111,7 +111,10 @@ class Side:
         return self.solve(solver, fixed, gram, out, loss)
 
     def solve(self, solver: Any, fixed: Floats, gram: Doubles, out: Floats, loss: Doubles | None = None) -> bool:
-        """Same as `update`, with a known Gram matrix of `fixed`: its diagonal (k,) if it is diagonal, else (k, k)."""
+        """Solve every row into `out`, without rotating. Return whether `loss` was filled, as from `update`.
+
+        `gram` is the Gram matrix of `fixed`: its diagonal (k,) if it is diagonal, else (k, k).
+        """
         gram = self.objective.unobserved_weight * gram
         half_sweep = solvers.HalfSweep(
             side=self.name,
@@ -134,7 +137,10 @@ class Side:
 
 
 def to_canonical_basis(X: Floats, Y: Floats, num_threads: int) -> None:
-    """Rotate both sides in place: Y'Y becomes diagonal and descends, and each column's largest number positive."""
+    """Rotate both sides in place. Y'Y becomes diagonal and descends.
+
+    In each column of Y the number of largest magnitude becomes positive.
+    """
     rotation = principal_axes(sweeps.gram(Y, num_threads))[1].astype(Y.dtype)
     for factors in (X, Y):
         sweeps.rotate(factors, rotation, num_threads)

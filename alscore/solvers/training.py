@@ -1,4 +1,4 @@
-"""Training as a value: both sides, their factors as they are now, and the next sweep."""
+"""The state of a training: both sides, their present factors, and its sweeps."""
 
 import math
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def never() -> bool:
 class Training:
     """Alternating least squares from given factors, one sweep at a time.
 
-    BLAS must be limited to one thread meanwhile: see `alscore._support.threads.one_blas_thread`.
+    While it runs, limit BLAS to one thread: see `alscore._support.threads.one_blas_thread`.
 
     Parameters
     ----------
@@ -89,8 +89,8 @@ class Training:
         fold_in : function
             Returns a FoldIn of the known item factors. Called only where there are new users.
         initial : function, optional
-            Returns initial factors for a number of items. The items get them whose users all have factors of 0: without
-            initial factors the sweeps would leave both at 0. None: no sweep follows.
+            Returns initial factors for a number of items. Items with factors of 0 get them if all their
+            users have factors of 0 too; otherwise the sweeps would leave both at 0. None if no sweep follows.
         wants_loss : bool
         """
         items, (n_users, n_items) = users.transposed("item"), map(len, known)
@@ -108,7 +108,7 @@ class Training:
         return cls(users, items, X, Y, solver, wants_loss=wants_loss)
 
     def restart(self) -> None:
-        """Take the numbers that are in X and Y now for a random start."""
+        """Treat Y as random initial factors: the next sweep solves the users on Y, then sets Y to 0."""
         self._random_start = True
 
     def solve_users(self) -> None:

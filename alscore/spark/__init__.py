@@ -5,9 +5,9 @@ Install ``alscore[spark]`` with pip on the driver and on all executors, and Java
 >>> from alscore.spark import ALS
 """
 
-import importlib
-import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from alscore._support.moved import renamed
 
 try:
     import pyspark  # noqa: F401
@@ -20,7 +20,6 @@ _HOMES = {
     "ALSModel": "alscore.spark.estimator",
     "initial_factors": "alscore.spark.blocks",
 }
-_RENAMED = {"first_factors": "initial_factors"}  # old name: new name
 
 __all__ = list(_HOMES)
 
@@ -30,14 +29,7 @@ if TYPE_CHECKING:  # the same names, in the form that type checkers treat as pub
     from alscore.spark.estimator import ALSModel as ALSModel
 
 
-def __getattr__(name: str) -> Any:
-    if name in _RENAMED:
-        new = _RENAMED[name]
-        warnings.warn(f"{__name__}.{name} is now {new}, and its old name will go", DeprecationWarning, stacklevel=2)
-        name = new
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = renamed(__name__, {"first_factors": "initial_factors"}, _HOMES)
 
 
 def __dir__() -> list[str]:

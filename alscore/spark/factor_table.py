@@ -43,7 +43,7 @@ class FactorTable(NamedTuple):
         return rows.withColumn("id", functions.col("id").cast(self.id_type))
 
     def subset(self, ids: DataFrame) -> Self:
-        """Return the factors of those ids that are in the column "id" of `ids`, distinct and as blocks have them."""
+        """Return the factors of some ids: `ids` has one column "id", distinct and of the type that blocks use."""
         rows = self.unpacked()
         rows = rows.withColumn("id", rows["id"].cast(block_id_type(self.id_type))).join(ids, "id", "left_semi")
         block = functions.pmod(functions.xxhash64("id"), functions.lit(self.n_blocks)).cast("int")

@@ -57,9 +57,9 @@ def check_workers(spark: SparkSession) -> None:
     def versions(numbers: Any) -> list[str]:  # sent by value: it must also run on workers without alscore
         list(numbers)
         try:
-            from alscore._support.version import __version__ as installed
+            import importlib
 
-            return [installed]
+            return [importlib.import_module("alscore").__version__]  # also of a version with other modules
         except ImportError as error:
             import sys
 

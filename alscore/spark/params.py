@@ -94,7 +94,7 @@ class ALSParams(_ALSParams, ALSModelParams):
             require(holds(self._value(name)), name, allowed, self._value(name))
         if self._value("nonnegative") and self._value("solver") not in ("nonnegative", "cholesky"):
             raise ValueError(
-                f"nonnegative=True is solver='nonnegative': leave out solver={self._value('solver')!r}, or nonnegative"
+                f"nonnegative=True and solver={self._value('solver')!r} exclude each other; leave out one of them"
             )
         local = self._local_parameters()
         return Objective(**{field.name: local[field.name] for field in dataclasses.fields(Objective)})

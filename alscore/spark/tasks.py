@@ -1,7 +1,7 @@
 """What runs in the Python workers of Spark: each task gets records and yields records.
 
-A task reads all of its records. A worker whose task does not is stopped, and starting another one takes longer than a
-half-sweep of a million ratings. For the same reason this module imports as little as it can.
+A task reads all of its records. Spark stops a worker whose task leaves records unread, and to start another one takes
+longer than a half-sweep of a million ratings. For the same reason this module imports as little as it can.
 
 A record is a pair: the number of the partition that it goes to, and what goes there.
 """
@@ -92,6 +92,7 @@ def split_ratings(counts: BlockCounts, batches: Iterable[pa.RecordBatch]) -> Ite
 
 
 def _chunks(counts: BlockCounts, batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    """Split ratings into a record batch with a row (block, side, Arrow stream) for each block of each side."""
     users, items, values = (column.combine_chunks() for column in pa.Table.from_batches(batches).columns)
     chunks = [
         (block, side, _stream(batch))
