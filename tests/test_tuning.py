@@ -377,7 +377,7 @@ def test_file_needs_a_solver_with_a_repr_of_its_own(split, tmp_path):
 
     with pytest.raises(ValueError, match=r"storage: the solver <.*Mine object at 0x.* has no repr of its own"):
         search_few(split, 1, model=clone(BASE).set_params(solver=Mine()), storage=tmp_path / "study.db")
-    with pytest.raises(ValueError, match='storage: the solver <capsule object ".*" at 0x.* has no repr of its own'):
+    with pytest.raises(ValueError, match=r'storage: the solver <capsule object ".*" at 0x.* has no repr of its own'):
         search_few(split, 1, model=clone(BASE).set_params(solver=Cholesky().capsule()), storage=tmp_path / "study.db")
     assert not (tmp_path / "study.db").exists()
 

@@ -407,7 +407,7 @@ def norms(const floating[:, ::1] factors, int num_threads):
 
 def pack(const floating[:, ::1] factors, const int32_t[::1] order, const floating[::1] scale, int64_t n,
          int num_threads):
-    """Return the first n candidates of `order`, rounded up to whole groups, in panels (`retrieval.Candidates.panels`)."""
+    """Return `retrieval.Candidates.panels`: the first n candidates of `order`, rounded up to whole groups."""
     cdef const floating *precision = NULL
     cdef int64_t width = group(precision), k = factors.shape[1], n_groups = ceiling(n, width), i
     dtype = np.float32 if floating is float else np.float64
