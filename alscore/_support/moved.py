@@ -1,4 +1,8 @@
-"""Old names of modules and of names in modules: they work for one release, with a DeprecationWarning."""
+"""Old names of modules and of names in modules: they work for one release, with a DeprecationWarning.
+
+A module that has moved has the names of its new place. Of names that changed inside a module, only the public ones are
+kept: see `renamed`.
+"""
 
 import importlib
 import importlib.machinery
