@@ -119,7 +119,7 @@ def tune(
     study = _study(storage, problem)
     reason = _run_trials(search, study, n_trials, show_progress)
     if not _ended(study, ["COMPLETE"]):
-        if reason is None:  # this call ran no trial
+        if reason is None:  # no trial ended in this call
             raise ValueError(f"no trial of {n_trials} has a score: all trials in storage were stopped; raise n_trials")
         raise ValueError(f"no trial of {n_trials} could be trained: {reason}")
     return Tuned(study, metric, search.fixed)

@@ -287,7 +287,7 @@ def test_recommender_without_interactions_is_its_model(parts, model):
 
 def test_a_model_may_have_an_attribute_interactions(parts, model):
     class WithInteractions:
-        interactions = datasets.synthetic(5, 5)
+        interactions, model = datasets.synthetic(5, 5), None
         user_factors, item_factors = model.user_factors, model.item_factors
 
     assert str(evaluate(WithInteractions(), *parts)) == str(evaluate(model, *parts))
@@ -513,7 +513,10 @@ def test_command_refuses_plays_that_are_all_unknown(files, tmp_path, capsys):
     folder, _, _ = files
     datasets.write_lastfm_360k(Interactions.from_arrays(["f" * 40] * 2, ["a", "b"]), tmp_path / "new.tsv")
     assert main(["evaluate", str(folder / "model.als"), "--test", str(tmp_path / "new.tsv"), "--quiet"]) == 1
-    assert "none of the 2 plays has a user and an item that the model knows; use the --items" in capsys.readouterr().err
+    assert (
+        "none of the 2 plays has a user and an item that the model knows; use the same --items"
+        in capsys.readouterr().err
+    )
 
 
 def test_command_names_the_remedy_for_overlap(files, capsys):

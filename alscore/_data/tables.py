@@ -1,6 +1,6 @@
 """Reads tables into observations, one for each row: from pandas, from files, and from objects that export Arrow data.
 
-An observation is a row of a table: a user, an item, a value and a time. `alscore._data.observations` merges them to
+An observation is a row of a table: a user, an item, a value and a time. `alscore._data.observations` merges them into
 entries.
 """
 

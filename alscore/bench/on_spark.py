@@ -288,7 +288,7 @@ class _Trial:
         self.spark_session, self.plays, self.table = spark_session, plays, table
         self.settings, self.inspect = settings, inspect
         queries = table.select("user").distinct()
-        if settings.users is not None:
+        if settings.users:
             queries = queries.orderBy("user").limit(settings.users)
         self.queries = queries.cache()
         self.queries.count()
@@ -341,7 +341,7 @@ class _Trial:
         n, began = self.settings.top, time.perf_counter()
         if not n:
             return None
-        sampled = self.settings.users is not None
+        sampled = bool(self.settings.users)
         best = model.recommendForUserSubset(self.queries, n) if sampled else model.recommendForAllUsers(n)
         best.write.format("noop").mode("overwrite").save()
         return time.perf_counter() - began

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``alscore evaluate``."""
     parser.add_argument("model", metavar="MODEL", help="file written by alscore train")
     parser.add_argument("--test", metavar="PATH", required=True, help="later plays, in a file as for alscore train")
-    inputs.add_items_option(parser)
+    inputs.add_items_option(parser, ", the same as in alscore train")
     parser.add_argument(
         "-k", "--k", type=console.at_least_1, nargs="+", default=[10, 20, 50], help="cut-offs; default: 10 20 50"
     )
@@ -81,8 +81,8 @@ def _test_matrix(plays: "Interactions", known: "Interactions") -> "sparse.csr_ar
     test = renumbered(plays[users >= 0].matrix, users[users >= 0], items, known.shape)
     if not test.nnz:
         raise ValueError(
-            f"none of the {plays.nnz:,} plays has a user and an item that the model knows; use the --items of alscore "
-            "train"
+            f"none of the {plays.nnz:,} plays has a user and an item that the model knows; use the same --items as "
+            "for alscore train, or other plays"
         )
     if n_unknown := plays.nnz - test.nnz:
         print(f"alscore: left out {n_unknown:,} plays of users or items unknown to the model", file=sys.stderr)

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from alscore.recommender import Recommender
 
 
-def add_items_option(parser: argparse.ArgumentParser) -> None:
+def add_items_option(parser: argparse.ArgumentParser, note: str = "") -> None:
     """Add ``--items``, which says what the items of a file of plays are called."""
     parser.add_argument(
-        "--items", choices=("name", "mbid"), default="name", help="labels of the items; default: %(default)s"
+        "--items", choices=("name", "mbid"), default="name", help=f"labels of the items{note}; default: %(default)s"
     )
 
 

@@ -242,7 +242,7 @@ def evaluate(
     cutoffs, metrics = _checked_cutoffs(k), checked_metrics(metrics)
     require(on_overlap in ("error", "drop"), "on_overlap", "'error' or 'drop'", on_overlap)
     check_labels(train, test, "train and test", ("users", "items"))
-    if hasattr(model, "model") and hasattr(model, "interactions"):  # a Recommender: labels and a model
+    if getattr(type(model), "_is_recommender", False):  # its room stands above this one
         check_labels(model.interactions, train, "model and train", ("items",) if new_users else ("users", "items"))
         model = model.model
     held_out = HeldOut.of(train, test)

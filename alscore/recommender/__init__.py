@@ -72,6 +72,8 @@ class Recommender:
             _check_interactions(interactions)
             self._fitted()
 
+    _is_recommender = True  # `alscore.evaluate` takes its model and labels
+
     @property
     def model(self) -> AlternatingLeastSquares:
         return self._known[0]
