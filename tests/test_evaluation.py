@@ -286,11 +286,9 @@ def test_recommender_without_interactions_is_its_model(parts, model):
 
 
 def test_a_model_may_have_an_attribute_interactions(parts, model):
-    class WithInteractions:
-        interactions, model = datasets.synthetic(5, 5), None
-        user_factors, item_factors = model.user_factors, model.item_factors
-
-    assert str(evaluate(WithInteractions(), *parts)) == str(evaluate(model, *parts))
+    own = SimpleNamespace(user_factors=model.user_factors, item_factors=model.item_factors)
+    own.model, own.interactions = None, datasets.synthetic(5, 5)
+    assert str(evaluate(own, *parts)) == str(evaluate(model, *parts))
 
 
 def test_recommender_is_its_model(parts, model):
