@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from alscore import solvers
 from alscore._data import container
-from alscore._data.canonical import canonical_csr
+from alscore._data.user_items import matrix_of
 from alscore._support.arrays import Floats
 from alscore._support.checks import require_integer
 from alscore._support.interrupts import deferred_interrupt
@@ -215,7 +215,7 @@ class AlternatingLeastSquares(Estimator, FoldInModel):
             training = self._continued(user_items, self.iterations, show_progress, callback)
         else:
             objective, dtype, solver = self._checked(self.iterations, show_progress)
-            matrix = canonical_csr(getattr(user_items, "matrix", user_items), dtype)
+            matrix = matrix_of(user_items, dtype=dtype)
             users = Side.of("user", objective, matrix, self.factors, self.num_threads)
             initial = self._initial_factors(matrix.shape[1], dtype, solver)
             training = Training.afresh(users, initial, solver, self._wants_loss(callback))
@@ -274,7 +274,7 @@ class AlternatingLeastSquares(Estimator, FoldInModel):
                 f"cannot continue: the model has factors={k}, {known_items.array.dtype}; the parameters say "
                 f"factors={self.factors}, {dtype}. Set them alike, or call fit with warm_start=False"
             )
-        matrix = canonical_csr(getattr(user_items, "matrix", user_items), dtype)
+        matrix = matrix_of(user_items, dtype=dtype)
         if matrix.shape[0] < n_users or matrix.shape[1] < n_items:
             raise ValueError(
                 f"user_items has shape {matrix.shape}, less than the {(n_users, n_items)} of the model: pass the "

@@ -17,7 +17,7 @@ from scipy import linalg, sparse
 from tqdm import tqdm
 
 from alscore import weighting
-from alscore._data.canonical import canonical_csr
+from alscore._data.user_items import matrix_of
 from alscore._support.arrays import Doubles
 from alscore._support.checks import require, require_integer
 from alscore.metrics.estimator import Estimator
@@ -55,7 +55,7 @@ class _Baseline(Estimator):
         ValueError, TypeError
             A parameter or the matrix is not valid, or the matrix has no items.
         """
-        matrix = _rows(user_items)
+        matrix = matrix_of(user_items, dtype=np.float64)
         if not matrix.shape[1]:
             raise ValueError(f"user_items has no items (shape {matrix.shape})")
         self._learn(matrix, show_progress)
@@ -83,7 +83,7 @@ class _Baseline(Estimator):
         name = type(self).__name__
         if self._n_items is None:
             raise NotFittedError(f"this {name} is not fitted: call fit first")
-        rows = _rows(user_items)
+        rows = matrix_of(user_items, dtype=np.float64)
         if rows.shape[1] != self._n_items:
             raise ValueError(
                 f"user_items has {rows.shape[1]} columns, but this {name} was fitted to {self._n_items} items: pass "
@@ -217,10 +217,6 @@ class EASE(_Baseline):
     def _scores(self, rows: sparse.csr_array) -> Doubles:
         scores: Doubles = rows @ self.item_weights
         return scores
-
-
-def _rows(user_items: Any) -> sparse.csr_array:
-    return canonical_csr(getattr(user_items, "matrix", user_items), np.float64, "user_items")
 
 
 def _inner_products(

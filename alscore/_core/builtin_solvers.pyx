@@ -35,10 +35,10 @@ cdef enum:
     UNCACHED_ROW_BYTES = 524288
     # Entries between the one that such a pass multiplies and the one that it prefetches.
     PREFETCH_ENTRIES = 8
-    # A row of at least LONG_ROW_ENTRIES k entries is solved exactly if k is at most FACTORS_PER_PASS times the passes
-    # of CG over it, of which there is one more than steps: there CG takes no less time. Measured at 3 steps on the
-    # items of the full Last.fm shape, time of exact / time of CG: 0.9 at k = 64, 1 at k = 96, 1.15 at k = 128. Below
-    # k = 64 the same is assumed.
+    # CG with s steps passes over a row s + 1 times. A row of at least LONG_ROW_ENTRIES k entries is solved exactly if
+    # k is at most FACTORS_PER_PASS (s + 1), because CG saves no time there. Measured at 3 steps on the items of the
+    # full Last.fm shape, time of exact / time of CG: 0.9 at k = 64, 1 at k = 96, 1.15 at k = 128. Below k = 64 the
+    # same is assumed.
     LONG_ROW_ENTRIES = 16
     FACTORS_PER_PASS = 25
 

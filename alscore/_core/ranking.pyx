@@ -29,7 +29,7 @@ def find(const int64_t[::1] query_indptr, const int32_t[::1] query_ids, const in
 
 
 cdef inline double places_above(const floating *scores, int64_t n, floating score) noexcept nogil:
-    """Return how many of n scores are higher than `score`, plus half the number of equal ones."""
+    """Count the n scores that are higher than `score`. An equal one counts half."""
     cdef int64_t i, higher = 0, equal = 0
     for i in range(n):
         higher += scores[i] > score

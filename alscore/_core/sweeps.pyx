@@ -229,7 +229,7 @@ cdef solve_all(const Problem *problem, const int64_t *order, int64_t n_rows, int
     cdef int64_t[::1] failed_row = failed_rows
     cdef int32_t[::1] failed_code = failed_codes
 
-    # runs of rows, of which the first have a single row
+    # The first runs have one row each, the others RUN_ROWS.
     cdef int64_t single = min(n_rows, SINGLE_ROWS * num_threads)
     cdef int64_t n_runs = single + (n_rows - single + RUN_ROWS - 1) // RUN_ROWS, run
     cdef int thread

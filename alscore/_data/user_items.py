@@ -5,6 +5,7 @@ import datetime
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import sparse
 
 from alscore._data.canonical import canonical_csr, checked_timestamps, part_of_matrix
@@ -12,10 +13,14 @@ from alscore._support.arrays import Bools, Int64s
 from alscore._support.checks import require
 
 
-def matrix_of(user_items: Any, name: str = "user_items") -> sparse.csr_array:
-    """Return the entries in canonical form: float64 if the matrix is float64, else float32. Messages use `name`."""
+def matrix_of(user_items: Any, name: str = "user_items", dtype: npt.DTypeLike | None = None) -> sparse.csr_array:
+    """Return the entries in canonical form. Messages use `name`.
+
+    `dtype` is float32 or float64, by default float64 if the matrix is float64, else float32.
+    """
     matrix = getattr(user_items, "matrix", user_items)
-    dtype = np.float64 if getattr(matrix, "dtype", None) == np.float64 else np.float32
+    if dtype is None:
+        dtype = np.float64 if getattr(matrix, "dtype", None) == np.float64 else np.float32
     return canonical_csr(matrix, dtype, name)
 
 

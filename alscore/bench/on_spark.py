@@ -139,7 +139,7 @@ def require_java() -> None:
     Raises
     ------
     RuntimeError
-        There is none, or its version is too old. The message says what to do.
+        There is no Java, or its version is too old. The message says what to do.
     """
     home = os.environ.get("JAVA_HOME")
     java = shutil.which("java", path=str(Path(home, "bin")) if home else None)

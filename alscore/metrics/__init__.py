@@ -18,6 +18,7 @@ from scipy import sparse
 
 from alscore._core import ranking
 from alscore._data.canonical import canonical_csr, entry_rows
+from alscore._data.user_items import matrix_of
 from alscore._support.arrays import Doubles, Int32s, Ints
 from alscore._support.checks import require_integer
 from alscore._support.threads import resolve_threads
@@ -397,7 +398,7 @@ def ranking_metrics_at_k(
     Returns
     -------
     dict
-        With sums and means over the users u, who have R_u test items each: ::
+        User u has R_u test items. Sums and means are over these users: ::
 
             precision = sum_u sum_{j<=K} rel_uj  /  sum_u min(K, R_u)
             map = mean_u  sum_{j<=K} rel_uj (sum_{i<=j} rel_ui / j) / min(K, R_u)
@@ -415,8 +416,8 @@ def ranking_metrics_at_k(
     """
     require_integer(K, "K", 1)
     held_out = HeldOut(
-        canonical_csr(getattr(train_user_items, "matrix", train_user_items), np.float32, "train_user_items"),
-        canonical_csr(getattr(test_user_items, "matrix", test_user_items), np.float64, "test_user_items"),
+        matrix_of(train_user_items, "train_user_items", np.float32),
+        matrix_of(test_user_items, "test_user_items", np.float64),
     ).verified()
     users, test = held_out.users, held_out.test
     options = RankingOptions(num_threads=num_threads, show_progress=show_progress)

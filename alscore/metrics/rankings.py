@@ -320,7 +320,7 @@ def take_rows(matrix: sparse.csr_array, rows: Ints) -> sparse.csr_array:
 
 def positive_entries(user_items: Any, name: str = "test") -> sparse.csr_array:
     """Return the entries above 0, canonical, in float64."""
-    matrix = canonical_csr(getattr(user_items, "matrix", user_items), np.float64, name)
+    matrix = matrix_of(user_items, name, np.float64)
     if matrix.nnz and matrix.data.min() < 0:
         matrix = matrix.copy()
         matrix.data[matrix.data < 0] = 0

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from alscore._core import sweeps
-from alscore._data.canonical import canonical_csr
+from alscore._data.user_items import matrix_of
 from alscore._support.arrays import Doubles, Floats
 from alscore._support.threads import one_blas_thread
 from alscore.solvers.half_sweeps import Side
@@ -89,7 +89,7 @@ def calculate_loss(
     X, Y = np.ascontiguousarray(user_factors), np.ascontiguousarray(item_factors)
     if X.dtype != Y.dtype or X.dtype not in (np.float32, np.float64):
         raise ValueError(f"user_factors are {X.dtype}, item_factors {Y.dtype}: both must be float32, or both float64")
-    matrix = canonical_csr(getattr(user_items, "matrix", user_items), dtype=X.dtype)
+    matrix = matrix_of(user_items, dtype=X.dtype)
     if X.ndim != 2 or Y.ndim != 2 or X.shape[1] != Y.shape[1] or matrix.shape != (len(X), len(Y)):
         raise ValueError(
             f"user_items {matrix.shape}, user_factors {X.shape} and item_factors {Y.shape} do not fit: "
